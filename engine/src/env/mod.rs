@@ -1,0 +1,91 @@
+//! The one door to the disk. Nothing else in the workspace touches a file of a node's directory.
+//!
+//! What is assumed of a disk: a sector of 512 bytes is written whole or not at all; what was written before a
+//! successful `sync_data` is there after a crash; anything written since may be there, or not, in any mixture of
+//! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::StorageError;
+pub use crate::raw::FileMap;
+
+/// How to open a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenMode {
+    /// It must exist; it is never written.
+    Read,
+    /// It must exist.
+    Write,
+    /// It must not exist.
+    CreateNew,
+}
+
+/// A file system as the engine uses it.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError>;
+    /// Whether a file or directory of this name is there.
+    fn exists(&self, path: &Path) -> Result<bool, StorageError>;
+    /// Makes a directory and its parents; one that is there is fine.
+    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError>;
+    /// The names in a directory, sorted.
+    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError>;
+    /// Renames a file, replacing what stands under the new name.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError>;
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> Result<(), StorageError>;
+    /// Takes the exclusive lock of a directory, or `None` if another process has it. Dropping the guard frees it.
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError>;
+    /// Free bytes on the file system that holds `path`.
+    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError>;
+}
+
+/// An open file. All positions and lengths are in bytes.
+pub trait DiskFile: Send + Sync + 'static {
+    /// The name it was opened by.
+    fn path(&self) -> &Path;
+    /// Fills as much of `buffer` as the file has from `offset`; returns how much. Short only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
+    /// Writes all of `parts`, one behind the other, from `offset`: one positioned write.
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError>;
+    /// Makes what was written, and the length, durable (`fdatasync`).
+    fn sync_data(&self) -> Result<(), StorageError>;
+    /// The file's length.
+    fn len(&self) -> Result<u64, StorageError>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> Result<bool, StorageError> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends; an extension reads as zeros.
+    fn set_len(&self, length: u64) -> Result<(), StorageError>;
+    /// Gives the space of a range back; it reads as zeros. The length stays.
+    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError>;
+    /// A shared read-only map of the first `length` bytes, which may reach beyond the end of the file (bytes beyond
+    /// it must not be touched). `None` where this disk has no maps: then all reads go through [`Self::read_at`].
+    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError>;
+
+    /// Fills `buffer`, or reports that the file ends too early.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
+        let got = self.read_at(buffer, offset)?;
+        if got == buffer.len() {
+            return Ok(());
+        }
+        Err(StorageError::corrupted(
+            self.path().to_path_buf(),
+            offset + got as u64,
+            format!("the file ends {} bytes too early", buffer.len() - got),
+        ))
+    }
+}
+
+/// The path of a file in a directory of a node, by parts.
+#[must_use]
+pub fn join(directory: &Path, parts: &[&str]) -> PathBuf {
+    parts.iter().fold(directory.to_path_buf(), |path, part| path.join(part))
+}

@@ -1,0 +1,54 @@
+//! The storage error under every operation's own error type.
+
+use std::path::PathBuf;
+
+/// What the disk, or the bytes on it, did to us. Broken invariants are not errors: they panic.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// A call to the operating system failed.
+    #[error("{operation} of {} at byte {offset} failed: {message}", file.display())]
+    Io {
+        /// The file or directory.
+        file: PathBuf,
+        /// Where in the file, in bytes; 0 where it has no meaning.
+        offset: u64,
+        /// What was asked: "read", "write", "sync", "open", ...
+        operation: &'static str,
+        /// The kind of the error as the standard library names it.
+        kind: std::io::ErrorKind,
+        /// The operating system's words.
+        message: String,
+    },
+    /// Bytes that are not what was written.
+    #[error("{} is damaged at byte {offset}: {what}", file.display())]
+    Corrupted {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// An earlier write or sync failed; nothing is accepted until the node is started again.
+    #[error("storage is stopped after an earlier failure: {0}")]
+    Poisoned(String),
+}
+
+impl StorageError {
+    /// Wraps an error of the standard library.
+    pub fn io(file: impl Into<PathBuf>, offset: u64, operation: &'static str, source: &std::io::Error) -> Self {
+        Self::Io { file: file.into(), offset, operation, kind: source.kind(), message: source.to_string() }
+    }
+
+    /// Reports damage.
+    pub fn corrupted(file: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Self {
+        Self::Corrupted { file: file.into(), offset, what: what.into() }
+    }
+
+    /// Whether the disk, or the limit on it, has no room left.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, .. })
+    }
+}

@@ -1,0 +1,8 @@
+//! Calamus' storage engine.
+pub mod btree;
+pub mod env;
+pub mod error;
+pub mod ids;
+pub mod journal;
+pub mod page;
+mod raw;

@@ -1,0 +1,49 @@
+//! The one module of the workspace with `unsafe`: a shared map of a file, and bytes seen as a page.
+#![allow(unsafe_code)]
+
+use memmap2::{Mmap, MmapOptions};
+
+use crate::ids::PageNumber;
+use crate::page::{PAGE_BYTES, Page};
+
+/// A read-only map that may be longer than its file.
+pub struct FileMap {
+    map: Mmap,
+}
+
+impl FileMap {
+    /// Maps the first `length` bytes of `file`.
+    ///
+    /// # Errors
+    /// Those of `mmap`.
+    pub fn new(file: &std::fs::File, length: u64) -> std::io::Result<Self> {
+        let length = usize::try_from(length).map_err(|_| std::io::Error::other("the map does not fit this machine"))?;
+        // SAFETY: the map is shared and read-only. The file belongs to this process (the directory's lock), and bytes
+        // of it change only by the checkpointer, which by contract never touches a page that a live reader may hold
+        // a slice of. Bytes beyond the end of the file are reached only through `page`, whose contract forbids it.
+        let map = unsafe { MmapOptions::new().len(length).map(file)? };
+        Ok(Self { map })
+    }
+
+    /// The page's bytes.
+    ///
+    /// The caller guarantees that the file is long enough (`page number < page count` of a state whose file length is
+    /// in place); reading beyond the end of the file raises SIGBUS.
+    ///
+    /// # Panics
+    /// When the page lies outside the map.
+    #[must_use]
+    pub fn page(&self, number: PageNumber) -> &Page {
+        let start = number.0 as usize * PAGE_BYTES;
+        let bytes: &[u8; PAGE_BYTES] =
+            self.map[start..start + PAGE_BYTES].try_into().expect("a slice of the length of a page");
+        view(bytes)
+    }
+}
+
+/// Views bytes as a page.
+#[must_use]
+pub fn view(bytes: &[u8; PAGE_BYTES]) -> &Page {
+    // SAFETY: `Page` is `repr(transparent)` over exactly this array type, so layout and validity are the same.
+    unsafe { &*std::ptr::from_ref(bytes).cast::<Page>() }
+}
