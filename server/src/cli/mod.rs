@@ -1,0 +1,53 @@
+//! The command line of `calamus`.
+//!
+//! Contract: what a command found goes to stdout (a table or text for people, one JSON document or JSON lines with
+//! `--json`); progress, logs and errors go to stderr. An error says what happened, why, and what to do next. The exit
+//! code is one of [`Exit`].
+
+mod common;
+pub mod data;
+mod failure;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use common::{ClientArgs, DEFAULT_ENDPOINTS, Endpoint, block_on};
+pub use failure::{Exit, Failure};
+
+/// Calamus: a replicated transactional key/value database whose storage journal is its Raft log.
+#[derive(Debug, Parser)]
+#[command(name = "calamus", version, about, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, nothing was changed by it; 2 the command line is malformed; \
+3 the answer is no (key not there, guards did not hold, damage found); 4 the outcome is unknown.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// get, put, del, scan, txn, load.
+    #[command(flatten)]
+    Data(data::DataCommand),
+}
+
+/// Parses the arguments of the process, runs the command and returns its exit code.
+pub fn main() -> ExitCode {
+    // clap ends the process itself for `--help` (0) and for a malformed line (2).
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Data(command) => data::run(command),
+    }
+}
