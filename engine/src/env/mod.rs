@@ -4,12 +4,15 @@
 //! successful `sync_data` is there after a crash; anything written since may be there, or not, in any mixture of
 //! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
 
+mod real;
+
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::StorageError;
 pub use crate::raw::FileMap;
+pub use real::RealDisk;
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,4 +91,25 @@ pub trait DiskFile: Send + Sync + 'static {
 #[must_use]
 pub fn join(directory: &Path, parts: &[&str]) -> PathBuf {
     parts.iter().fold(directory.to_path_buf(), |path, part| path.join(part))
+}
+
+/// Makes a directory and its missing parents, all of them durable when this returns.
+pub fn create_dir_durable(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
+    let missing: Vec<&Path> = {
+        let mut missing = Vec::new();
+        for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+            if disk.exists(ancestor)? {
+                break;
+            }
+            missing.push(ancestor);
+        }
+        missing
+    };
+    disk.create_dir_all(path)?;
+    for made in missing.iter().rev() {
+        // A relative path of one part stands in the current directory.
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        disk.sync_dir(parent)?;
+    }
+    Ok(())
 }

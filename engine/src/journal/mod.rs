@@ -6,6 +6,87 @@
 //! - what waits is written as one group, by one positioned write and one sync, and callbacks run in queue order, after
 //!   the sync;
 //! - a cut (`cut_after`) is durable before its callback runs, and no byte of what it cut ever comes back;
-//! - segments below the purge point are recycled, never anything above it.
+//! - segments below the purge point are recycled, never anything above it;
+//! - a failed write or sync stops the journal: nothing is retried, everything that waits hears of it.
+//!
+//! # What stands on disk
+//!
+//! Segments of one size, `<number>.seg`, consecutive; each a header and groups ([`format`], [`segment`]). A group is a
+//! block of 64 bytes ([`group`]) and its frames ([`frame`]). Blocks and frames start at multiples of 64 bytes, so a
+//! block lies within one sector and is there whole or not at all. (epoch, number) of blocks only ever grows. A block
+//! *attests* a position: everything before it was durable when the block was written. An *attest* block is written
+//! behind the last group when the journal is idle, without a sync; the next group is written over it. A *cut* block
+//! stands at the end of the last frame that stays, over whatever stood there, and raises the epoch.
+//!
+//! # Where a journal ends
+//!
+//! Opening walks from the first segment on. A group follows if its block stands where it says, has the current epoch,
+//! the next number and the next index. A frame follows if its sums, index, term and chain value fit. A cut block with
+//! a higher epoch and number follows anywhere a frame or a group could stand. A segment follows if its header has the
+//! next segment number, the next group number, the current epoch and the very log id and chain value walked to. Where
+//! nothing follows, at position p, the walk looks at all later places for a block that stands where it says, with
+//! epoch >= the current one, number > the current one, attesting more than p.
+//! If there is one, p is **damage**: nothing is written, `append` is refused until somebody cuts. Else p is the
+//! **end**: whatever follows is an unfinished group. Frames of it that are whole stay (nobody was told of them, but
+//! they are what the leader sent). Then a cut block is written at the end of the last frame, and synced, always.
+//!
+//! # Crash by crash
+//!
+//! - *While a group is written.* Any mixture of its sectors may be there. Its block attests only what was durable
+//!   before, and the next group is written after its sync: no block attests more than its start. What of it fits is
+//!   kept up to the first frame that does not; no callback of it has run.
+//! - *The same, in a fresh segment.* The spare got its name, durably, before; header and group are one write. Without
+//!   the header the segment does not follow and is recycled; with it and a torn group the walk ends at its start. In
+//!   both cases the end is in the segment before, the cut block is written there, and the header's epoch is too old
+//!   from then on.
+//! - *While an attest is written.* It is there or not. It is never needed to find the end, only to tell damage from an
+//!   unfinished group; and the group that is later written over it begins with a block that attests as much.
+//! - *While a cut block is written.* It is whole or absent. Absent: the cut has not happened, its callback has not
+//!   run, everything is as before (the bytes it goes over are still there, in one sector with their neighbours). Whole:
+//!   it has happened. Nothing is appended before it is durable.
+//! - *After a cut, before the segments behind it are recycled.* Their headers and blocks have a lower epoch: they
+//!   neither follow nor bear witness. Opening removes them. The same holds for stale bytes behind the cut in its own
+//!   segment, for ever: every later block there has at least the cut's epoch.
+//! - *While opening.* It writes one block, the cut at the end: absent, and the next opening finds the same; whole, and
+//!   the next finds the same frames and cuts in the same place again, over it, with a higher epoch. So a group that was
+//!   left torn is never continued and its leftovers are never met again with a current epoch.
+//! - *While a segment is purged.* Segments go one by one, oldest first, each durably, so the numbers never have a gap.
+//!   A recycled file becomes a spare only when its new name is durable; its old blocks say other positions than where
+//!   they stand now, so they are no blocks any more.
+//! - *A power cut after a sync was reported.* Everything the callbacks promised stands before the attested position of
+//!   any later block; if it cannot be read, that is damage and is told as such. Only the very last group, before its
+//!   end is attested, cannot be told from an unfinished one.
+//!
+//! A frame's payload could contain bytes that look like a block with this very position, epoch and number; such bytes
+//! are never followed (the walk steps over frames), and can bear false witness only if they stand in a group that was
+//! torn so that its own block is missing.
 
+mod cache;
+mod cut;
+pub mod format;
 pub mod frame;
+pub mod group;
+mod index;
+mod inspect;
+#[allow(clippy::module_inception, reason = "the handle is the journal")]
+mod journal;
+mod look;
+mod reader;
+mod run;
+mod scan;
+pub mod segment;
+mod spare;
+mod state;
+mod walk;
+mod writer;
+
+#[cfg(test)]
+mod journal_test;
+
+pub use format::LogStart;
+pub use frame::CHAIN_START;
+pub use inspect::{FrameInfo, frame_hash, inspect};
+pub use journal::{Journal, JournalMode, JournalOptions};
+pub use scan::Scan;
+pub use state::{Done, InOrder, JournalStats};
+pub use walk::Damage;

@@ -1,0 +1,204 @@
+//! The real file system.
+//!
+//! A file opened to be read is opened read-only: no code path can write through it. A write that the kernel takes in
+//! pieces is carried on until all of it is taken, so that callers see one positioned write.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+use crate::env::{Disk, DiskFile, FileMap, OpenMode};
+use crate::error::StorageError;
+
+/// How many parts one `pwritev` takes (Linux' `IOV_MAX`).
+const PARTS_PER_WRITE: usize = 1024;
+
+/// The operating system's files.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RealDisk;
+
+impl RealDisk {
+    /// The door to the real disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Opens a file with its own type, for doors that wrap this one.
+    pub(super) fn open_file(path: &Path, mode: OpenMode) -> Result<RealFile, StorageError> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::Write => {
+                options.write(true);
+            }
+            OpenMode::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        let operation = if mode == OpenMode::CreateNew { "create" } else { "open" };
+        let file = options.open(path).map_err(|error| StorageError::io(path, 0, operation, &error))?;
+        Ok(RealFile { file, path: path.to_path_buf() })
+    }
+}
+
+/// The lock of a directory; freed when dropped, or when the process ends in any way.
+struct DirectoryLock {
+    _file: File,
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
+        Ok(Arc::new(Self::open_file(path, mode)?))
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
+        path.try_exists().map_err(|error| StorageError::io(path, 0, "look-up", &error))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        std::fs::create_dir_all(path).map_err(|error| StorageError::io(path, 0, "create directory", &error))
+    }
+
+    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        let failed = |error: io::Error| StorageError::io(path, 0, "list", &error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        std::fs::rename(from, to).map_err(|error| StorageError::io(from, 0, "rename", &error))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        std::fs::remove_file(path).map_err(|error| StorageError::io(path, 0, "remove", &error))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        std::fs::remove_dir_all(path).map_err(|error| StorageError::io(path, 0, "remove", &error))
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
+        let failed = |error: io::Error| StorageError::io(path, 0, "sync directory", &error);
+        File::open(path).map_err(failed)?.sync_all().map_err(failed)
+    }
+
+    /// For a directory the lock is the file `lock` in it; for any other path it is that file. It is made if missing.
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
+        let path = if path.is_dir() { path.join("lock") } else { path.to_path_buf() };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| StorageError::io(&path, 0, "lock", &error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(DirectoryLock { _file: file }))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(StorageError::io(path, 0, "lock", &error.into())),
+        }
+    }
+
+    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        let stat = rustix::fs::statvfs(path).map_err(|error| StorageError::io(path, 0, "statvfs", &error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// A file of the operating system.
+pub(super) struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn failed(&self, offset: u64, operation: &'static str, error: &io::Error) -> StorageError {
+        StorageError::io(&self.path, offset, operation, error)
+    }
+
+    #[allow(dead_code, reason = "for the door that loses what was not synced")]
+    /// The file's identity (device and inode), the same whatever name it was opened by.
+    pub(super) fn identity(&self) -> Result<(u64, u64), StorageError> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.file.metadata().map_err(|error| self.failed(0, "stat", &error))?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+}
+
+impl DiskFile for RealFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(got) => done += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(offset + done as u64, "read", &error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
+        let mut parts = parts.to_vec();
+        let mut rest = &mut parts[..];
+        let mut offset = offset;
+        // Drops leading empty parts, so that a write of 0 bytes below means trouble.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&self.file, &rest[..rest.len().min(PARTS_PER_WRITE)], offset) {
+                Ok(0) => return Err(self.failed(offset, "write", &io::ErrorKind::WriteZero.into())),
+                Ok(taken) => {
+                    IoSlice::advance_slices(&mut rest, taken);
+                    offset += taken as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(self.failed(offset, "write", &error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), StorageError> {
+        // Not repeated on EINTR: after any failure the kernel may have dropped the dirty pages.
+        rustix::fs::fdatasync(&self.file).map_err(|error| self.failed(0, "sync", &error.into()))
+    }
+
+    fn len(&self) -> Result<u64, StorageError> {
+        Ok(self.file.metadata().map_err(|error| self.failed(0, "stat", &error))?.len())
+    }
+
+    fn set_len(&self, length: u64) -> Result<(), StorageError> {
+        self.file.set_len(length).map_err(|error| self.failed(length, "set length", &error))
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        if length == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, flags, offset, length)
+            .map_err(|error| self.failed(offset, "punch", &error.into()))
+    }
+
+    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
+        FileMap::new(&self.file, length).map(Some).map_err(|error| self.failed(0, "map", &error))
+    }
+}

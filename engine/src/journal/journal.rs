@@ -1,0 +1,393 @@
+//! The handle: what the rest of the engine, and the consensus, may ask of the journal.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::env::{self, Disk, OpenMode};
+use crate::error::StorageError;
+use crate::ids::{JournalPosition, LogId, LogIndex};
+use crate::journal::cache::Cache;
+use crate::journal::format::{
+    FIRST_SEGMENT, Geometry, LogStart, MIN_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, is_segment_size, segment_number,
+    segment_path, span, spare_path,
+};
+use crate::journal::frame::Frame;
+use crate::journal::index::Index;
+use crate::journal::reader;
+use crate::journal::run::{self, Shared};
+use crate::journal::scan::{self, Scan};
+use crate::journal::segment::{SegmentHeader, make_zeroed};
+use crate::journal::spare::{self, Spares};
+use crate::journal::state::{Done, InOrder, JournalStats, Segment, State};
+use crate::journal::writer::Writer;
+
+/// Who does the journal's work.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum JournalMode {
+    /// A thread of the journal, and one that prepares spares.
+    #[default]
+    Threaded,
+    /// The calling thread, before the call returns: for deterministic tests. The end is attested on closing only, or
+    /// by [`Journal::attest`].
+    Inline,
+}
+
+/// Sizes and mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JournalOptions {
+    /// The size of a segment, in bytes; a multiple of 512, at least 64 KiB. Fixed when the journal is created; an
+    /// existing journal keeps its own.
+    pub segment_bytes: u64,
+    /// A group is at most this long, in bytes, unless a single frame is longer.
+    pub max_group_bytes: usize,
+    /// Newest frames kept in memory, in bytes. Frames that are not durable are kept whatever it says.
+    pub cache_bytes: usize,
+    /// Who does the work.
+    pub mode: JournalMode,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, max_group_bytes: 8 << 20, cache_bytes: 32 << 20, mode: JournalMode::Threaded }
+    }
+}
+
+/// The journal. Handles are cheap to clone; the last one that is dropped closes it.
+#[derive(Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Journal {
+    /// Makes a new journal in `directory` (made if missing), whose first frame follows `start`. It is durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Those of the disk, of options out of range, and `AlreadyExists` if segments are there.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        start: LogStart,
+        options: JournalOptions,
+    ) -> Result<Self, StorageError> {
+        let refuse = |kind, what: String| {
+            Err(StorageError::io(directory, 0, "create journal", &std::io::Error::new(kind, what)))
+        };
+        if !is_segment_size(options.segment_bytes) {
+            let what =
+                format!("{} is no segment size: multiples of 512 from {MIN_SEGMENT_BYTES}", options.segment_bytes);
+            return refuse(std::io::ErrorKind::InvalidInput, what);
+        }
+        env::create_dir_durable(&*disk, directory)?;
+        if disk.list_dir(directory)?.iter().any(|name| segment_number(name).is_some()) {
+            return refuse(std::io::ErrorKind::AlreadyExists, "a journal is there already".into());
+        }
+        let geometry = Geometry { segment_bytes: options.segment_bytes };
+        let unnamed = spare_path(directory, 0);
+        make_zeroed(&*disk, &unnamed, options.segment_bytes, &|| false)?;
+        let header = SegmentHeader {
+            number: FIRST_SEGMENT,
+            segment_bytes: options.segment_bytes,
+            first_group: 1,
+            epoch: 0,
+            start,
+        };
+        let file = disk.open(&unnamed, OpenMode::Write)?;
+        file.write_at(&[std::io::IoSlice::new(&header.encode()[..])], 0)?;
+        file.sync_data()?;
+        let path = segment_path(directory, FIRST_SEGMENT);
+        disk.rename(&unnamed, &path)?;
+        disk.sync_dir(directory)?;
+        let writer = Writer {
+            geometry,
+            segment: FIRST_SEGMENT,
+            file: disk.open(&path, OpenMode::Write)?,
+            offset: SEGMENT_HEADER_BYTES,
+            number: 0,
+            epoch: 0,
+            attested: geometry.position(FIRST_SEGMENT, SEGMENT_HEADER_BYTES),
+            last: start,
+            must_cut: false,
+        };
+        let segment = Segment { number: FIRST_SEGMENT, start, file: disk.open(&path, OpenMode::Read)? };
+        let cache = Cache::new(options.cache_bytes);
+        let state = State::new(geometry, Index::new(start), cache, [segment].into(), Spares::default());
+        Ok(Self::start(disk, directory, options, state, writer))
+    }
+
+    /// Opens the journal in `directory`: verifies every frame, finds the end, makes it durable (see [`super`]).
+    ///
+    /// With damage the journal opens too: [`Scan::damage`] says where. Then frames before it can be read, and `append`
+    /// is refused until `cut_after` was called (which gives up what follows the cut).
+    ///
+    /// # Errors
+    /// Those of the disk, and a first segment whose header cannot be read.
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: JournalOptions) -> Result<(Self, Scan), StorageError> {
+        let scan::Opened { scan, index, segments, writer, strays } = scan::open(&disk, directory)?;
+        let kept_strays = if scan.damage.is_some() { strays.clone() } else { Vec::new() };
+        let removed: &[u64] = if scan.damage.is_some() { &[] } else { &strays };
+        let spares = spare::tidy(&*disk, directory, writer.geometry, removed)?;
+        let cache = Cache::new(options.cache_bytes);
+        let mut state = State::new(writer.geometry, index, cache, segments, spares);
+        state.strays = kept_strays;
+        state.damaged = scan.damage.as_ref().map(crate::journal::Damage::error);
+        state.end_offset = writer.offset;
+        if scan.damage.is_none() {
+            (state.stats.cuts, state.stats.syncs) = (1, 1);
+        }
+        Ok((Self::start(disk, directory, options, state, writer), scan))
+    }
+
+    fn start(disk: Arc<dyn Disk>, directory: &Path, options: JournalOptions, state: State, writer: Writer) -> Self {
+        let shared = Arc::new(Shared {
+            disk,
+            directory: directory.to_path_buf(),
+            options,
+            geometry: writer.geometry,
+            state: Mutex::new(state),
+            writer: Mutex::new(writer),
+            wake: Condvar::new(),
+            spare_wake: Condvar::new(),
+        });
+        let mut threads = Vec::new();
+        if options.mode == JournalMode::Threaded {
+            for (name, body) in [("journal", run::run as fn(&Shared)), ("journal-spare", run::run_spares)] {
+                let shared = shared.clone();
+                let thread = std::thread::Builder::new().name(name.into()).spawn(move || body(&shared));
+                threads.push(thread.expect("the operating system starts threads"));
+            }
+        }
+        Self { inner: Arc::new(Inner { shared, threads: Mutex::new(threads) }) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// Queues something under the lock, then has it done.
+    fn queue(&self, put: impl FnOnce(&mut State)) -> Result<(), StorageError> {
+        let shared = self.shared();
+        {
+            let mut state = shared.state.lock();
+            state.accepts()?;
+            put(&mut state);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        match self.shared().options.mode {
+            JournalMode::Threaded => {
+                self.shared().wake.notify_one();
+            }
+            JournalMode::Inline => self.shared().drain(),
+        }
+    }
+
+    /// Queues frames; they can be read at once. `done` runs when all of them are durable.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed, has damage that nobody cut away, or a frame does not fit in a segment.
+    /// Then nothing was queued and `done` is not called.
+    ///
+    /// # Panics
+    /// When the frames do not follow the last one, by index, term or chain value.
+    pub fn append(&self, frames: Vec<Frame>, done: Done) -> Result<(), StorageError> {
+        let shared = self.shared();
+        let room = shared.geometry.fresh_room();
+        if let Some(frame) = frames.iter().find(|frame| span(frame.frame_bytes()) > room) {
+            let what = format!("frame {} has {} bytes, a segment holds {room}", frame.log_id(), frame.frame_bytes());
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, what);
+            return Err(StorageError::io(&shared.directory, 0, "append", &error));
+        }
+        if let Some(damage) = &shared.state.lock().damaged {
+            return Err(damage.clone());
+        }
+        self.queue(|state| state.append(frames, done))
+    }
+
+    /// Queues work for the journal's thread: it is done after everything queued before it is durable, and before
+    /// anything queued after it is written. If it fails, the journal stops, as after a failed write of its own.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed. Then neither `job` nor `done` is called.
+    pub fn run_in_order(&self, job: InOrder, done: Done) -> Result<(), StorageError> {
+        self.queue(|state| state.run_in_order(job, done))
+    }
+
+    /// Removes all frames after `last` (`None`: all, of a journal that begins with the log). They cannot be read any
+    /// more when this returns; `done` runs when they cannot come back.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed. Then nothing was cut and `done` is not called.
+    ///
+    /// # Panics
+    /// When `last` is neither a kept frame nor the one before the first.
+    pub fn cut_after(&self, last: Option<LogId>, done: Done) -> Result<(), StorageError> {
+        self.queue(|state| state.cut_after(last, done))
+    }
+
+    /// Gives up whole segments that hold only durable frames up to `upto`. Returns the frame before the first kept one.
+    /// While a cut waits, nothing is given up.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed; in inline mode, those of the disk.
+    pub fn purge(&self, upto: LogIndex) -> Result<Option<LogId>, StorageError> {
+        let shared = self.shared();
+        let start = {
+            let mut state = shared.state.lock();
+            state.accepts()?;
+            let gone = state.purge(upto);
+            if !gone.is_empty() {
+                state.spares.retire(gone);
+                shared.spare_wake.notify_all();
+            }
+            state.index.start().previous
+        };
+        if shared.options.mode == JournalMode::Inline {
+            spare::housekeep_all(shared)?;
+        }
+        Ok(start)
+    }
+
+    /// Queues an attest of the end: a block, not synced, that says how far the journal is durable. Done by itself when
+    /// the journal is idle, and on closing.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed.
+    pub fn attest(&self) -> Result<(), StorageError> {
+        self.queue(State::attest)
+    }
+
+    /// The frame before the first kept one.
+    #[must_use]
+    pub fn first_kept(&self) -> LogStart {
+        self.shared().state.lock().index.start()
+    }
+
+    /// The last appended frame, queued or durable; of a journal without frames, the one before its first.
+    #[must_use]
+    pub fn last(&self) -> Option<LogId> {
+        self.shared().state.lock().index.end().previous
+    }
+
+    /// The chain value after the last appended frame.
+    #[must_use]
+    pub fn last_chain(&self) -> u64 {
+        self.shared().state.lock().index.end().chain
+    }
+
+    /// The last durable frame; a cut lowers it at once.
+    #[must_use]
+    pub fn durable(&self) -> Option<LogId> {
+        self.shared().state.lock().durable
+    }
+
+    /// The log id at `index`, of a kept frame or of the one before the first.
+    #[must_use]
+    pub fn log_id(&self, index: LogIndex) -> Option<LogId> {
+        self.shared().state.lock().index.log_id(index)
+    }
+
+    /// The chain value after the frame at `index`, kept or the one before the first.
+    #[must_use]
+    pub fn chain(&self, index: LogIndex) -> Option<u64> {
+        self.shared().state.lock().index.chain(index)
+    }
+
+    /// Where the frame at `index` stands on disk; `None` if it is not kept, or not written yet.
+    #[must_use]
+    pub fn position(&self, index: LogIndex) -> Option<JournalPosition> {
+        let entry = self.shared().state.lock().index.get(index)?;
+        (entry.position != JournalPosition(0)).then_some(entry.position)
+    }
+
+    /// Frames from `from` on, below `until_exclusive`, of `max_bytes` together, but at least one if any is there; fewer
+    /// where the journal ends. From memory, or from disk and verified.
+    ///
+    /// # Errors
+    /// `NotFound` if `from` is purged, `Corrupted` for frames that are not what was written, those of the disk.
+    pub fn read(
+        &self,
+        from: LogIndex,
+        until_exclusive: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<Frame>, StorageError> {
+        reader::read(self.shared(), from, until_exclusive, max_bytes)
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> JournalStats {
+        self.shared().state.lock().stats()
+    }
+
+    /// Bytes of frames that are not durable yet.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.shared().state.lock().pending_bytes()
+    }
+
+    /// The age of the oldest job that is not done.
+    #[must_use]
+    pub fn oldest_pending(&self) -> Option<Duration> {
+        self.shared().state.lock().oldest_pending().map(|since| since.elapsed())
+    }
+
+    /// Why the journal stopped, if it did.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<StorageError> {
+        self.shared().state.lock().poisoned.clone()
+    }
+
+    /// Does what is queued, attests the end, ends the threads. Nothing is accepted after it. Called from a callback it
+    /// does not wait for the journal's thread.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        let shared = &self.shared;
+        {
+            let mut state = shared.state.lock();
+            if !state.closing && state.poisoned.is_none() && shared.options.mode == JournalMode::Inline {
+                state.attest();
+            }
+            state.closing = true;
+        }
+        shared.wake.notify_all();
+        shared.spare_wake.notify_all();
+        if shared.options.mode == JournalMode::Inline {
+            shared.drain();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let this_thread = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != this_thread) {
+            // A panic in it has poisoned the journal and was reported.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+const _: fn() = || {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Journal>();
+};

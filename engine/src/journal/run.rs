@@ -1,0 +1,168 @@
+//! Works the queue off: by the journal's thread, or, in inline mode, within the call that queued.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::env::Disk;
+use crate::error::StorageError;
+use crate::journal::JournalOptions;
+use crate::journal::format::Geometry;
+use crate::journal::spare;
+use crate::journal::state::{Done, State, Taken, Work};
+use crate::journal::writer::Writer;
+
+/// The journal counts as idle after this long without work; then its end is attested.
+const IDLE: Duration = Duration::from_millis(50);
+
+pub(super) struct Shared {
+    pub disk: Arc<dyn Disk>,
+    pub directory: PathBuf,
+    pub options: JournalOptions,
+    pub geometry: Geometry,
+    pub state: Mutex<State>,
+    /// Locked before `state`, never after it.
+    pub writer: Mutex<Writer>,
+    /// The journal's thread waits here for work.
+    pub wake: Condvar,
+    /// The spare thread waits here for work, and the writer for a spare.
+    pub spare_wake: Condvar,
+}
+
+impl Shared {
+    /// Fails everything that waits and will come. `dones` are heard first.
+    fn poison(&self, error: &StorageError, dones: Vec<Done>) {
+        tracing::error!(%error, directory = %self.directory.display(), "the journal stops");
+        let later = self.state.lock().poison(error);
+        self.spare_wake.notify_all();
+        for done in dones.into_iter().chain(later) {
+            done(Err(error.clone()));
+        }
+    }
+
+    /// Inline mode: does everything that waits. A call from within a callback leaves it to the one further out.
+    pub fn drain(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.draining {
+                return;
+            }
+            state.draining = true;
+        }
+        loop {
+            {
+                let mut writer = self.writer.lock();
+                while step(self, &mut writer) {}
+            }
+            let mut state = self.state.lock();
+            if !state.has_work() {
+                state.draining = false;
+                return;
+            }
+        }
+    }
+}
+
+/// Does one piece of work; false when none waits.
+fn step(shared: &Shared, writer: &mut Writer) -> bool {
+    let taken = {
+        let mut state = shared.state.lock();
+        if state.poisoned.is_some() {
+            return false;
+        }
+        state.take(writer.offset, shared.options.max_group_bytes)
+    };
+    let Some(Taken { work, dones }) = taken else { return false };
+    match perform(shared, writer, work) {
+        Ok(()) => dones.into_iter().for_each(|done| done(Ok(()))),
+        Err(error) => shared.poison(&error, dones),
+    }
+    true
+}
+
+fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), StorageError> {
+    match work {
+        Work::Group { frames, fresh } => {
+            let written = writer.write_group(shared, &frames, fresh)?;
+            let mut state = shared.state.lock();
+            state.finish_group(&frames, written);
+            // Past the middle of a segment it is time to have the next one ready.
+            if writer.offset > shared.geometry.segment_bytes / 2 {
+                state.spares.want();
+                shared.spare_wake.notify_all();
+            }
+        }
+        Work::InOrder(job) => {
+            job()?;
+            shared.state.lock().finish();
+        }
+        Work::Cut(target) => {
+            let written = writer.cut(&*shared.disk, &shared.directory, &target)?;
+            let gone = shared.state.lock().finish_cut(&target, written, writer.offset);
+            spare::retire_now(shared, &gone)?;
+        }
+        Work::Attest => {
+            let result = attest(shared, writer);
+            shared.state.lock().finish();
+            result?;
+        }
+        Work::Nothing => shared.state.lock().finish(),
+    }
+    Ok(())
+}
+
+fn attest(shared: &Shared, writer: &mut Writer) -> Result<(), StorageError> {
+    if writer.can_attest() {
+        writer.attest()?;
+        shared.state.lock().stats.attests += 1;
+    }
+    Ok(())
+}
+
+/// Fails what waits if the journal's thread panics: nobody may wait for ever for a callback.
+struct PoisonOnPanic<'a>(&'a Shared);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(&StorageError::Poisoned("a thread of the journal panicked".into()), Vec::new());
+        }
+    }
+}
+
+/// The journal's thread.
+pub(super) fn run(shared: &Shared) {
+    let _guard = PoisonOnPanic(shared);
+    let mut writer = shared.writer.lock();
+    loop {
+        while step(shared, &mut writer) {}
+        let mut state = shared.state.lock();
+        if state.poisoned.is_none() && state.has_work() {
+            continue;
+        }
+        let attests = state.poisoned.is_none() && writer.can_attest();
+        if state.closing {
+            drop(state);
+            if attests && let Err(error) = attest(shared, &mut writer) {
+                shared.poison(&error, Vec::new());
+            }
+            return;
+        }
+        if !attests {
+            shared.wake.wait(&mut state);
+        } else if shared.wake.wait_for(&mut state, IDLE).timed_out() && !state.has_work() {
+            drop(state);
+            if let Err(error) = attest(shared, &mut writer) {
+                shared.poison(&error, Vec::new());
+            }
+        }
+    }
+}
+
+/// The thread that prepares spares.
+pub(super) fn run_spares(shared: &Shared) {
+    let _guard = PoisonOnPanic(shared);
+    spare::run(shared);
+}

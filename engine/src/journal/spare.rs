@@ -1,0 +1,219 @@
+//! Spare segments: files of a segment's size, made ahead or kept when a segment is purged or cut away, so that
+//! beginning a segment costs a rename and no zeros.
+//!
+//! A file counts as spare only once its new name is durable: before that, a crash could bring it back under its old
+//! name with new bytes in it. Purged segments go one by one, oldest first, each durably, so that no crash leaves a gap
+//! in the numbers.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use crate::env::{Disk, OpenMode};
+use crate::error::StorageError;
+use crate::journal::JournalMode;
+use crate::journal::format::{Geometry, segment_path, spare_number, spare_path};
+use crate::journal::run::Shared;
+use crate::journal::segment::make_zeroed;
+
+/// Spares that are kept; more are removed.
+const KEPT_SPARES: usize = 1;
+
+/// The spares, and what is to be done about them.
+#[derive(Default)]
+pub(super) struct Spares {
+    ready: Vec<PathBuf>,
+    next_number: u64,
+    wanted: bool,
+    /// Purged segments whose files are still there, ascending.
+    purged: VecDeque<u64>,
+    working: bool,
+    /// Why the last one could not be made.
+    failed: Option<StorageError>,
+}
+
+enum Task {
+    Retire { segment: u64, keep_as: Option<u64> },
+    Make { spare: u64 },
+}
+
+impl Spares {
+    /// How many are ready.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Asks for one more, if none is ready.
+    pub fn want(&mut self) {
+        self.wanted = self.ready.is_empty() && self.failed.is_none();
+    }
+
+    /// Gives purged segments over.
+    pub fn retire(&mut self, segments: Vec<u64>) {
+        self.purged.extend(segments);
+    }
+
+    fn next(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn has_task(&self) -> bool {
+        let something = !self.purged.is_empty() || (self.wanted && self.ready.is_empty());
+        something && !self.working && self.failed.is_none()
+    }
+
+    fn take_task(&mut self) -> Option<Task> {
+        if !self.has_task() {
+            return None;
+        }
+        self.working = true;
+        if let Some(segment) = self.purged.pop_front() {
+            let keep_as = (self.ready.len() < KEPT_SPARES).then(|| self.next());
+            return Some(Task::Retire { segment, keep_as });
+        }
+        Some(Task::Make { spare: self.next() })
+    }
+}
+
+/// Does one thing that is to be done; false when there is nothing. With `may_stop`, zeroing ends early on closing.
+fn housekeep(shared: &Shared, may_stop: bool) -> Result<bool, StorageError> {
+    let Some(task) = shared.state.lock().spares.take_task() else { return Ok(false) };
+    let (disk, directory) = (&*shared.disk, shared.directory.as_path());
+    let outcome = match &task {
+        Task::Retire { segment, keep_as } => retire_file(disk, directory, *segment, *keep_as),
+        Task::Make { spare } => {
+            let path = spare_path(directory, *spare);
+            let stop = || may_stop && shared.state.lock().closing;
+            make_zeroed(disk, &path, shared.geometry.segment_bytes, &stop).and_then(|finished| {
+                disk.sync_dir(directory)?;
+                Ok(finished.then_some(path))
+            })
+        }
+    };
+    let mut state = shared.state.lock();
+    state.spares.working = false;
+    shared.spare_wake.notify_all();
+    match outcome {
+        Ok(spare) => {
+            state.spares.ready.extend(spare);
+            Ok(true)
+        }
+        Err(error) => {
+            if let Task::Retire { segment, .. } = task {
+                // No later one may go before it: the numbers on disk stay without a gap.
+                state.spares.purged.push_front(segment);
+            }
+            state.spares.wanted = false;
+            state.spares.failed = Some(error.clone());
+            Err(error)
+        }
+    }
+}
+
+/// Takes a segment out of the journal; durable when it returns. Returns its path if it was kept as a spare.
+fn retire_file(
+    disk: &dyn Disk,
+    directory: &Path,
+    segment: u64,
+    keep_as: Option<u64>,
+) -> Result<Option<PathBuf>, StorageError> {
+    let path = segment_path(directory, segment);
+    let kept = keep_as.map(|number| spare_path(directory, number));
+    match &kept {
+        Some(spare) => disk.rename(&path, spare)?,
+        None => disk.remove_file(&path)?,
+    }
+    disk.sync_dir(directory)?;
+    Ok(kept)
+}
+
+/// Takes away, at once, segments behind a cut: their names are needed again.
+pub(super) fn retire_now(shared: &Shared, segments: &[u64]) -> Result<(), StorageError> {
+    for segment in segments.iter().rev() {
+        let keep_as = {
+            let spares = &mut shared.state.lock().spares;
+            (spares.ready.len() < KEPT_SPARES).then(|| spares.next())
+        };
+        let kept = retire_file(&*shared.disk, &shared.directory, *segment, keep_as)?;
+        shared.state.lock().spares.ready.extend(kept);
+    }
+    Ok(())
+}
+
+/// A spare for the writer: one that is ready, or one made now.
+pub(super) fn take(shared: &Shared) -> Result<PathBuf, StorageError> {
+    let mut state = shared.state.lock();
+    state.spares.failed = None;
+    loop {
+        if let Some(path) = state.spares.ready.pop() {
+            state.spares.wanted = false;
+            return Ok(path);
+        }
+        if let Some(error) = state.spares.failed.take() {
+            return Err(error);
+        }
+        state.accepts_work()?;
+        state.spares.wanted = true;
+        // While closing, the spare thread may be gone: then the writer does its work.
+        if shared.options.mode == JournalMode::Threaded && (state.spares.working || !state.closing) {
+            shared.spare_wake.notify_all();
+            shared.spare_wake.wait(&mut state);
+        } else {
+            drop(state);
+            housekeep(shared, false)?;
+            state = shared.state.lock();
+        }
+    }
+}
+
+/// Does all there is to do now (inline mode).
+pub(super) fn housekeep_all(shared: &Shared) -> Result<(), StorageError> {
+    while housekeep(shared, false)? {}
+    Ok(())
+}
+
+/// The spare thread of threaded mode.
+pub(super) fn run(shared: &Shared) {
+    loop {
+        match housekeep(shared, true) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "no spare journal segment could be prepared"),
+        }
+        let mut state = shared.state.lock();
+        if state.closing {
+            return;
+        }
+        if !state.spares.has_task() {
+            shared.spare_wake.wait(&mut state);
+        }
+    }
+}
+
+/// Finds the spares of a directory when a journal is opened: one of the right size stays, the others and the segments
+/// that belong to no live frame go (or become the spare).
+pub(super) fn tidy(
+    disk: &dyn Disk,
+    directory: &Path,
+    geometry: Geometry,
+    strays: &[u64],
+) -> Result<Spares, StorageError> {
+    let mut spares = Spares::default();
+    for name in disk.list_dir(directory)? {
+        let Some(number) = spare_number(&name) else { continue };
+        spares.next_number = spares.next_number.max(number);
+        let path = directory.join(&name);
+        let whole = disk.open(&path, OpenMode::Read)?.len()? == geometry.segment_bytes;
+        if whole && spares.ready.len() < KEPT_SPARES {
+            spares.ready.push(path);
+        } else {
+            disk.remove_file(&path)?;
+        }
+    }
+    disk.sync_dir(directory)?;
+    for segment in strays.iter().rev() {
+        let keep_as = (spares.ready.len() < KEPT_SPARES).then(|| spares.next());
+        spares.ready.extend(retire_file(disk, directory, *segment, keep_as)?);
+    }
+    Ok(spares)
+}
