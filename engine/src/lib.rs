@@ -1,4 +1,5 @@
 //! Calamus' storage engine.
+pub mod alloc;
 pub mod btree;
 pub mod env;
 pub mod error;
@@ -6,3 +7,4 @@ pub mod ids;
 pub mod journal;
 pub mod page;
 mod raw;
+pub mod verify;

@@ -1,8 +1,66 @@
 //! B+trees over pages. A tree knows pages only through [`PageSource`] and [`PageStore`]: whether they come from the
 //! map of the data file, from a version in memory or from a test's `HashMap` is not its business.
+//!
+//! What holds, and is kept by every operation that returns without an error (after an error the caller drops the whole
+//! change):
+//! - all leaves are at the same depth; a page is reached from exactly one place;
+//! - keys ascend strictly within a page, and lie within the bounds that the branches above it set;
+//! - no page of a tree is empty, and a root that is a branch has at least two children; a tree without entries has no
+//!   page at all;
+//! - how full pages are is a goal (at least a quarter, but for the right edge and where long keys leave no room to
+//!   move a separator), not an invariant;
+//! - pages have no links to siblings: a change touches the path to a leaf, and no more.
+//!
+//! Bytes that a page does not use (gap, dead bytes, the end of the last page of an overflow run) keep whatever was
+//! there before. Damaged bytes give [`StorageError::Corrupted`], in reading operations always, never a panic.
+//!
+//! | file | role |
+//! | --- | --- |
+//! | `node`, `node_mut` | the layout of a page; reading it; changing it |
+//! | `search` | descent, `get`, `locate` |
+//! | `insert`, `split` | putting an entry; making two pages of one |
+//! | `remove`, `rebalance`, `range` | taking out an entry; joining pages; taking out many |
+//! | `overflow`, `value` | long values; reading values |
+//! | `cursor` | walking in both directions |
+//! | `check` | proving all of the above |
+
+mod check;
+mod cursor;
+mod insert;
+mod node;
+mod node_mut;
+mod overflow;
+mod range;
+mod rebalance;
+mod remove;
+mod search;
+mod split;
+mod state;
+mod value;
+
+#[cfg(test)]
+mod cursor_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod node_test;
+#[cfg(test)]
+mod shape_test;
+#[cfg(test)]
+pub(crate) mod test_store;
 
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
+
+pub(crate) use check::{TreeVisitor, check_tree};
+pub use cursor::Cursor;
+pub use insert::insert;
+pub use range::{destroy, remove_range};
+pub use remove::remove;
+pub use search::{ValueLocation, get, locate};
+pub use state::TreeState;
+pub use value::{Chunks, Entry, Value, ValueChunk};
 
 use crate::error::StorageError;
 use crate::ids::PageNumber;
@@ -12,6 +70,33 @@ use crate::page::Page;
 pub const MAX_KEY_BYTES: usize = 2048;
 /// The longest value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
+
+/// The most levels that a tree can have. Every level at least doubles the pages, but for long keys; 2^32 pages is all.
+pub const MAX_HEIGHT: usize = 32;
+
+/// Why bytes cannot be an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The empty key is not one.
+    #[error("the key is empty; a key has 1 to {MAX_KEY_BYTES} bytes")]
+    Empty,
+    /// A key longer than [`MAX_KEY_BYTES`].
+    #[error("the key has {0} bytes; a key has at most {MAX_KEY_BYTES}")]
+    KeyTooLong(usize),
+    /// A value longer than [`MAX_VALUE_BYTES`].
+    #[error("the value has {0} bytes; a value has at most {MAX_VALUE_BYTES}")]
+    ValueTooLong(usize),
+}
+
+/// Whether an entry can be put into a tree. The operations here take this for granted and panic otherwise.
+pub fn check_entry(key: &[u8], value_bytes: usize) -> Result<(), KeyError> {
+    match key.len() {
+        0 => Err(KeyError::Empty),
+        bytes if bytes > MAX_KEY_BYTES => Err(KeyError::KeyTooLong(bytes)),
+        _ if value_bytes > MAX_VALUE_BYTES => Err(KeyError::ValueTooLong(value_bytes)),
+        _ => Ok(()),
+    }
+}
 
 /// A page that stays readable as long as this lives: a slice of the map, or a version in memory.
 #[derive(Clone)]
@@ -45,10 +130,41 @@ pub enum ReadError {
     Expired,
 }
 
+/// Sees any source as a trait object; implemented for all of them.
+pub trait AsPageSource {
+    /// This source, its type forgotten.
+    fn as_page_source(&self) -> &dyn PageSource;
+}
+
+impl<S: PageSource> AsPageSource for S {
+    fn as_page_source(&self) -> &dyn PageSource {
+        self
+    }
+}
+
 /// Where a tree reads pages.
-pub trait PageSource {
-    /// The page of this number in the state that this source shows.
+pub trait PageSource: AsPageSource {
+    /// The page of this number in the state that this source shows. A number that is not in the state gives
+    /// [`StorageError::Corrupted`]: it came from a damaged page.
     fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError>;
+
+    /// The file that errors name.
+    fn file(&self) -> &Path {
+        Path::new("data")
+    }
+}
+
+/// Where pages are split that are not at the right edge of their tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SplitPolicy {
+    /// How much of the bytes stays in the left page, in percent.
+    pub percent: u8,
+}
+
+impl Default for SplitPolicy {
+    fn default() -> Self {
+        Self { percent: 50 }
+    }
 }
 
 /// Where a tree writes pages. Dropping a change as a whole (a savepoint) is the store's business, not the tree's.
@@ -59,4 +175,19 @@ pub trait PageStore: PageSource {
     fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError>;
     /// Gives a run of pages back.
     fn free(&mut self, first: PageNumber, count: u32) -> Result<(), ReadError>;
+
+    /// Where to split pages.
+    fn split_policy(&self) -> SplitPolicy {
+        SplitPolicy::default()
+    }
+
+    /// Called once by each operation that changes a tree: who replicates pages never comes here.
+    fn note_mutation(&mut self) {}
+}
+
+/// Makes an error of damage found in a page.
+#[cold]
+fn damaged<S: PageSource + ?Sized>(source: &S, number: PageNumber, damage: node::Damage) -> ReadError {
+    let offset = u64::from(number.0) * crate::page::PAGE_BYTES as u64;
+    StorageError::corrupted(source.file(), offset, format!("page {number}: {}", damage.0)).into()
 }

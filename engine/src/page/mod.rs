@@ -12,6 +12,7 @@
 //! The fields behind `flags` mean something in tree pages only, and are zero elsewhere. A free page is all zeros.
 
 pub mod checksum;
+pub mod superblock;
 
 /// The size of a page, in bytes.
 pub const PAGE_BYTES: usize = 8192;

@@ -1,0 +1,150 @@
+//! Finding a key.
+
+use crate::ids::{PageNumber, TxnId};
+
+use super::node::{Damage, LeafCell, Node, Payload};
+use super::{Entry, MAX_HEIGHT, PageRef, PageSource, ReadError, TreeState, Value, damaged};
+
+/// Where the bytes of a value stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValueLocation {
+    /// In a leaf.
+    Inline {
+        /// The leaf.
+        page: PageNumber,
+        /// In bytes from the start of the page.
+        offset: u16,
+        /// In bytes.
+        length: u16,
+    },
+    /// In an overflow run: behind the header of each page, one page after the other.
+    Overflow {
+        /// The first page of the run.
+        first: PageNumber,
+        /// In bytes.
+        length: u32,
+    },
+}
+
+/// One step of a descent.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Step {
+    pub(super) page: PageNumber,
+    /// The child that was taken; in the leaf, the entry or where it would go.
+    pub(super) slot: u16,
+}
+
+/// The pages from the root to a leaf.
+pub(super) struct Path {
+    steps: [Step; MAX_HEIGHT],
+    height: usize,
+    /// Whether every branch was left by its last child.
+    pub(super) rightmost: bool,
+}
+
+impl Path {
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps[..self.height]
+    }
+
+    pub(super) fn leaf(&self) -> Step {
+        self.steps[self.height - 1]
+    }
+}
+
+/// The height of a tree with a root, which a damaged state might exceed.
+pub(super) fn checked_height<S: PageSource + ?Sized>(
+    source: &S,
+    root: PageNumber,
+    tree: &TreeState,
+) -> Result<u8, ReadError> {
+    if (1..=MAX_HEIGHT).contains(&usize::from(tree.height)) {
+        return Ok(tree.height);
+    }
+    Err(damaged(source, root, Damage("a tree of impossible height")))
+}
+
+/// Goes down to the leaf for `key`. The last step's slot is where the key is (`true`) or would be (`false`).
+pub(super) fn descend<S: PageSource + ?Sized>(
+    source: &S,
+    root: PageNumber,
+    tree: &TreeState,
+    key: &[u8],
+) -> Result<(Path, bool), ReadError> {
+    let height = checked_height(source, root, tree)?;
+    let mut path = Path { steps: [Step::default(); MAX_HEIGHT], height: usize::from(height), rightmost: true };
+    let mut number = root;
+    for index in 0..path.height - 1 {
+        let page = source.page(number)?;
+        let (slot, last, child) = child_for(&page, key).map_err(|damage| damaged(source, number, damage))?;
+        path.steps[index] = Step { page: number, slot: slot as u16 };
+        path.rightmost &= last;
+        number = child;
+    }
+    let page = source.page(number)?;
+    let found = Node::leaf(&page).and_then(|node| node.find(key)).map_err(|damage| damaged(source, number, damage))?;
+    let (Ok(slot) | Err(slot)) = found;
+    path.steps[path.height - 1] = Step { page: number, slot: slot as u16 };
+    Ok((path, found.is_ok()))
+}
+
+fn child_for(page: &PageRef<'_>, key: &[u8]) -> Result<(usize, bool, PageNumber), Damage> {
+    let node = Node::branch(page)?;
+    let slot = node.child_slot(key)?;
+    Ok((slot, slot + 1 == node.count(), node.child(slot)?))
+}
+
+/// Finds the leaf that holds `key`, and calls `take` with its number, itself and the entry.
+#[inline]
+fn find<'a, S: PageSource + ?Sized, T>(
+    source: &'a S,
+    tree: &TreeState,
+    key: &[u8],
+    take: impl FnOnce(PageNumber, &PageRef<'a>, &LeafCell<'_>) -> T,
+) -> Result<Option<T>, ReadError> {
+    let Some(mut number) = tree.root else { return Ok(None) };
+    for _ in 1..checked_height(source, number, tree)? {
+        let page = source.page(number)?;
+        let child = Node::branch(&page).and_then(|node| node.child(node.child_slot(key)?));
+        number = child.map_err(|damage| damaged(source, number, damage))?;
+    }
+    let page = source.page(number)?;
+    let cell = Node::leaf(&page).and_then(|node| match node.find(key)? {
+        Ok(slot) => node.leaf_cell(slot).map(Some),
+        Err(_) => Ok(None),
+    });
+    let cell = cell.map_err(|damage| damaged(source, number, damage))?;
+    Ok(cell.map(|cell| take(number, &page, &cell)))
+}
+
+/// The entry under `key`.
+pub fn get<'a, S: PageSource + ?Sized>(
+    source: &'a S,
+    tree: &TreeState,
+    key: &[u8],
+) -> Result<Option<Entry<'a>>, ReadError> {
+    find(source, tree, key, |_, page, cell| {
+        let value = match cell.payload {
+            Payload::Inline(bytes) => Value::in_page(page.clone(), cell.payload_offset, bytes.len()),
+            Payload::Overflow(first, length) => Value::in_run(source, first, length),
+        };
+        Entry { version: cell.version, value }
+    })
+}
+
+/// The version of the entry under `key`, and where its value's bytes stand. Reads no page of the value.
+pub fn locate<S: PageSource + ?Sized>(
+    source: &S,
+    tree: &TreeState,
+    key: &[u8],
+) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
+    find(source, tree, key, |page, _, cell| {
+        let location = match cell.payload {
+            Payload::Inline(bytes) => {
+                ValueLocation::Inline { page, offset: cell.payload_offset as u16, length: bytes.len() as u16 }
+            }
+            Payload::Overflow(first, length) => ValueLocation::Overflow { first, length },
+        };
+        (cell.version, location)
+    })
+}
