@@ -7,4 +7,7 @@ pub mod ids;
 pub mod journal;
 pub mod page;
 mod raw;
+pub mod slots;
+#[cfg(test)]
+mod slots_test;
 pub mod verify;

@@ -4,7 +4,9 @@
 //! successful `sync_data` is there after a crash; anything written since may be there, or not, in any mixture of
 //! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
 
+mod counting;
 mod real;
+pub mod sim;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,9 @@ use std::sync::Arc;
 
 use crate::error::StorageError;
 pub use crate::raw::FileMap;
+pub use counting::{Count, CountingDisk, DiskCounts, FileClass};
 pub use real::RealDisk;
+pub use sim::{CrashChoice, SimDisk};
 
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
