@@ -1,0 +1,106 @@
+//! The thread that runs checkpoints and purges when they are due.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Core, EngineOptions};
+use crate::store::Store;
+
+/// Wakes the background thread.
+#[derive(Default)]
+pub(crate) struct Bell {
+    state: Mutex<State>,
+    rung: Condvar,
+    /// Bytes of frames applied since the last look: so that not every frame takes locks to ask whether one is due.
+    applied_bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    rung: bool,
+    stopped: bool,
+}
+
+impl Bell {
+    /// Makes the thread look.
+    pub(crate) fn ring(&self) {
+        self.state.lock().rung = true;
+        self.rung.notify_all();
+    }
+
+    /// Ends the thread at its next look.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.rung.notify_all();
+    }
+
+    /// Notes an applied frame, and rings where a checkpoint may be due.
+    pub(crate) fn note_applied(&self, bytes: u64, store: &Store, options: &EngineOptions) {
+        let step = options.checkpoint_journal_bytes / 8;
+        let before = self.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let crowded = store.versions.bytes() >= options.version_bytes_limit / 2;
+        if before + bytes >= step || crowded {
+            self.applied_bytes.store(0, Ordering::Relaxed);
+            self.ring();
+        }
+    }
+
+    /// Waits until rung; `false` when stopped.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.rung && !state.stopped {
+            self.rung.wait(&mut state);
+        }
+        state.rung = false;
+        !state.stopped
+    }
+}
+
+/// The thread, joined when the last handle of the engine goes.
+pub(crate) struct Background {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Background {
+    /// Starts the thread, unless the options say that checkpoints are called for.
+    pub(crate) fn start(core: &Arc<Core>) -> Self {
+        let thread = core.options.background.then(|| {
+            let core = core.clone();
+            std::thread::Builder::new()
+                .name("checkpoint".into())
+                .spawn(move || run(&core))
+                .expect("the system has room for a thread")
+        });
+        Self { core: core.clone(), thread: Mutex::new(thread) }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.core.bell.stop();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+fn run(core: &Core) {
+    while core.bell.wait() {
+        let store = core.store();
+        if !core.checkpoint_due(&store) {
+            continue;
+        }
+        if let Err(error) = core.checkpoint() {
+            // Noted in `failed`: writers are refused, the node's watchdog stops it.
+            tracing::error!(%error, "a checkpoint failed");
+            return;
+        }
+    }
+}

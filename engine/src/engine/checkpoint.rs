@@ -1,0 +1,164 @@
+//! Running a checkpoint, and purging the journal behind it. The protocol and its argument: [`crate::checkpoint`].
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::{Core, Engine, Faults};
+use crate::checkpoint::write_pages;
+use crate::error::StorageError;
+use crate::ids::{LogId, LogIndex};
+use crate::store::{AppliedState, Counters, Store};
+
+/// What a checkpoint did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Where the data file is now.
+    pub at: Option<LogId>,
+    /// Pages written or zeroed.
+    pub pages: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Engine {
+    /// Runs a whole checkpoint now. Goes as far as the oldest reader lets it.
+    pub fn checkpoint(&self) -> Result<CheckpointReport, StorageError> {
+        self.core.checkpoint()
+    }
+
+    /// The finished checkpoint.
+    #[must_use]
+    pub fn checkpointed(&self) -> AppliedState {
+        self.core.meta.lock().value.checkpoint.clone()
+    }
+
+    /// Calls `observer` after each finished checkpoint, on the thread that ran it.
+    pub fn on_checkpoint(&self, observer: Box<dyn Fn() + Send + Sync>) {
+        self.core.observers.lock().push(observer);
+    }
+}
+
+impl Core {
+    pub(crate) fn checkpoint(&self) -> Result<CheckpointReport, StorageError> {
+        let report = {
+            let _one = self.maintenance.lock();
+            if let Some(error) = self.failed.lock().clone() {
+                return Err(error);
+            }
+            let store = self.store();
+            let result = self.checkpoint_store(&store).and_then(|report| {
+                self.purge_journal(&store)?;
+                Ok(report)
+            });
+            // Whether it worked or not: whoever waits for memory looks again.
+            store.notify_memory();
+            result.inspect_err(|error| *self.failed.lock() = Some(error.clone()))?
+        };
+        for observer in &*self.observers.lock() {
+            observer();
+        }
+        Ok(report)
+    }
+
+    fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, StorageError> {
+        let started = Instant::now();
+        let registration = store.readers.open_for_checkpoint();
+        let view = registration.state().clone();
+        let target = &view.applied;
+        let checkpointed = self.meta.lock().value.checkpoint.log_id;
+        assert!(target.log_id >= checkpointed || store.readers.count() > 0, "the applied state went back");
+        if target.log_id <= checkpointed {
+            return Ok(CheckpointReport { at: checkpointed, ..CheckpointReport::default() });
+        }
+        if !Faults::planted(self.options.faults.checkpoint_ahead_of_journal) {
+            wait_until_durable(store, target)?;
+        }
+        let early = Faults::planted(self.options.faults.target_not_durable_first);
+        if !early {
+            self.set_target(target)?;
+        }
+        let pages = write_pages(store, target.txn_id, view.superblock.page_count, &self.options.faults, &|| {
+            pace(store);
+        })?;
+        if early {
+            self.set_target(target)?;
+        }
+        self.meta.lock().update(|meta| {
+            assert!(meta.target.log_id == target.log_id, "one checkpoint at a time");
+            meta.checkpoint = target.clone();
+        })?;
+        for number in &pages {
+            store.versions.drop_up_to(*number, target.txn_id);
+        }
+        Counters::add(&self.counters.checkpoints, 1);
+        let report = CheckpointReport { at: target.log_id, pages: pages.len(), took: started.elapsed() };
+        tracing::debug!(?report, "checkpoint finished");
+        Ok(report)
+    }
+
+    fn set_target(&self, target: &AppliedState) -> Result<(), StorageError> {
+        self.meta.lock().update(|meta| {
+            assert!(meta.checkpoint.log_id <= target.log_id, "checkpointed <= target");
+            meta.target = target.clone();
+        })
+    }
+
+    /// Recycles the journal's segments below the checkpoint, the consensus' wish, the pins and the retention.
+    pub(crate) fn purge_journal(&self, store: &Store) -> Result<(), StorageError> {
+        let Some(checkpointed) = self.meta.lock().value.checkpoint.log_id else { return Ok(()) };
+        let Some(wish) = *self.purge_wish.lock() else { return Ok(()) };
+        let mut until = checkpointed.index.min(wish.index);
+        if let Some(pin) = self.pins.lock().values().min() {
+            // A pin names the first frame that must stay.
+            match pin.0.checked_sub(1) {
+                Some(before) => until = until.min(LogIndex(before)),
+                None => return Ok(()),
+            }
+        }
+        match retained_from(store, checkpointed.index, self.options.retention_bytes) {
+            Some(from) if from.0 > 0 => until = until.min(LogIndex(from.0 - 1)),
+            _ => return Ok(()),
+        }
+        store.journal.purge(until)?;
+        Ok(())
+    }
+}
+
+/// The first frame of those that take the last `bytes` below and up to `checkpointed`.
+fn retained_from(store: &Store, checkpointed: LogIndex, bytes: u64) -> Option<LogIndex> {
+    let end = store.journal.position(checkpointed)?;
+    let first = store.journal.first_kept().previous.map_or(0, |log_id| log_id.index.0 + 1);
+    let (mut low, mut high) = (first, checkpointed.0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let position = store.journal.position(LogIndex(middle))?;
+        if end.0 - position.0 > bytes { low = middle + 1 } else { high = middle }
+    }
+    Some(LogIndex(low))
+}
+
+/// Returns when the local journal has the target: nothing derived from a frame is written outside the journal before.
+fn wait_until_durable(store: &Store, target: &AppliedState) -> Result<(), StorageError> {
+    if store.journal.durable() < target.log_id {
+        // The frame was queued before it was applied, so it is synced before anything that is queued now runs.
+        let (done, synced) = mpsc::channel();
+        store.journal.run_in_order(
+            Box::new(|| Ok(())),
+            Box::new(move |result| {
+                // Nobody listens any more only if this function has failed already.
+                let _ = done.send(result);
+            }),
+        )?;
+        synced.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))?;
+    }
+    assert!(store.journal.durable() >= target.log_id, "the checkpoint is ahead of the local journal");
+    Ok(())
+}
+
+/// Lets the journal's syncs go first: page writes beside them halve their rate.
+fn pace(store: &Store) {
+    const BREATH: Duration = Duration::from_micros(500);
+    if store.journal.pending_bytes() > 0 {
+        std::thread::sleep(BREATH);
+    }
+}

@@ -1,0 +1,221 @@
+//! The engine: one directory of a node, open.
+//!
+//! It knows nothing of consensus. Whoever drives it appends frames, says which are committed by applying them in order,
+//! and executes batches where it leads. The engine keeps the rest: durability, versions, checkpoints, recovery.
+
+mod background;
+mod checkpoint;
+mod error;
+mod log;
+mod open;
+mod options;
+mod status;
+
+#[cfg(test)]
+mod engine_test;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use checkpoint::CheckpointReport;
+pub use error::OpenError;
+pub use log::{LogState, Vote};
+pub use open::RecoveryReport;
+pub use options::{EngineOptions, Faults};
+pub use status::EngineStatus;
+
+use crate::checkpoint::NodeMeta;
+use crate::checkpoint::meta::NodeIdentity;
+use crate::env::Disk;
+use crate::error::StorageError;
+use crate::ids::{DatabaseId, LogId, LogIndex};
+use crate::journal::frame::Frame;
+use crate::slots::SlotFile;
+use crate::store::{Applied, AppliedState, ApplyError, Counters, StagedState, Store};
+use crate::txn::{Batch, BatchError, ReadTxn};
+use background::{Background, Bell};
+
+/// How long `begin_batch` waits for memory before it gives up.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open directory. Handles are cheap to clone; the last one that is dropped closes it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+    // Behind `core`, so that it stops the thread before the last handle lets go of the core.
+    _background: Arc<Background>,
+}
+
+/// `node.meta`, and its value as it is on disk.
+pub(crate) struct MetaFile {
+    slots: SlotFile,
+    pub(crate) value: NodeMeta,
+}
+
+impl MetaFile {
+    /// Changes the value, durable when this returns. On an error the value is what it was.
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut NodeMeta)) -> Result<(), StorageError> {
+        let mut value = self.value.clone();
+        change(&mut value);
+        self.slots.write(&value.encode())?;
+        self.value = value;
+        Ok(())
+    }
+}
+
+/// What all handles and the background thread share.
+pub(crate) struct Core {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: EngineOptions,
+    pub(crate) database_id: DatabaseId,
+    pub(crate) meta: Mutex<MetaFile>,
+    pub(crate) vote_file: Arc<Mutex<SlotFile>>,
+    pub(crate) vote: Mutex<Option<Vote>>,
+    pub(crate) store: RwLock<Arc<Store>>,
+    pub(crate) counters: Arc<Counters>,
+    /// One checkpoint, purge or change of generation at a time.
+    pub(crate) maintenance: Mutex<()>,
+    /// The journal is kept from these indexes on, whatever may be purged otherwise.
+    pub(crate) pins: Mutex<BTreeMap<u64, LogIndex>>,
+    /// How far the consensus lets us purge.
+    pub(crate) purge_wish: Mutex<Option<LogId>>,
+    pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    pub(crate) bell: Bell,
+    /// The first failure of a checkpoint; nothing is written into the data file behind it.
+    pub(crate) failed: Mutex<Option<StorageError>>,
+    /// Last: held as long as anything of the directory is in use.
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl Core {
+    pub(crate) fn store(&self) -> Arc<Store> {
+        self.store.read().clone()
+    }
+
+    /// Whether a checkpoint is due by itself.
+    fn checkpoint_due(&self, store: &Store) -> bool {
+        if store.versions.bytes() >= self.options.version_bytes_limit / 2 {
+            return true;
+        }
+        let checkpointed = self.meta.lock().value.checkpoint.log_id;
+        let applied = store.head.lock().view.applied.log_id;
+        if applied == checkpointed {
+            return false;
+        }
+        let first = LogIndex(checkpointed.map_or(0, |log_id| log_id.index.0 + 1));
+        let (Some(from), Some(to)) =
+            (store.journal.position(first), applied.and_then(|log_id| store.journal.position(log_id.index)))
+        else {
+            return false;
+        };
+        to.0.saturating_sub(from.0) >= self.options.checkpoint_journal_bytes
+    }
+}
+
+impl Engine {
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.core.meta.lock().value.identity.clone()
+    }
+
+    /// Changes where the node listens and where others reach it; durable when this returns.
+    pub fn set_addresses(&self, listen: &str, advertise: &str) -> Result<(), StorageError> {
+        self.core.meta.lock().update(|meta| {
+            listen.clone_into(&mut meta.identity.listen);
+            advertise.clone_into(&mut meta.identity.advertise);
+        })
+    }
+
+    /// The database's name for ever.
+    #[must_use]
+    pub fn database_id(&self) -> DatabaseId {
+        self.core.database_id
+    }
+
+    /// Opens a batch on the newest staged state. Waits while another batch is open, and while page versions take more
+    /// than twice their bound.
+    ///
+    /// # Errors
+    /// When memory does not become free: with the reader that is in the way, if one is.
+    pub fn begin_batch(&self) -> Result<Batch, BatchError> {
+        let store = self.core.store();
+        self.wait_for_memory(&store)?;
+        Batch::begin(store)
+    }
+
+    fn wait_for_memory(&self, store: &Store) -> Result<(), BatchError> {
+        let started = Instant::now();
+        loop {
+            let mut guard = store.memory_lock.lock();
+            let bytes = store.versions.bytes();
+            if bytes <= 2 * self.core.options.version_bytes_limit {
+                return Ok(());
+            }
+            if let Some(error) = self.core.failed.lock().clone() {
+                return Err(error.into());
+            }
+            if !self.core.options.background || started.elapsed() >= MEMORY_PATIENCE {
+                let applied = store.readers.newest().applied.txn_id;
+                return Err(match store.readers.oldest().filter(|reader| reader.txn_id < applied) {
+                    Some(reader) => BatchError::ForgottenReader {
+                        place: reader.place.to_string(),
+                        age_seconds: reader.age.as_secs(),
+                    },
+                    None => BatchError::NoMemory { bytes },
+                });
+            }
+            self.core.bell.ring();
+            store.memory_freed.wait_for(&mut guard, Duration::from_millis(100));
+        }
+    }
+
+    /// Drops every staged batch: what follows builds on the applied state. Waits for an open batch to end.
+    pub fn drop_staged(&self) {
+        self.core.store().drop_staged();
+    }
+
+    /// How much is staged.
+    #[must_use]
+    pub fn staged(&self) -> StagedState {
+        self.core.store().staged()
+    }
+
+    /// Applies the committed frame behind the last applied one.
+    ///
+    /// # Errors
+    /// Any error means that this replica cannot go on: the node must stop.
+    ///
+    /// # Panics
+    /// When the frame does not follow the applied state.
+    pub fn apply(&self, frame: &Frame) -> Result<Applied, ApplyError> {
+        let store = self.core.store();
+        let applied = store.apply(frame)?;
+        self.core.bell.note_applied(frame.frame_bytes() as u64, &store, &self.core.options);
+        Ok(applied)
+    }
+
+    /// The applied state.
+    #[must_use]
+    pub fn applied(&self) -> AppliedState {
+        self.core.store().head.lock().view.applied.clone()
+    }
+
+    /// Opens a snapshot of the applied state.
+    #[track_caller]
+    #[must_use]
+    pub fn read(&self) -> ReadTxn {
+        ReadTxn::open(self.core.store())
+    }
+
+    /// Ends the background thread, writes what the journal has queued, and attests its end.
+    pub fn close(&self) {
+        self.core.bell.stop();
+        self.core.store().journal.close();
+    }
+}

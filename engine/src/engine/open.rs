@@ -1,0 +1,346 @@
+//! Making a directory, and opening one: recovery, in order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::log::{VOTE_SLOT_BYTES, Vote};
+use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError};
+use crate::alloc::{Allocator, BitmapPages};
+use crate::btree::{PageRef, ReadError, TreeState};
+use crate::checkpoint::NodeMeta;
+use crate::checkpoint::meta::{NodeIdentity, SLOT_BYTES};
+use crate::env::Disk;
+use crate::error::StorageError;
+use crate::ids::{DatabaseId, Digest, Generation, PageNumber, Timeline, TxnId};
+use crate::journal::frame::CHAIN_START;
+use crate::journal::{Journal, JournalOptions, LogStart, Scan};
+use crate::page::superblock::Superblock;
+use crate::page::{Page, checksum};
+use crate::recovery::decide::Entries;
+use crate::recovery::replay::{for_each_frame, replay_blindly};
+use crate::recovery::{Decision, Observed, decide};
+use crate::slots::SlotFile;
+use crate::store::{AppliedState, Counters, DataFile, Store, StoreLimits, View};
+
+/// What opening found and did.
+#[derive(Clone, Debug)]
+pub struct RecoveryReport {
+    /// What was decided.
+    pub decision: Decision,
+    /// Frames replayed behind the checkpoint.
+    pub replayed_frames: u64,
+    /// Bytes of an unfinished group that were cut from the journal's end.
+    pub cut_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The files of a directory.
+pub(crate) struct Paths;
+
+impl Paths {
+    pub(crate) fn meta(directory: &Path) -> PathBuf {
+        directory.join("node.meta")
+    }
+
+    pub(crate) fn vote(directory: &Path) -> PathBuf {
+        directory.join("vote")
+    }
+
+    pub(crate) fn lock(directory: &Path) -> PathBuf {
+        directory.join("lock")
+    }
+
+    pub(crate) fn generation(directory: &Path, generation: Generation) -> PathBuf {
+        directory.join(format!("g{generation}"))
+    }
+
+    pub(crate) fn data(generation: &Path) -> PathBuf {
+        generation.join("data")
+    }
+
+    pub(crate) fn journal(generation: &Path) -> PathBuf {
+        generation.join("journal")
+    }
+}
+
+/// The first pages of a database, and its state with them: the same on every node.
+fn first_pages(database_id: DatabaseId) -> Result<(Vec<Box<Page>>, AppliedState), ReadError> {
+    struct First(Vec<Box<Page>>);
+
+    impl BitmapPages for First {
+        fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+            Ok(PageRef::Mapped(&self.0[number.0 as usize]))
+        }
+
+        fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+            Ok(&mut self.0[number.0 as usize])
+        }
+
+        fn new_bitmap(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+            self.page_mut(number)
+        }
+    }
+
+    let mut pages = First(vec![Page::zeroed(), Page::zeroed()]);
+    let mut page_count = 0;
+    Allocator::create(&mut pages, &mut page_count)?;
+    assert_eq!(page_count as usize, pages.0.len(), "a new database is the superblock and a bitmap");
+    let superblock = Superblock {
+        txn_id: TxnId(0),
+        page_count,
+        trees: TreeState::default(),
+        database_id,
+        timeline: Timeline(1),
+        wall_time_micros: 0,
+    };
+    superblock.encode(&mut pages.0[0]);
+    let mut digest = Digest::default();
+    for (number, page) in (0..).map(PageNumber).zip(&mut pages.0) {
+        checksum::seal(number, page);
+        digest = digest.replace(number, 0, page.checksum());
+    }
+    Ok((pages.0, AppliedState { digest, chain: CHAIN_START, ..AppliedState::default() }))
+}
+
+impl Engine {
+    /// Whether a directory holds a database.
+    pub fn exists(disk: &dyn Disk, directory: &Path) -> Result<bool, StorageError> {
+        disk.exists(&Paths::meta(directory))
+    }
+
+    /// Makes a database in `directory`, which is made if need be, and opens it. Two databases of one `database_id` start
+    /// with equal pages.
+    ///
+    /// `node.meta` is written last: a directory without it was never finished, and is begun anew.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        identity: &NodeIdentity,
+        database_id: DatabaseId,
+        options: EngineOptions,
+    ) -> Result<Self, OpenError> {
+        if Self::exists(&*disk, directory)? {
+            return Err(OpenError::Exists(directory.to_path_buf()));
+        }
+        disk.create_dir_all(directory)?;
+        let lock = take_lock(&*disk, directory)?;
+        let generation = Generation(1);
+        let home = Paths::generation(directory, generation);
+        for leftover in [Paths::vote(directory), Paths::meta(directory)] {
+            if disk.exists(&leftover)? {
+                disk.remove_file(&leftover)?;
+            }
+        }
+        if disk.exists(&home)? {
+            disk.remove_dir_all(&home)?;
+        }
+        disk.create_dir_all(&home)?;
+        let (pages, state) = first_pages(database_id).map_err(read_error)?;
+        DataFile::create(&*disk, &Paths::data(&home), &pages)?;
+        let start = LogStart { previous: None, chain: CHAIN_START };
+        Journal::create(disk.clone(), &Paths::journal(&home), start, options.journal)?.close();
+        disk.sync_dir(&home)?;
+        SlotFile::create(&*disk, &Paths::vote(directory), VOTE_SLOT_BYTES, &[])?;
+        let meta = NodeMeta {
+            generation,
+            identity: identity.clone(),
+            checkpoint: state.clone(),
+            target: state,
+            purged: None,
+            segment_bytes: options.journal.segment_bytes,
+        };
+        SlotFile::create(&*disk, &Paths::meta(directory), SLOT_BYTES, &meta.encode())?;
+        disk.sync_dir(directory)?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_dir(parent)?;
+        }
+        drop(lock);
+        Ok(Self::open(disk, directory, options)?.0)
+    }
+
+    /// Opens a database: recovers what a crash left, and says what that was.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let started = Instant::now();
+        if !Self::exists(&*disk, directory)? {
+            return Err(OpenError::Missing(directory.to_path_buf()));
+        }
+        let lock = take_lock(&*disk, directory)?;
+        let (meta, value) = open_meta(&disk, directory)?;
+        let (vote_file, vote) = SlotFile::open(&*disk, &Paths::vote(directory), VOTE_SLOT_BYTES)?;
+        let vote = Vote::decode(&vote)
+            .map_err(|what| OpenError::Meta { file: Paths::vote(directory), what: what.to_owned() })?;
+        remove_other_generations(&*disk, directory, value.generation)?;
+        let counters = Arc::new(Counters::default());
+        let opened = open_store(&disk, directory, &value, &options, counters.clone())?;
+        let core = Arc::new(Core {
+            disk,
+            directory: directory.to_path_buf(),
+            options,
+            database_id: opened.database_id,
+            meta: Mutex::new(MetaFile { slots: meta, value }),
+            vote_file: Arc::new(Mutex::new(vote_file)),
+            vote: Mutex::new(vote),
+            store: RwLock::new(Arc::new(opened.store)),
+            counters,
+            maintenance: Mutex::default(),
+            pins: Mutex::default(),
+            purge_wish: Mutex::default(),
+            observers: Mutex::default(),
+            bell: Bell::default(),
+            failed: Mutex::default(),
+            _lock: lock,
+        });
+        let target = core.meta.lock().value.target.log_id;
+        let replayed = replay_onwards(&core, target, opened.commit)?;
+        let report = RecoveryReport {
+            decision: opened.decision,
+            replayed_frames: opened.replayed_blindly + replayed,
+            cut_bytes: opened.scan.cut_bytes,
+            took: started.elapsed(),
+        };
+        tracing::info!(?report, directory = %core.directory.display(), "opened");
+        let background = Arc::new(Background::start(&core));
+        Ok((Self { core, _background: background }, report))
+    }
+}
+
+fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
+    disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))
+}
+
+fn read_error(error: ReadError) -> StorageError {
+    match error {
+        ReadError::Storage(error) => error,
+        ReadError::Expired => unreachable!("no reader is open yet"),
+    }
+}
+
+/// Opens `node.meta` of a directory.
+pub(crate) fn open_meta(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, NodeMeta), OpenError> {
+    let file = Paths::meta(directory);
+    let (slots, payload) = SlotFile::open(&**disk, &file, SLOT_BYTES)
+        .map_err(|error| OpenError::Meta { file: file.clone(), what: error.to_string() })?;
+    let meta = NodeMeta::decode(&payload).map_err(|what| OpenError::Meta { file, what: what.to_owned() })?;
+    Ok((slots, meta))
+}
+
+/// What a crash left of generations that were never switched in, or were switched out.
+fn remove_other_generations(disk: &dyn Disk, directory: &Path, keep: Generation) -> Result<(), StorageError> {
+    for name in disk.list_dir(directory)? {
+        let number = name.strip_prefix('g').and_then(|rest| rest.parse::<u64>().ok());
+        if number.is_some_and(|number| number != keep.0) {
+            disk.remove_dir_all(&directory.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A store as of its target, with what recovery decided about the rest.
+pub(crate) struct OpenedStore {
+    pub(crate) store: Store,
+    pub(crate) database_id: DatabaseId,
+    pub(crate) commit: Entries,
+    pub(crate) decision: Decision,
+    pub(crate) replayed_blindly: u64,
+    pub(crate) scan: Scan,
+}
+
+/// Opens the generation that `meta` names, as of its target.
+pub(crate) fn open_store(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    meta: &NodeMeta,
+    options: &EngineOptions,
+    counters: Arc<Counters>,
+) -> Result<OpenedStore, OpenError> {
+    let home = Paths::generation(directory, meta.generation);
+    let journal_options = JournalOptions { segment_bytes: meta.segment_bytes, ..options.journal };
+    let (journal, scan) = Journal::open(disk.clone(), &Paths::journal(&home), journal_options)?;
+    if let Some(damage) = &scan.damage {
+        return Err(OpenError::JournalDamaged { directory: directory.to_path_buf(), what: format!("{damage:?}") });
+    }
+    let decision = decide(&observe(meta, &journal, &scan));
+    let commit = match decision {
+        Decision::Clean { commit } | Decision::FinishCheckpoint { commit, .. } => commit,
+        Decision::Damaged(damage) => {
+            return Err(OpenError::Damaged { directory: directory.to_path_buf(), damage });
+        }
+    };
+    let data = DataFile::open(&**disk, &Paths::data(&home), options.map_bytes)?;
+    let limits = StoreLimits { version_bytes: options.version_bytes_limit, split_policy: options.split_policy() };
+    let blind = matches!(decision, Decision::FinishCheckpoint { .. })
+        && !Faults::planted(options.faults.replay_stops_before_target);
+    let (view, images) = if blind {
+        let replayed = replay_blindly(&data, &journal, &meta.checkpoint, &meta.target)?;
+        (replayed.view, replayed.images)
+    } else {
+        let page = data.read(PageNumber(0))?;
+        let superblock =
+            Superblock::decode(&page).map_err(|what| StorageError::corrupted(data.path(), 0, what.to_owned()))?;
+        if superblock.txn_id != meta.checkpoint.txn_id {
+            let what =
+                format!("page 0 is of txn {}, and the checkpoint of {}", superblock.txn_id, meta.checkpoint.txn_id);
+            return Err(StorageError::corrupted(data.path(), 0, what).into());
+        }
+        (View { applied: meta.checkpoint.clone(), superblock }, std::collections::BTreeMap::new())
+    };
+    let database_id = view.superblock.database_id;
+    let txn_id = view.applied.txn_id;
+    let replayed_blindly = Entries::through(index(&meta.target)).0 - Entries::through(index(&meta.checkpoint)).0;
+    let store = Store::new(meta.generation, home, data, journal, view, counters, limits);
+    for (number, image) in images {
+        store.versions.push(number, txn_id, image);
+    }
+    Ok(OpenedStore { store, database_id, commit, decision, replayed_blindly, scan })
+}
+
+fn index(state: &AppliedState) -> Option<crate::ids::LogIndex> {
+    state.log_id.map(|log_id| log_id.index)
+}
+
+fn observe(meta: &NodeMeta, journal: &Journal, scan: &Scan) -> Observed {
+    let fits = |state: &AppliedState| match state.log_id {
+        Some(log_id) => journal.chain(log_id.index).map(|chain| chain == state.chain),
+        None => None,
+    };
+    Observed {
+        checkpoint: Entries::through(index(&meta.checkpoint)),
+        target: Entries::through(index(&meta.target)),
+        journal_start: Entries::through(scan.first.previous.map(|log_id| log_id.index)),
+        journal_end: Entries::through(journal.last().map(|log_id| log_id.index)),
+        committed: Entries::through(scan.highest_commit),
+        chain_fits_checkpoint: fits(&meta.checkpoint),
+        chain_fits_target: fits(&meta.target),
+    }
+}
+
+/// Applies the frames behind the target that are known committed, with checkpoints in between where memory asks for them.
+pub(crate) fn replay_onwards(
+    core: &Core,
+    target: Option<crate::ids::LogId>,
+    commit: Entries,
+) -> Result<u64, OpenError> {
+    let store = core.store();
+    let from = if Faults::planted(core.options.faults.replay_stops_before_target) {
+        Entries::through(store.head.lock().view.applied.log_id.map(|log_id| log_id.index))
+    } else {
+        Entries::through(target.map(|log_id| log_id.index))
+    };
+    let commit = if Faults::planted(core.options.faults.replay_stops_before_target) { from } else { commit };
+    for_each_frame::<OpenError>(&store.journal, from.0, commit.0, |frame| {
+        store.apply(frame)?;
+        if store.versions.bytes() >= core.options.version_bytes_limit {
+            core.checkpoint()?;
+        }
+        Ok(())
+    })?;
+    Ok(commit.0 - from.0)
+}

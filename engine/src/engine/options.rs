@@ -1,0 +1,70 @@
+//! What an embedding program can set.
+
+use crate::btree::SplitPolicy;
+use crate::journal::JournalOptions;
+
+/// Sizes and bounds of an engine. The defaults suit a server with a gigabyte of memory and more.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// The journal's.
+    pub journal: JournalOptions,
+    /// A checkpoint starts when the journal has grown by this many bytes since the last one.
+    pub checkpoint_journal_bytes: u64,
+    /// A checkpoint starts when page versions take half of this many bytes of memory; at this many the oldest reader is
+    /// expired; at twice as many, no batch begins until some are gone.
+    pub version_bytes_limit: usize,
+    /// Bytes of journal kept below the checkpoint, for followers that are behind and for change feeds.
+    pub retention_bytes: u64,
+    /// The largest data file, in bytes: this much address space is mapped, and no memory.
+    pub map_bytes: u64,
+    /// Whether the engine runs checkpoints by itself, on a thread of its own. Deterministic tests call them.
+    pub background: bool,
+    /// How full the left page of a split gets, in percent. Replicas need not agree on it: only the leader splits.
+    pub split_percent: u8,
+    /// Deviations for tests of the tests.
+    pub faults: Faults,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            journal: JournalOptions::default(),
+            checkpoint_journal_bytes: 64 << 20,
+            version_bytes_limit: 128 << 20,
+            retention_bytes: 256 << 20,
+            map_bytes: 1 << 40,
+            background: true,
+            split_percent: 50,
+            faults: Faults::default(),
+        }
+    }
+}
+
+impl EngineOptions {
+    pub(crate) fn split_policy(&self) -> SplitPolicy {
+        SplitPolicy { percent: self.split_percent }
+    }
+}
+
+/// Planted faults, each of which a test must catch. All are off unless the crate is built with the feature `mutants`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Write pages before the target is durable in `node.meta`.
+    pub target_not_durable_first: bool,
+    /// Recovery stops before the target.
+    pub replay_stops_before_target: bool,
+    /// The checkpoint goes ahead of what is durable in the local journal.
+    pub checkpoint_ahead_of_journal: bool,
+    /// Free pages are not zeroed.
+    pub free_pages_not_zeroed: bool,
+    /// No sync of the data file before the checkpoint counts as finished.
+    pub no_data_sync: bool,
+}
+
+impl Faults {
+    /// Whether a fault is planted; always `false` without the feature.
+    #[must_use]
+    pub(crate) fn planted(flag: bool) -> bool {
+        cfg!(feature = "mutants") && flag
+    }
+}

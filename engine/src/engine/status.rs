@@ -1,0 +1,90 @@
+//! What an engine says about itself.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Engine;
+use crate::ids::Generation;
+use crate::versions::ReaderInfo;
+
+/// Counters and gauges; sizes in bytes, counters since the engine was opened.
+#[derive(Clone, Debug)]
+pub struct EngineStatus {
+    /// The generation in use.
+    pub generation: Generation,
+    /// Length of the data file in pages, as of the applied state.
+    pub page_count: u64,
+    /// Free pages among them; `None` where nothing was executed here since the last decoded record.
+    pub free_pages: Option<u64>,
+    /// Journal kept on disk.
+    pub journal_bytes: u64,
+    /// Groups that the journal wrote; each is one write and one sync.
+    pub journal_groups: u64,
+    /// Bytes that the journal wrote.
+    pub journal_bytes_written: u64,
+    /// Page versions in memory, staged ones included.
+    pub version_bytes: usize,
+    /// Records and versions of staged batches.
+    pub staged_bytes: usize,
+    /// Bytes queued for the journal and not yet durable.
+    pub queued_bytes: usize,
+    /// How long the oldest of them has waited.
+    pub pending_sync_age: Option<Duration>,
+    /// Finished checkpoints.
+    pub checkpoints: u64,
+    /// Changes to trees by executing operations; 0 on a node that only followed.
+    pub tree_mutations: u64,
+    /// Records that changed nothing because they did not build on the applied state.
+    pub void_records: u64,
+    /// Records published from staged versions.
+    pub published_records: u64,
+    /// Records decoded from their bytes.
+    pub decoded_records: u64,
+    /// Free bytes on the file system; `None` where it cannot say.
+    pub free_disk_bytes: Option<u64>,
+    /// Open readers.
+    pub readers: usize,
+    /// The oldest of them.
+    pub oldest_reader: Option<ReaderInfo>,
+    /// Why nothing is written any more, after a failed write or sync.
+    pub failed: Option<String>,
+}
+
+impl Engine {
+    /// Counters and gauges.
+    #[must_use]
+    pub fn status(&self) -> EngineStatus {
+        let core = &self.core;
+        let store = core.store();
+        let staged = store.staged();
+        let (page_count, free_pages) = {
+            let head = store.head.lock();
+            let free = head.allocator.as_ref().map(|allocator| u64::from(allocator.free_pages()));
+            (u64::from(head.view.superblock.page_count), free)
+        };
+        let journal = store.journal.stats();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let failed = core.failed.lock().clone().or_else(|| store.journal.poisoned());
+        EngineStatus {
+            generation: store.generation,
+            page_count,
+            free_pages,
+            journal_bytes: journal.bytes_kept,
+            journal_groups: journal.groups,
+            journal_bytes_written: journal.bytes_written,
+            version_bytes: store.versions.bytes(),
+            staged_bytes: staged.bytes,
+            queued_bytes: journal.queued_bytes,
+            pending_sync_age: store.journal.oldest_pending(),
+            checkpoints: count(&core.counters.checkpoints),
+            tree_mutations: count(&core.counters.tree_mutations),
+            void_records: count(&core.counters.void_records),
+            published_records: count(&core.counters.published_records),
+            decoded_records: count(&core.counters.decoded_records),
+            free_disk_bytes: core.disk.free_bytes(&core.directory).ok(),
+            readers: store.readers.count(),
+            oldest_reader: store.readers.oldest(),
+            failed: failed.map(|error| error.to_string()),
+        }
+    }
+}

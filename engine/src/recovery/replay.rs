@@ -1,0 +1,125 @@
+//! Replaying the journal over the data file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::StorageError;
+use crate::ids::{LogIndex, PageNumber};
+use crate::journal::Journal;
+use crate::journal::frame::{Frame, FrameKind};
+use crate::page::superblock::Superblock;
+use crate::page::{Page, checksum};
+use crate::store::{AppliedState, DataFile, View, offset_of};
+use crate::txn::record::Record;
+use crate::versions::Image;
+
+/// How much of the journal is read at a time, in bytes.
+pub(crate) const READ_BYTES: usize = 4 << 20;
+
+/// Calls `each` for the frames from position `from` to position `until` (numbers of entries), in order.
+pub(crate) fn for_each_frame<E: From<StorageError>>(
+    journal: &Journal,
+    from: u64,
+    until: u64,
+    mut each: impl FnMut(&Frame) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = from;
+    while at < until {
+        let frames = journal.read(LogIndex(at), LogIndex(until), READ_BYTES)?;
+        assert!(!frames.is_empty(), "the journal was found to hold frame {at}");
+        for frame in &frames {
+            each(frame)?;
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The pages that blind replay touched, as of the target, and the target's view.
+pub(crate) struct Replayed {
+    pub(crate) images: BTreeMap<PageNumber, Image>,
+    pub(crate) view: View,
+}
+
+/// Replays from the finished checkpoint to the target over whatever mixture the data file is.
+///
+/// Nothing is verified on the way: a page's base may be torn. At the end every touched page must carry its checksum, and
+/// the superblock must be the target's.
+pub(crate) fn replay_blindly(
+    data: &DataFile,
+    journal: &Journal,
+    checkpoint: &AppliedState,
+    target: &AppliedState,
+) -> Result<Replayed, StorageError> {
+    let position = |state: &AppliedState| state.log_id.map_or(0, |log_id| log_id.index.0 + 1);
+    let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
+    let mut txn_id = checkpoint.txn_id;
+    let mut membership = checkpoint.membership.clone();
+    for_each_frame::<StorageError>(journal, position(checkpoint), position(target), |frame| {
+        match frame.kind() {
+            FrameKind::Blank => {}
+            FrameKind::Membership => membership = Some((frame.log_id(), frame.payload().bytes().clone())),
+            FrameKind::Record => {
+                let record = Record::decode(frame.payload().bytes()).map_err(|error| {
+                    StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()))
+                })?;
+                // A record that does not build on the state is void, as it was when it was applied.
+                if record.header.builds_on == txn_id {
+                    txn_id = record.header.last_txn;
+                    put_in_place(data, &mut images, &record, frame.payload().bytes())?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if txn_id != target.txn_id {
+        let what = format!("replay ends at txn {txn_id}, and the target is txn {}", target.txn_id);
+        return Err(StorageError::corrupted(data.path(), 0, what));
+    }
+    for (number, image) in &images {
+        if let Image::Page(page) = image
+            && !checksum::verify(*number, page)
+        {
+            let what = format!("page {number} does not match its checksum after replay");
+            return Err(StorageError::corrupted(data.path(), offset_of(*number), what));
+        }
+    }
+    let superblock = match images.get(&PageNumber(0)) {
+        Some(Image::Page(page)) => Superblock::decode(page),
+        _ => Superblock::decode(&*data.read(PageNumber(0))?),
+    };
+    let superblock = superblock.map_err(|what| StorageError::corrupted(data.path(), 0, what))?;
+    let applied = AppliedState { membership, ..target.clone() };
+    Ok(Replayed { images, view: View { applied, superblock } })
+}
+
+fn put_in_place(
+    data: &DataFile,
+    images: &mut BTreeMap<PageNumber, Image>,
+    record: &Record,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    for (first, count) in &record.freed {
+        for number in first.0..first.0 + count {
+            images.insert(PageNumber(number), Image::Free);
+        }
+    }
+    for (number, start) in &record.full {
+        let page = crate::store::image_at(bytes, *start).clone();
+        images.insert(*number, Image::Page(Arc::new(page)));
+    }
+    for diff in &record.diffs {
+        let page = match images.remove(&diff.page) {
+            Some(Image::Page(page)) => Some(page),
+            Some(Image::Free) => None,
+            None => data.read_unverified(diff.page)?.map(Arc::from),
+        };
+        let mut page = page.unwrap_or_else(|| Arc::from(Page::zeroed()));
+        let target = Arc::make_mut(&mut page).bytes_mut();
+        for (offset, place) in &diff.ranges {
+            target[*offset..offset + place.len()].copy_from_slice(&bytes[place.clone()]);
+        }
+        images.insert(diff.page, Image::Page(page));
+    }
+    Ok(())
+}

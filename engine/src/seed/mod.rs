@@ -1,0 +1,1 @@
+//! Seeding: a whole database as a stream, pages first, then frames.

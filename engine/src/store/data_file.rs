@@ -1,0 +1,157 @@
+//! The data file: page `n` stands at byte `n * 8192`.
+//!
+//! The first touch of a page goes through the Disk door and is verified; later reads use the map. What lies beyond the
+//! end of the file is a page of zeros: the file gets its length only when a checkpoint ends.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::btree::PageRef;
+use crate::env::{Disk, DiskFile, FileMap, OpenMode};
+use crate::error::StorageError;
+use crate::ids::PageNumber;
+use crate::page::{PAGE_BYTES, Page, checksum};
+use crate::versions::PageBits;
+
+/// Free runs from this length on are punched; shorter ones are written as zeros. A punch of one page costs 145 us and
+/// slows the journal's syncs to a third (design brief, part 6).
+const PUNCH_FROM_PAGES: u32 = 32;
+/// The most pages in one write of the checkpointer: 512 KiB, so that a journal sync behind it does not wait long.
+const PAGES_PER_WRITE: usize = 64;
+
+static ZERO_BYTES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
+/// The open data file of a generation.
+pub struct DataFile {
+    file: Arc<dyn DiskFile>,
+    map: Option<FileMap>,
+    map_bytes: u64,
+    verified: PageBits,
+}
+
+/// The byte offset of a page in the data file.
+#[must_use]
+pub fn offset_of(number: PageNumber) -> u64 {
+    u64::from(number.0) * PAGE_BYTES as u64
+}
+
+fn zero_page() -> &'static Page {
+    Page::from_ref(&ZERO_BYTES)
+}
+
+impl DataFile {
+    /// Makes a data file that holds `pages` from page 0 on, durable.
+    pub fn create(disk: &dyn Disk, path: &Path, pages: &[Box<Page>]) -> Result<(), StorageError> {
+        let file = disk.open(path, OpenMode::CreateNew)?;
+        let parts: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page.bytes())).collect();
+        file.write_at(&parts, 0)?;
+        file.sync_data()
+    }
+
+    /// Opens a data file; the map has room for `map_bytes`.
+    pub fn open(disk: &dyn Disk, path: &Path, map_bytes: u64) -> Result<Self, StorageError> {
+        let file = disk.open(path, OpenMode::Write)?;
+        let map = file.map(map_bytes)?;
+        Ok(Self { file, map, map_bytes, verified: PageBits::default() })
+    }
+
+    /// The file's name.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.file.path().to_path_buf()
+    }
+
+    /// The page as the file has it; verified.
+    pub fn read(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
+        if let Some(map) = &self.map
+            && self.verified.contains(number)
+        {
+            return Ok(PageRef::Mapped(map.page(number)));
+        }
+        self.read_first(number)
+    }
+
+    #[cold]
+    fn read_first(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
+        let Some(page) = self.read_unverified(number)? else { return Ok(PageRef::Mapped(zero_page())) };
+        if !checksum::verify(number, &page) {
+            return Err(StorageError::corrupted(
+                self.file.path(),
+                offset_of(number),
+                format!("page {number} does not match its checksum {:016x}", page.checksum()),
+            ));
+        }
+        if let Some(map) = &self.map
+            && offset_of(number) + PAGE_BYTES as u64 <= self.map_bytes
+        {
+            self.verified.insert(number);
+            return Ok(PageRef::Mapped(map.page(number)));
+        }
+        Ok(PageRef::Version(Arc::from(page)))
+    }
+
+    /// The page's bytes as the file has them, whatever they are; `None` where the file does not reach.
+    pub fn read_unverified(&self, number: PageNumber) -> Result<Option<Box<Page>>, StorageError> {
+        let mut page = Page::zeroed();
+        let got = self.file.read_at(page.bytes_mut(), offset_of(number))?;
+        // A page cut short by the end of the file was never finished, so it is made whole by replay: zeros for the rest.
+        Ok((got > 0).then_some(page))
+    }
+
+    /// Writes pages that follow each other in `pages`, in as few writes as the pacing allows; `pause` runs in between.
+    pub fn write_run(&self, first: PageNumber, pages: &[Arc<Page>], pause: &dyn Fn()) -> Result<(), StorageError> {
+        let mut at = first;
+        for part in pages.chunks(PAGES_PER_WRITE) {
+            let slices: Vec<IoSlice<'_>> = part.iter().map(|page| IoSlice::new(page.bytes())).collect();
+            self.file.write_at(&slices, offset_of(at))?;
+            at = PageNumber(at.0 + u32::try_from(part.len()).expect("a short run"));
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Makes a run of pages zero, and gives the space back where that is cheap.
+    pub fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
+        if count >= PUNCH_FROM_PAGES {
+            return self.file.punch(offset_of(first), u64::from(count) * PAGE_BYTES as u64);
+        }
+        let zeros: Vec<IoSlice<'_>> = (0..count).map(|_| IoSlice::new(&ZERO_BYTES)).collect();
+        self.file.write_at(&zeros, offset_of(first))
+    }
+
+    /// Gives the file the length of `page_count` pages.
+    pub fn set_page_count(&self, page_count: u32) -> Result<(), StorageError> {
+        let length = u64::from(page_count) * PAGE_BYTES as u64;
+        let old = self.file.len()?;
+        if old > length {
+            // Nothing may read the cut pages through the map any more. No reader can want them: they are free in
+            // every state from the running checkpoint's on.
+            for number in page_count..u32::try_from(old.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits")
+            {
+                self.verified.remove(PageNumber(number));
+            }
+        }
+        if old != length {
+            self.file.set_len(length)?;
+        }
+        Ok(())
+    }
+
+    /// Makes all of it durable.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync_data()
+    }
+
+    /// The file's length in bytes.
+    pub fn bytes(&self) -> Result<u64, StorageError> {
+        self.file.len()
+    }
+
+    /// Fills `buffer` from a page on, as the file is; what lies beyond its end is zeros.
+    pub fn copy_raw(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
+        let got = self.file.read_at(buffer, offset_of(first))?;
+        buffer[got..].fill(0);
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! A store: the data file, the page versions, the journal and the applied and staged state of one generation.
+//!
+//! ```text
+//!   batch --seal--> staged ==append, quorum==> apply --publish--> applied --checkpoint--> data file
+//!                     |                          |
+//!                     +-- drop_staged            +-- decode (a frame that is not the head of the staged batches)
+//! ```
+//!
+//! The order of pointers, asserted where they move: `checkpointed <= target <= min(applied, durable here)`.
+//!
+//! Locks, in the order in which they are taken: the batch lock (one open batch; also held to drop staged versions and to
+//! decode, so that an open batch never sees pages change under it), then `head`, then the readers' registry, then a
+//! shard of the version table.
+
+mod apply;
+mod data_file;
+mod head;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+pub(crate) use apply::image_at;
+pub use apply::{Applied, ApplyError, Published};
+pub use data_file::{DataFile, offset_of};
+pub use head::{BatchId, Head, StagedBatch, StagedState};
+pub use state::{AppliedState, View};
+
+use crate::alloc::Allocator;
+use crate::btree::{PageRef, PageSource, ReadError, SplitPolicy};
+use crate::ids::{Generation, PageNumber, TxnId};
+use crate::journal::Journal;
+use crate::versions::{Image, Readers, VersionTable};
+
+/// What a store counts; plain numbers since it was opened.
+#[derive(Default, Debug)]
+pub struct Counters {
+    /// Changes to trees made by executing operations: 0 on a node that only follows.
+    pub tree_mutations: AtomicU64,
+    /// Records that did not build on the applied state.
+    pub void_records: AtomicU64,
+    /// Finished checkpoints.
+    pub checkpoints: AtomicU64,
+    /// Records published from staged versions.
+    pub published_records: AtomicU64,
+    /// Records decoded from their bytes.
+    pub decoded_records: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// Bounds that a store keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
+    /// From this many bytes of versions on, the oldest reader is expired, and beyond twice as many no batch begins.
+    pub version_bytes: usize,
+    /// How a page splits.
+    pub split_policy: SplitPolicy,
+}
+
+/// One generation, open.
+pub struct Store {
+    pub(crate) generation: Generation,
+    pub(crate) directory: PathBuf,
+    pub(crate) data: DataFile,
+    pub(crate) versions: VersionTable,
+    pub(crate) readers: Readers<View>,
+    pub(crate) head: Mutex<Head>,
+    pub(crate) batch_lock: Arc<Mutex<()>>,
+    pub(crate) journal: Journal,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) limits: StoreLimits,
+    /// Signalled when versions were dropped or staged batches left: whoever waits for memory looks again.
+    pub(crate) memory_freed: Condvar,
+    pub(crate) memory_lock: Mutex<()>,
+}
+
+impl Store {
+    /// A store whose applied state is `view`, with no versions.
+    pub(crate) fn new(
+        generation: Generation,
+        directory: PathBuf,
+        data: DataFile,
+        journal: Journal,
+        view: View,
+        counters: Arc<Counters>,
+        limits: StoreLimits,
+    ) -> Self {
+        let view = Arc::new(view);
+        Self {
+            generation,
+            directory,
+            data,
+            versions: VersionTable::default(),
+            readers: Readers::new(view.applied.txn_id, view.clone()),
+            head: Mutex::new(Head::new(view)),
+            batch_lock: Arc::default(),
+            journal,
+            counters,
+            limits,
+            memory_freed: Condvar::new(),
+            memory_lock: Mutex::new(()),
+        }
+    }
+
+    /// The page as a snapshot shows it. The snapshot must be registered, or the batch lock held.
+    pub(crate) fn page_at(&self, number: PageNumber, snapshot: TxnId) -> Result<PageRef<'_>, ReadError> {
+        match self.versions.newest_at(number, snapshot) {
+            Some(Image::Page(page)) => Ok(PageRef::Version(page)),
+            Some(Image::Free) => Ok(PageRef::Version(Arc::from(crate::page::Page::zeroed()))),
+            None => Ok(self.data.read(number)?),
+        }
+    }
+
+    /// Tells those who wait for memory to look again.
+    pub(crate) fn notify_memory(&self) {
+        let _guard = self.memory_lock.lock();
+        self.memory_freed.notify_all();
+    }
+
+    /// The allocator of a state.
+    pub(crate) fn load_allocator(&self, view: &View) -> Result<Allocator, ReadError> {
+        let source = SnapshotPages { store: self, snapshot: view.applied.txn_id };
+        Allocator::load(&source, view.superblock.page_count)
+    }
+}
+
+/// The pages of a snapshot, for whoever makes sure that it stays.
+pub(crate) struct SnapshotPages<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) snapshot: TxnId,
+}
+
+impl PageSource for SnapshotPages<'_> {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        self.store.page_at(number, self.snapshot)
+    }
+}

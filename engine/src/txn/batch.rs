@@ -1,0 +1,339 @@
+//! A batch: the transactions that are merged into one frame, executed one after the other.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::ArcMutexGuard;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::error::BatchError;
+use super::ops::OperationKind;
+use super::pages::BatchPages;
+use super::record::RECORD_HEADER_BYTES;
+use super::trees::OpenTrees;
+use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
+use crate::ids::{Digest, PageNumber, TxnId};
+use crate::page::superblock::Superblock;
+use crate::store::Store;
+
+/// An operation of the batch, whose value's place is known when the batch ends.
+pub(super) struct Pending {
+    pub(super) txn: u32,
+    pub(super) kind: OperationKind,
+    pub(super) tree: Arc<str>,
+    pub(super) key: Vec<u8>,
+    pub(super) value: PendingValue,
+}
+
+pub(super) enum PendingValue {
+    None,
+    Inline(Vec<u8>),
+    /// In the tree, under the operation's key.
+    InTree,
+}
+
+/// An open batch. Only one is open at a time; dropping it drops what it did.
+///
+/// Each transaction runs between [`Self::begin_txn`] and [`Self::commit_txn`] or [`Self::rollback_txn`].
+pub struct Batch {
+    pub(super) store: Arc<Store>,
+    pub(super) pages: BatchPages,
+    pub(super) trees: OpenTrees,
+    pub(super) superblock: Superblock,
+    pub(super) digest: Digest,
+    pub(super) builds_on: TxnId,
+    pub(super) last_txn: TxnId,
+    pub(super) operations: Vec<Pending>,
+    /// The last operation of the batch on a key, by a hash of tree and key.
+    last_on_key: HashMap<u64, usize>,
+    operation_bytes: usize,
+    open: Option<OpenTxn>,
+    /// Last, so that it is released last.
+    pub(super) exclusive: ArcMutexGuard<parking_lot::RawMutex, ()>,
+}
+
+struct OpenTxn {
+    trees: OpenTrees,
+    operations: usize,
+    operation_bytes: usize,
+    changed: bool,
+}
+
+impl Batch {
+    /// Opens a batch on the newest staged state; waits while another is open.
+    pub(crate) fn begin(store: Arc<Store>) -> Result<Self, BatchError> {
+        let exclusive = store.batch_lock.lock_arc();
+        let head = store.head.lock();
+        let (builds_on, superblock, digest) = head.newest();
+        let allocator = match &head.allocator {
+            Some(allocator) => allocator.clone(),
+            None => {
+                assert!(head.staged.is_empty(), "staged batches leave their allocator");
+                store.load_allocator(&head.view)?
+            }
+        };
+        drop(head);
+        let pages = BatchPages::new(store.clone(), builds_on, allocator, superblock.page_count);
+        let trees = OpenTrees::new(superblock.trees);
+        Ok(Self {
+            store,
+            pages,
+            trees,
+            superblock,
+            digest,
+            builds_on,
+            last_txn: builds_on,
+            operations: Vec::new(),
+            last_on_key: HashMap::new(),
+            operation_bytes: 0,
+            open: None,
+            exclusive,
+        })
+    }
+
+    /// The newest staged transaction that this batch sees of those before it.
+    #[must_use]
+    pub fn builds_on(&self) -> TxnId {
+        self.builds_on
+    }
+
+    /// How many transactions have changed something.
+    #[must_use]
+    pub fn txns(&self) -> u64 {
+        self.last_txn.0 - self.builds_on.0
+    }
+
+    /// Whether no transaction has changed anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.last_txn == self.builds_on
+    }
+
+    /// An upper bound of the record's size, in bytes.
+    #[must_use]
+    pub fn record_bytes_bound(&self) -> usize {
+        // The superblock, and what the tree of trees may come to need.
+        const AT_THE_END: usize = 8 * crate::page::PAGE_BYTES;
+        RECORD_HEADER_BYTES + self.pages.bytes_bound() + self.operation_bytes + AT_THE_END
+    }
+
+    /// Begins a transaction, and says which id it gets if it changes something.
+    ///
+    /// # Panics
+    /// When one is open.
+    pub fn begin_txn(&mut self) -> TxnId {
+        assert!(self.open.is_none(), "a transaction is open");
+        self.pages.begin();
+        self.open = Some(OpenTxn {
+            trees: self.trees.clone(),
+            operations: self.operations.len(),
+            operation_bytes: self.operation_bytes,
+            changed: false,
+        });
+        self.last_txn.next()
+    }
+
+    /// Ends the transaction; its id if it changed something.
+    ///
+    /// # Panics
+    /// When none is open.
+    pub fn commit_txn(&mut self) -> Option<TxnId> {
+        let open = self.open.take().expect("a transaction is open");
+        self.pages.keep();
+        if !open.changed {
+            return None;
+        }
+        self.last_txn = self.last_txn.next();
+        Some(self.last_txn)
+    }
+
+    /// Undoes the transaction, and nothing else of the batch.
+    ///
+    /// # Panics
+    /// When none is open.
+    pub fn rollback_txn(&mut self) {
+        let open = self.open.take().expect("a transaction is open");
+        self.pages.roll_back();
+        self.trees = open.trees;
+        self.operations.truncate(open.operations);
+        self.operation_bytes = open.operation_bytes;
+    }
+
+    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) {
+        let open = self.open.as_mut().expect("operations run in a transaction");
+        open.changed = true;
+        let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
+        self.operation_bytes += 24 + tree.len() + key.len() + inline;
+        let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
+        self.operations.push(Pending { txn, kind, tree: tree.into(), key: key.to_vec(), value });
+    }
+
+    /// Whether there is a tree of this name.
+    pub fn tree_exists(&self, tree: &str) -> Result<bool, BatchError> {
+        Ok(self.trees.look(&self.pages, tree)?.is_some())
+    }
+
+    /// All trees as they are now, by name.
+    pub fn list_trees(&mut self) -> Result<Vec<(String, TreeState)>, BatchError> {
+        self.trees.store(&mut self.pages, self.last_txn.next())?;
+        Ok(super::trees::list(&self.pages, &self.trees.root)?)
+    }
+
+    /// Makes an empty tree; `false` if it was there.
+    pub fn create_tree(&mut self, tree: &str) -> Result<bool, BatchError> {
+        let state = self.trees.open(&self.pages, tree)?;
+        if state.is_some() {
+            return Ok(false);
+        }
+        *state = Some(TreeState::default());
+        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None);
+        Ok(true)
+    }
+
+    /// Drops a tree with all its entries; `false` if it was not there.
+    pub fn drop_tree(&mut self, tree: &str) -> Result<bool, BatchError> {
+        self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
+        let Some(mut state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
+        btree::destroy(&mut self.pages, &mut state)?;
+        self.note(OperationKind::DropTree, tree, &[], PendingValue::None);
+        Ok(true)
+    }
+
+    /// Renames a tree; `false` if there is none of the old name.
+    pub fn rename_tree(&mut self, tree: &str, new_name: &str) -> Result<bool, BatchError> {
+        if self.trees.open(&self.pages, new_name)?.is_some() {
+            return Err(BatchError::TreeExists(new_name.to_owned()));
+        }
+        self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
+        let Some(state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
+        *self.trees.open(&self.pages, new_name)? = Some(state);
+        self.note(OperationKind::RenameTree, tree, &[], PendingValue::Inline(new_name.as_bytes().to_vec()));
+        Ok(true)
+    }
+
+    /// The entry of a key, as the transactions so far left it. `None` also if there is no such tree.
+    pub fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Entry<'_>>, BatchError> {
+        match self.trees.look(&self.pages, tree)? {
+            Some(state) => Ok(btree::get(&self.pages, &state, key)?),
+            None => Ok(None),
+        }
+    }
+
+    /// A cursor over a tree; `None` if there is none of this name.
+    pub fn cursor(&self, tree: &str) -> Result<Option<Cursor<'_, BatchPages>>, BatchError> {
+        Ok(self.trees.look(&self.pages, tree)?.map(|state| Cursor::new(&self.pages, state)))
+    }
+
+    fn tree_mut<'a>(trees: &'a mut OpenTrees, pages: &BatchPages, tree: &str) -> Result<&'a mut TreeState, BatchError> {
+        trees.open(pages, tree)?.as_mut().ok_or_else(|| BatchError::NoSuchTree(tree.to_owned()))
+    }
+
+    /// Writes a key; the version of what it replaces.
+    pub fn put(&mut self, tree: &str, key: &[u8], value: &[u8]) -> Result<Option<TxnId>, BatchError> {
+        check_key(key)?;
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(BatchError::ValueLength(value.len()));
+        }
+        self.keep_value(tree, key)?;
+        let version = self.last_txn.next();
+        let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
+        let previous = btree::insert(&mut self.pages, state, key, value, version)?;
+        self.last_on_key.insert(hash_of(tree, key), self.operations.len());
+        self.note(OperationKind::Put, tree, key, PendingValue::InTree);
+        Ok(previous)
+    }
+
+    /// Deletes a key; the version of what it deletes, `None` if it was not there.
+    pub fn delete(&mut self, tree: &str, key: &[u8]) -> Result<Option<TxnId>, BatchError> {
+        check_key(key)?;
+        self.keep_value(tree, key)?;
+        let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
+        let previous = btree::remove(&mut self.pages, state, key)?;
+        if previous.is_some() {
+            self.note(OperationKind::Delete, tree, key, PendingValue::None);
+        }
+        Ok(previous)
+    }
+
+    /// Deletes the keys of a range; how many there were.
+    pub fn delete_range(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<u64, BatchError> {
+        self.keep_values(tree, start, end)?;
+        let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
+        let deleted = btree::remove_range(&mut self.pages, state, start, end)?;
+        if deleted > 0 {
+            let (first, bounds) = encode_range(start, end);
+            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds));
+        }
+        Ok(deleted)
+    }
+
+    /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
+    fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
+        let Some(place) = self.last_on_key.get(&hash_of(tree, key)).copied() else { return Ok(()) };
+        match self.operations.get(place) {
+            Some(pending) if *pending.tree == *tree && pending.key == key => self.materialise(place),
+            // Of a transaction that was rolled back, or another key of the same hash.
+            _ => self.keep_values(tree, Bound::Included(key), Bound::Included(key)),
+        }
+    }
+
+    /// As [`Self::keep_value`], for every operation in a range.
+    fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
+        let range = (start, end);
+        for place in 0..self.operations.len() {
+            let pending = &self.operations[place];
+            if *pending.tree == *tree && std::ops::RangeBounds::<[u8]>::contains(&range, &pending.key[..]) {
+                self.materialise(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn materialise(&mut self, place: usize) -> Result<(), BatchError> {
+        let pending = &self.operations[place];
+        if !matches!(pending.value, PendingValue::InTree) {
+            return Ok(());
+        }
+        let entry = self.get(&pending.tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
+        let bytes = entry.value.to_vec()?;
+        self.operation_bytes += bytes.len();
+        self.operations[place].value = PendingValue::Inline(bytes);
+        Ok(())
+    }
+}
+
+impl PageSource for Batch {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        self.pages.page(number)
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), BatchError> {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
+        return Err(BatchError::KeyLength(key.len()));
+    }
+    Ok(())
+}
+
+fn hash_of(tree: &str, key: &[u8]) -> u64 {
+    xxh3_64(key) ^ xxh3_64(tree.as_bytes()).rotate_left(1)
+}
+
+/// A range as an operation carries it: the start as its key; in the value, one byte of bounds (1: start excluded,
+/// 2: end excluded, 4: end included, neither: no end) and the end.
+fn encode_range(start: Bound<&[u8]>, end: Bound<&[u8]>) -> (Vec<u8>, Vec<u8>) {
+    let (start, start_bits) = match start {
+        Bound::Included(key) => (key, 0),
+        Bound::Excluded(key) => (key, 1),
+        Bound::Unbounded => (&[][..], 0),
+    };
+    let (end, end_bits) = match end {
+        Bound::Excluded(key) => (key, 2),
+        Bound::Included(key) => (key, 4),
+        Bound::Unbounded => (&[][..], 0),
+    };
+    let mut bounds = vec![start_bits | end_bits];
+    bounds.extend_from_slice(end);
+    (start.to_vec(), bounds)
+}

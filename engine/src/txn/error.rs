@@ -1,0 +1,60 @@
+//! Why a batch cannot go on.
+
+use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError};
+use crate::error::StorageError;
+
+/// Why an operation of a batch failed. Nothing of the operation is left when it is one of the request's own faults (all
+/// but `Read` and `Superseded`); the caller rolls the transaction back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// A page could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no tree of this name.
+    #[error("there is no tree named {0:?}; create it first")]
+    NoSuchTree(String),
+    /// A tree of this name is there already.
+    #[error("there is a tree named {0:?} already; drop it first, or choose another name")]
+    TreeExists(String),
+    /// The key is empty or too long.
+    #[error("a key of {0} bytes: keys have 1 to {MAX_KEY_BYTES} bytes")]
+    KeyLength(usize),
+    /// The value is too long.
+    #[error("a value of {0} bytes: values have at most {MAX_VALUE_BYTES} bytes")]
+    ValueLength(usize),
+    /// A tree's name is empty or too long.
+    #[error("a tree name of {0} bytes: names have 1 to 255 bytes")]
+    NameLength(usize),
+    /// The record would not fit a frame.
+    #[error("the changes take {bytes} bytes in the journal and at most {limit} fit one frame; split the transaction")]
+    TooLarge {
+        /// The size of the record.
+        bytes: usize,
+        /// The most that fits.
+        limit: usize,
+    },
+    /// Memory for page versions ran out, and checkpoints did not free it in time.
+    #[error("no memory for further writes: page versions take {bytes} bytes and the disk does not keep up; try again")]
+    NoMemory {
+        /// What they take.
+        bytes: usize,
+    },
+    /// Memory for page versions ran out because a reader was never dropped.
+    #[error(
+        "no memory for further writes: a read transaction opened at {place} {age_seconds} seconds ago is still held; \
+         drop it"
+    )]
+    ForgottenReader {
+        /// Where it was opened.
+        place: String,
+        /// How long ago, in seconds.
+        age_seconds: u64,
+    },
+}
+
+impl From<StorageError> for BatchError {
+    fn from(error: StorageError) -> Self {
+        Self::Read(error.into())
+    }
+}

@@ -1,0 +1,219 @@
+//! The pages of an open batch: private copies of what it changed, on top of the newest staged state.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use crate::alloc::{Allocator, BitmapPages};
+use crate::btree::{PageRef, PageSource, PageStore, ReadError, SplitPolicy};
+use crate::ids::{PageNumber, TxnId};
+use crate::page::Page;
+use crate::store::Store;
+use crate::versions::PageHasher;
+
+/// A page that the batch changed.
+#[derive(Clone)]
+pub(super) struct Dirty {
+    pub(super) page: Arc<Page>,
+    /// Allocated in this batch: its record carries a full image.
+    pub(super) fresh: bool,
+    /// Allocated before this batch too: freed and taken again.
+    pub(super) reborn: bool,
+    /// The transaction that last saved it for undo.
+    saved_in: u64,
+}
+
+/// What to put back when a transaction is rolled back.
+enum Undo {
+    Page(PageNumber, Option<Dirty>),
+    Freed(PageNumber),
+    Unfreed(PageNumber),
+}
+
+/// The copies, without the allocator, which works on them.
+pub(super) struct Copies {
+    pub(super) store: Arc<Store>,
+    pub(super) snapshot: TxnId,
+    pub(super) dirty: HashMap<PageNumber, Dirty, BuildHasherDefault<PageHasher>>,
+    /// Pages allocated before the batch and free now.
+    pub(super) freed: BTreeSet<PageNumber>,
+    undo: Vec<Undo>,
+    txn: u64,
+}
+
+/// The pages of an open batch. See [`super::Batch`].
+pub struct BatchPages {
+    pub(super) copies: Copies,
+    pub(super) allocator: Allocator,
+    pub(super) page_count: u32,
+    pub(super) base_page_count: u32,
+    pub(super) mutations: u64,
+    split_policy: SplitPolicy,
+    savepoint: Option<Savepoint>,
+}
+
+struct Savepoint {
+    allocator: Allocator,
+    page_count: u32,
+}
+
+impl Copies {
+    /// The page as the state has it that the batch builds on.
+    pub(super) fn base(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        self.store.page_at(number, self.snapshot)
+    }
+
+    /// Keeps what a page was, once a transaction.
+    fn save(&mut self, number: PageNumber) {
+        match self.dirty.get_mut(&number) {
+            Some(dirty) if dirty.saved_in == self.txn => {}
+            Some(dirty) => {
+                self.undo.push(Undo::Page(number, Some(dirty.clone())));
+                dirty.saved_in = self.txn;
+            }
+            None => self.undo.push(Undo::Page(number, None)),
+        }
+    }
+
+    fn insert_fresh(&mut self, number: PageNumber) {
+        self.save(number);
+        let reborn = self.freed.remove(&number);
+        if reborn {
+            self.undo.push(Undo::Unfreed(number));
+        }
+        let page = Arc::from(Page::zeroed());
+        self.dirty.insert(number, Dirty { page, fresh: true, reborn, saved_in: self.txn });
+    }
+
+    fn remove(&mut self, number: PageNumber) {
+        self.save(number);
+        let was_there = match self.dirty.remove(&number) {
+            Some(dirty) => !dirty.fresh || dirty.reborn,
+            None => true,
+        };
+        if was_there {
+            assert!(self.freed.insert(number), "page {number} is freed twice");
+            self.undo.push(Undo::Freed(number));
+        }
+    }
+
+    fn roll_back(&mut self) {
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            match undo {
+                Undo::Page(number, Some(dirty)) => drop(self.dirty.insert(number, dirty)),
+                Undo::Page(number, None) => drop(self.dirty.remove(&number)),
+                Undo::Freed(number) => drop(self.freed.remove(&number)),
+                Undo::Unfreed(number) => drop(self.freed.insert(number)),
+            }
+        }
+    }
+}
+
+impl PageSource for Copies {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        match self.dirty.get(&number) {
+            Some(dirty) => Ok(PageRef::Mapped(&dirty.page)),
+            None => self.base(number),
+        }
+    }
+}
+
+impl BitmapPages for Copies {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        PageSource::page(self, number)
+    }
+
+    fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        self.save(number);
+        if !self.dirty.contains_key(&number) {
+            let page = Arc::new((*self.base(number)?).clone());
+            self.dirty.insert(number, Dirty { page, fresh: false, reborn: false, saved_in: self.txn });
+        }
+        let dirty = self.dirty.get_mut(&number).expect("just put there");
+        Ok(Arc::make_mut(&mut dirty.page))
+    }
+
+    fn new_bitmap(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        self.insert_fresh(number);
+        let dirty = self.dirty.get_mut(&number).expect("just put there");
+        Ok(Arc::get_mut(&mut dirty.page).expect("a new page is not shared"))
+    }
+}
+
+impl BatchPages {
+    pub(super) fn new(store: Arc<Store>, snapshot: TxnId, allocator: Allocator, page_count: u32) -> Self {
+        let split_policy = store.limits.split_policy;
+        let copies =
+            Copies { store, snapshot, dirty: HashMap::default(), freed: BTreeSet::new(), undo: Vec::new(), txn: 0 };
+        Self { copies, allocator, page_count, base_page_count: page_count, mutations: 0, split_policy, savepoint: None }
+    }
+
+    /// From here on, changes can be rolled back.
+    pub(super) fn begin(&mut self) {
+        self.copies.txn += 1;
+        self.copies.undo.clear();
+        self.savepoint = Some(Savepoint { allocator: self.allocator.clone(), page_count: self.page_count });
+    }
+
+    /// Keeps the changes since `begin`.
+    pub(super) fn keep(&mut self) {
+        self.copies.undo.clear();
+        self.savepoint = None;
+    }
+
+    /// Drops the changes since `begin`.
+    pub(super) fn roll_back(&mut self) {
+        let savepoint = self.savepoint.take().expect("a transaction is open");
+        self.copies.roll_back();
+        self.allocator = savepoint.allocator;
+        self.page_count = savepoint.page_count;
+    }
+
+    /// Cuts the free tail of the file.
+    pub(super) fn trim_tail(&mut self) -> Result<(), ReadError> {
+        self.allocator.trim_tail(&mut self.copies, &mut self.page_count)?;
+        Ok(())
+    }
+
+    /// An upper bound of the bytes that pages take in the record.
+    pub(super) fn bytes_bound(&self) -> usize {
+        const PER_PAGE: usize = crate::page::PAGE_BYTES + 512;
+        self.copies.dirty.len() * PER_PAGE + self.copies.freed.len() * 8
+    }
+}
+
+impl PageSource for BatchPages {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        PageSource::page(&self.copies, number)
+    }
+}
+
+impl PageStore for BatchPages {
+    fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        BitmapPages::page_mut(&mut self.copies, number)
+    }
+
+    fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError> {
+        let first = self.allocator.allocate(&mut self.copies, &mut self.page_count, count)?;
+        for number in first.0..first.0 + count {
+            self.copies.insert_fresh(PageNumber(number));
+        }
+        Ok(first)
+    }
+
+    fn free(&mut self, first: PageNumber, count: u32) -> Result<(), ReadError> {
+        self.allocator.free(&mut self.copies, &mut self.page_count, first, count)?;
+        for number in first.0..first.0 + count {
+            self.copies.remove(PageNumber(number));
+        }
+        Ok(())
+    }
+
+    fn split_policy(&self) -> SplitPolicy {
+        self.split_policy
+    }
+
+    fn note_mutation(&mut self) {
+        self.mutations += 1;
+    }
+}

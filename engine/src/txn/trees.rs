@@ -1,0 +1,98 @@
+//! The tree of trees: names to tree states. System trees have names that start with `$`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::BatchError;
+use super::pages::BatchPages;
+use crate::btree::{self, Cursor, PageSource, ReadError, TreeState};
+use crate::error::StorageError;
+use crate::ids::TxnId;
+
+/// The longest name of a tree, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The state of a tree as the tree of trees has it.
+pub fn find<S: PageSource + ?Sized>(source: &S, trees: &TreeState, name: &str) -> Result<Option<TreeState>, ReadError> {
+    let Some(entry) = btree::get(source, trees, name.as_bytes())? else { return Ok(None) };
+    decode(name, &entry.value.to_vec()?).map(Some)
+}
+
+fn decode(name: &str, bytes: &[u8]) -> Result<TreeState, ReadError> {
+    TreeState::decode(bytes).ok_or_else(|| {
+        ReadError::Storage(StorageError::corrupted("data", 0, format!("the state of tree {name:?} makes no sense")))
+    })
+}
+
+/// All trees, by name.
+pub fn list<S: PageSource + ?Sized>(source: &S, trees: &TreeState) -> Result<Vec<(String, TreeState)>, ReadError> {
+    let mut found = Vec::new();
+    let mut cursor = Cursor::new(source, *trees);
+    let mut there = cursor.first()?;
+    while there {
+        let name = String::from_utf8_lossy(cursor.key()).into_owned();
+        let state = decode(&name, &cursor.value().to_vec()?)?;
+        found.push((name, state));
+        there = cursor.next()?;
+    }
+    Ok(found)
+}
+
+/// The trees that a batch has touched, as they are now; the tree of trees learns of them when the batch ends.
+#[derive(Clone)]
+pub(super) struct OpenTrees {
+    pub(super) root: TreeState,
+    open: BTreeMap<Arc<str>, Open>,
+}
+
+#[derive(Clone)]
+struct Open {
+    /// `None`: there is no such tree.
+    state: Option<TreeState>,
+    stored: Option<TreeState>,
+}
+
+impl OpenTrees {
+    pub(super) fn new(root: TreeState) -> Self {
+        Self { root, open: BTreeMap::new() }
+    }
+
+    /// The tree as it is now, for reading.
+    pub(super) fn look(&self, pages: &BatchPages, name: &str) -> Result<Option<TreeState>, ReadError> {
+        match self.open.get(name) {
+            Some(open) => Ok(open.state),
+            None => find(pages, &self.root, name),
+        }
+    }
+
+    /// The tree's name as the batch keeps it, and its state, to change.
+    pub(super) fn open(&mut self, pages: &BatchPages, name: &str) -> Result<&mut Option<TreeState>, BatchError> {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            return Err(BatchError::NameLength(name.len()));
+        }
+        if !self.open.contains_key(name) {
+            let stored = find(pages, &self.root, name)?;
+            self.open.insert(name.into(), Open { state: stored, stored });
+        }
+        Ok(&mut self.open.get_mut(name).expect("just put there").state)
+    }
+
+    /// Writes what changed into the tree of trees, as of `version`.
+    pub(super) fn store(&mut self, pages: &mut BatchPages, version: TxnId) -> Result<(), ReadError> {
+        for (name, open) in &mut self.open {
+            if open.state == open.stored {
+                continue;
+            }
+            match open.state {
+                Some(state) => {
+                    btree::insert(pages, &mut self.root, name.as_bytes(), &state.encode(), version)?;
+                }
+                None => {
+                    btree::remove(pages, &mut self.root, name.as_bytes())?;
+                }
+            }
+            open.stored = open.state;
+        }
+        Ok(())
+    }
+}
