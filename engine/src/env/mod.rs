@@ -5,8 +5,13 @@
 //! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
 
 mod counting;
+mod losing;
+mod overlay;
 mod real;
 pub mod sim;
+
+#[cfg(test)]
+mod disks_test;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -15,6 +20,7 @@ use std::sync::Arc;
 use crate::error::StorageError;
 pub use crate::raw::FileMap;
 pub use counting::{Count, CountingDisk, DiskCounts, FileClass};
+pub use losing::LosingDisk;
 pub use real::RealDisk;
 pub use sim::{CrashChoice, SimDisk};
 

@@ -129,7 +129,6 @@ impl RealFile {
         StorageError::io(&self.path, offset, operation, error)
     }
 
-    #[allow(dead_code, reason = "for the door that loses what was not synced")]
     /// The file's identity (device and inode), the same whatever name it was opened by.
     pub(super) fn identity(&self) -> Result<(u64, u64), StorageError> {
         use std::os::unix::fs::MetadataExt;
