@@ -13,10 +13,10 @@ pub enum Exit {
     Failed = 1,
     /// The command line is malformed (clap's own code).
     Usage = 2,
-    /// It worked, and the answer is no: the key is not there, the guards did not hold, the check found damage.
-    No = 3,
     /// The outcome is unknown: it may have been committed, or may still be.
-    Unknown = 4,
+    Unknown = 3,
+    /// It worked, and the answer is no: the key is not there, the guards did not hold, the check found damage.
+    No = 4,
 }
 
 impl From<Exit> for ExitCode {
