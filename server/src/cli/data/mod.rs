@@ -1,14 +1,155 @@
 //! The commands that read and write data, through the client crate.
+//!
+//! Contract: keys and values are bytes. On the command line they are text, or hex digits with `--hex`. `get` prints a value's
+//! bytes as they are; in lines (`scan`) what is not printable is escaped; in JSON a byte string is `"key": "text"` if it is
+//! UTF-8 and `"key_hex": "..."` if it is not (or with `--hex`), and input takes both.
 
-use clap::Subcommand;
+mod bytes;
+mod del;
+mod get;
+mod load;
+mod put;
+mod scan;
+mod txn;
+mod txn_json;
 
-use super::{Exit, Failure};
+#[cfg(test)]
+mod data_test;
+#[cfg(test)]
+mod fake_test;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use calamus_client::{Client, Options, Outcome, ReadError, ReadFrom, TxnError};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{ClientArgs, Exit, Failure, block_on};
 
 /// One variant a command; each command's options and code are in the file of its name.
 #[derive(Debug, Subcommand)]
-pub enum DataCommand {}
+pub enum DataCommand {
+    /// Print the value of one key, byte for byte.
+    Get(get::GetArgs),
+    /// Write one value.
+    Put(put::PutArgs),
+    /// Delete one key, or a range of keys.
+    Del(del::DelArgs),
+    /// Print a range of keys and values in order.
+    Scan(scan::ScanArgs),
+    /// Run a transaction described in JSON.
+    #[command(after_long_help = txn_json::HELP)]
+    Txn(txn::TxnArgs),
+    /// Load documents from a file of JSON lines.
+    Load(load::LoadArgs),
+}
+
+/// The options of every data command.
+#[derive(Clone, Debug, Args)]
+pub struct DataArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// How long the command may take, in seconds, with all its attempts.
+    #[arg(long, default_value_t = 15.0, value_parser = seconds, value_name = "SECONDS")]
+    timeout: f64,
+    /// Keep the last known addresses of the cluster in this file, and find the cluster by it.
+    #[arg(long, env = "CALAMUS_TOPOLOGY", value_name = "FILE")]
+    topology: Option<std::path::PathBuf>,
+}
+
+/// A length of time that makes sense to wait.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(seconds),
+        _ => Err("a number of seconds above 0 and at most 1000000".to_owned()),
+    }
+}
+
+impl DataArgs {
+    fn json(&self) -> bool {
+        self.client.json
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout)
+    }
+
+    /// Finds the cluster. Reads go to the addresses named, in that order: who names one node wants its answer.
+    async fn connect(&self) -> Result<Client, Failure> {
+        let (deadline, topology_file) = (self.timeout(), self.topology.clone());
+        let options = Options { deadline, topology_file, read_from: ReadFrom::Endpoints, ..Options::default() };
+        let endpoints = self.client.endpoints.iter().map(|endpoint| endpoint.as_str());
+        Client::connect(endpoints, options).await.map_err(|error| {
+            let next = "start a node (`calamus dev`), or name one that runs with --endpoints HOST:PORT";
+            Failure::new("the cluster is not reachable", error, next)
+        })
+    }
+
+    /// A read that failed.
+    fn read_failed(&self, what: &str, error: &ReadError) -> Failure {
+        self.tell(json!({ "error": error.0.reason, "message": error.0.message }));
+        Failure::new(format!("{what} failed"), error, next_step(&error.0.reason))
+    }
+
+    /// A transaction that is not known to be committed.
+    fn txn_failed(&self, what: &str, error: &TxnError) -> Failure {
+        let unknown = error.outcome() == Outcome::Unknown;
+        let word = if unknown { "unknown" } else { "not_committed" };
+        let failure = error.failure();
+        self.tell(json!({ "outcome": word, "error": failure.reason, "message": failure.message }));
+        if unknown {
+            let next = "it may have been committed: read before you try again";
+            return Failure::new(format!("{what}: the outcome is unknown"), failure, next).with_exit(Exit::Unknown);
+        }
+        Failure::new(format!("{what}: not committed, nothing was changed"), failure, next_step(&failure.reason))
+    }
+
+    /// With `--json`, also a failure is a document on stdout.
+    fn tell(&self, document: Value) {
+        if self.json() {
+            // Nobody may be left to read it; the exit code still says it.
+            let _ = writeln!(io::stdout().lock(), "{document}");
+        }
+    }
+}
+
+fn next_step(reason: &str) -> &'static str {
+    match reason {
+        "no_such_tree" => "`calamus put` makes a tree with its first value",
+        "unreachable" | "connection_lost" | "timeout" | "no_leader" => {
+            "look at `calamus cluster status`; more nodes to ask are named with --endpoints A,B,C"
+        }
+        _ => "",
+    }
+}
+
+/// A line or document to stdout. A reader that is gone (`| head`) ends the command quietly.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| stdout_failed(&e))
+}
+
+fn stdout_failed(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(Exit::Done as i32);
+    }
+    Failure::new("cannot write to stdout", error, "")
+}
 
 /// Runs one of them.
+///
+/// # Errors
+/// With the exit code to end with.
 pub fn run(command: DataCommand) -> Result<Exit, Failure> {
-    match command {}
+    block_on(async {
+        match command {
+            DataCommand::Get(args) => get::run(args).await,
+            DataCommand::Put(args) => put::run(args).await,
+            DataCommand::Del(args) => del::run(args).await,
+            DataCommand::Scan(args) => scan::run(args).await,
+            DataCommand::Txn(args) => txn::run(args).await,
+            DataCommand::Load(args) => load::run(args).await,
+        }
+    })
 }

@@ -1,0 +1,65 @@
+//! `calamus get TREE KEY`
+
+use std::io::IsTerminal;
+
+use calamus_client::{Client, Consistency};
+use clap::Args;
+use serde_json::{Map, json};
+
+use super::{DataArgs, bytes, print};
+use crate::cli::{Exit, Failure};
+
+/// Options of `get`.
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// The tree.
+    tree: String,
+    /// The key.
+    key: String,
+    /// Keys and values are hex digits.
+    #[arg(long)]
+    hex: bool,
+    /// What the node has applied, without asking the others: may be old. The JSON says how old.
+    #[arg(long)]
+    local: bool,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub(super) async fn run(args: GetArgs) -> Result<Exit, Failure> {
+    let key = bytes::parse(&args.key, args.hex, "key")?;
+    get(&args.data.connect().await?, &args, key).await
+}
+
+pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result<Exit, Failure> {
+    let consistency = if args.local { Consistency::Local } else { Consistency::Linearizable };
+    let got = client.get_with(&args.tree, key.clone(), consistency).await;
+    let got = got.map_err(|error| args.data.read_failed("get", &error))?;
+    let found = got.entry.is_some();
+    if args.data.json() {
+        let mut object = Map::new();
+        object.insert("tree".to_owned(), args.tree.as_str().into());
+        bytes::set_json(&mut object, "key", &key, args.hex);
+        object.insert("found".to_owned(), found.into());
+        if let Some(entry) = &got.entry {
+            bytes::set_json(&mut object, "value", &entry.value, args.hex);
+            object.insert("version".to_owned(), entry.version.into());
+        }
+        let point = got.read_point.unwrap_or_default();
+        let point = json!({ "txn_id": point.txn_id, "age_micros": point.age_micros, "node": point.node });
+        object.insert("read_point".to_owned(), point);
+        print(format!("{}\n", serde_json::Value::Object(object)).as_bytes())?;
+    } else if let Some(entry) = &got.entry {
+        if args.hex {
+            print(format!("{}\n", bytes::to_hex(&entry.value)).as_bytes())?;
+        } else {
+            print(&entry.value)?;
+            if std::io::stdout().is_terminal() {
+                print(b"\n")?;
+            }
+        }
+    } else {
+        eprintln!("calamus: tree `{}` has no key `{}`", args.tree, bytes::escape(args.key.as_bytes()));
+    }
+    Ok(if found { Exit::Done } else { Exit::No })
+}
