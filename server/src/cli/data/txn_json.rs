@@ -238,7 +238,8 @@ impl RangeForm {
         let start = optional("start", self.start, self.start_hex)?.unwrap_or_default();
         let end = optional("end", self.end, self.end_hex)?.unwrap_or_default();
         let prefix = optional("prefix", self.prefix, self.prefix_hex)?.unwrap_or_default();
-        if !prefix.is_empty() && !(start.is_empty() && end.is_empty()) {
+        let bounded = !start.is_empty() || !end.is_empty();
+        if bounded && !prefix.is_empty() {
             return Err("`prefix` excludes `start` and `end`".to_owned());
         }
         Ok((self.tree, Some(Range { start, end, prefix })))
