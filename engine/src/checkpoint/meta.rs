@@ -148,6 +148,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A state as `node.meta` has it.
+#[must_use]
+pub fn encode_state(state: &AppliedState) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(128));
+    out.state(state);
+    out.0
+}
+
+/// Reads what [`encode_state`] wrote.
+pub fn decode_state(bytes: &[u8]) -> Result<AppliedState, &'static str> {
+    let mut reader = Reader(bytes);
+    let state = reader.state()?;
+    if reader.0.is_empty() { Ok(state) } else { Err("bytes behind its end") }
+}
+
 impl NodeMeta {
     /// The payload of a slot.
     #[must_use]

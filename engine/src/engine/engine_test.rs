@@ -15,7 +15,7 @@ use crate::store::{Applied, Published};
 use crate::txn::{Batch, Staged};
 use crate::verify::check_pages;
 
-pub(super) fn options() -> EngineOptions {
+pub(crate) fn options() -> EngineOptions {
     EngineOptions {
         journal: JournalOptions { segment_bytes: 1 << 20, mode: JournalMode::Inline, ..JournalOptions::default() },
         background: false,
@@ -24,7 +24,7 @@ pub(super) fn options() -> EngineOptions {
     }
 }
 
-pub(super) fn identity(raft_id: u64) -> NodeIdentity {
+pub(crate) fn identity(raft_id: u64) -> NodeIdentity {
     NodeIdentity {
         cluster_id: ClusterId(7),
         raft_id: RaftId(raft_id),
@@ -34,26 +34,26 @@ pub(super) fn identity(raft_id: u64) -> NodeIdentity {
     }
 }
 
-pub(super) fn create(disk: &Arc<dyn Disk>, directory: &Path, raft_id: u64) -> Engine {
+pub(crate) fn create(disk: &Arc<dyn Disk>, directory: &Path, raft_id: u64) -> Engine {
     Engine::create(disk.clone(), directory, &identity(raft_id), DatabaseId(9), options()).expect("a new directory")
 }
 
 /// Appends frames and waits until they are durable.
-pub(super) fn append(engine: &Engine, frames: Vec<Frame>) {
+pub(crate) fn append(engine: &Engine, frames: Vec<Frame>) {
     let (done, synced) = mpsc::channel();
     engine.append(frames, Box::new(move |result| done.send(result).expect("waited for"))).expect("not poisoned");
     synced.recv().expect("called").expect("synced");
 }
 
 /// Encodes a staged batch as the next frame of the log.
-pub(super) fn frame_of(engine: &Engine, staged: &Staged) -> Frame {
+pub(crate) fn frame_of(engine: &Engine, staged: &Staged) -> Frame {
     let index = engine.log_state().last.map_or(0, |last| last.index.0 + 1);
     let commit = engine.applied().log_id.map(|log_id| log_id.index);
     Frame::encode(FrameKind::Record, LogId::new(1, index), commit, engine.last_chain(), staged.payload.clone())
 }
 
 /// Runs `work` as one transaction of one batch and commits it.
-pub(super) fn commit(engine: &Engine, work: impl FnOnce(&mut Batch)) -> Option<Frame> {
+pub(crate) fn commit(engine: &Engine, work: impl FnOnce(&mut Batch)) -> Option<Frame> {
     let mut batch = engine.begin_batch().expect("memory");
     batch.begin_txn();
     work(&mut batch);

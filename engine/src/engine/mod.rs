@@ -12,7 +12,7 @@ mod options;
 mod status;
 
 #[cfg(test)]
-mod engine_test;
+pub(crate) mod engine_test;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +23,10 @@ use parking_lot::{Mutex, RwLock};
 
 pub use checkpoint::CheckpointReport;
 pub use error::OpenError;
+pub(crate) use log::Pin;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
+pub(crate) use open::{Paths, open_store};
 pub use options::{EngineOptions, Faults};
 pub use status::EngineStatus;
 

@@ -1,6 +1,6 @@
 //! Replaying the journal over the data file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::error::StorageError;
@@ -10,7 +10,7 @@ use crate::journal::frame::{Frame, FrameKind};
 use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::store::{AppliedState, DataFile, View, offset_of};
-use crate::txn::record::Record;
+use crate::txn::record::{Record, RecordError};
 use crate::versions::Image;
 
 /// How much of the journal is read at a time, in bytes.
@@ -35,16 +35,40 @@ pub(crate) fn for_each_frame<E: From<StorageError>>(
     Ok(())
 }
 
+/// Moves a state on by a frame, going by the record's own words: what it is after it, without looking at pages.
+pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<(), RecordError> {
+    state.log_id = Some(frame.log_id());
+    state.chain = frame.chain();
+    match frame.kind() {
+        FrameKind::Blank => {}
+        FrameKind::Membership => state.membership = Some((frame.log_id(), frame.payload().bytes().clone())),
+        FrameKind::Record => {
+            let header = Record::decode(frame.payload().bytes())?.header;
+            // A record that does not build on the state is void, as it was when it was applied.
+            if header.builds_on == state.txn_id {
+                state.txn_id = header.last_txn;
+                state.digest = header.digest;
+                state.wall_time_micros = header.wall_time_micros;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The pages that blind replay touched, as of the target, and the target's view.
 pub(crate) struct Replayed {
     pub(crate) images: BTreeMap<PageNumber, Image>,
     pub(crate) view: View,
 }
 
+/// The pages that blind replay keeps in memory before it writes them into the file: 32 MiB.
+const MAX_IMAGES: usize = 4096;
+
 /// Replays from the finished checkpoint to the target over whatever mixture the data file is.
 ///
 /// Nothing is verified on the way: a page's base may be torn. At the end every touched page must carry its checksum, and
-/// the superblock must be the target's.
+/// the superblock must be the target's. Memory is bounded: pages may go into the file at any time, because what is
+/// written is of a version up to the target, and a crash here is as one in the checkpoint that had this target.
 pub(crate) fn replay_blindly(
     data: &DataFile,
     journal: &Journal,
@@ -53,6 +77,7 @@ pub(crate) fn replay_blindly(
 ) -> Result<Replayed, StorageError> {
     let position = |state: &AppliedState| state.log_id.map_or(0, |log_id| log_id.index.0 + 1);
     let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
+    let mut flushed: BTreeSet<PageNumber> = BTreeSet::new();
     let mut txn_id = checkpoint.txn_id;
     let mut membership = checkpoint.membership.clone();
     for_each_frame::<StorageError>(journal, position(checkpoint), position(target), |frame| {
@@ -68,6 +93,9 @@ pub(crate) fn replay_blindly(
                     txn_id = record.header.last_txn;
                     put_in_place(data, &mut images, &record, frame.payload().bytes())?;
                 }
+                if images.len() > MAX_IMAGES {
+                    flush(data, &mut images, &mut flushed)?;
+                }
             }
         }
         Ok(())
@@ -77,11 +105,13 @@ pub(crate) fn replay_blindly(
         return Err(StorageError::corrupted(data.path(), 0, what));
     }
     for (number, image) in &images {
-        if let Image::Page(page) = image
-            && !checksum::verify(*number, page)
-        {
-            let what = format!("page {number} does not match its checksum after replay");
-            return Err(StorageError::corrupted(data.path(), offset_of(*number), what));
+        if let Image::Page(page) = image {
+            verify(data, *number, page)?;
+        }
+    }
+    for number in flushed.into_iter().filter(|number| !images.contains_key(number)) {
+        if let Some(page) = data.read_unverified(number)? {
+            verify(data, number, &page)?;
         }
     }
     let superblock = match images.get(&PageNumber(0)) {
@@ -91,6 +121,30 @@ pub(crate) fn replay_blindly(
     let superblock = superblock.map_err(|what| StorageError::corrupted(data.path(), 0, what))?;
     let applied = AppliedState { membership, ..target.clone() };
     Ok(Replayed { images, view: View { applied, superblock } })
+}
+
+fn verify(data: &DataFile, number: PageNumber, page: &Page) -> Result<(), StorageError> {
+    if checksum::verify(number, page) {
+        return Ok(());
+    }
+    let what = format!("page {number} does not match its checksum after replay");
+    Err(StorageError::corrupted(data.path(), offset_of(number), what))
+}
+
+/// Writes the images into the file.
+fn flush(
+    data: &DataFile,
+    images: &mut BTreeMap<PageNumber, Image>,
+    flushed: &mut BTreeSet<PageNumber>,
+) -> Result<(), StorageError> {
+    for (number, image) in std::mem::take(images) {
+        match image {
+            Image::Page(page) => data.write_run(number, &[page], &|| {})?,
+            Image::Free => data.zero_run(number, 1)?,
+        }
+        flushed.insert(number);
+    }
+    Ok(())
 }
 
 fn put_in_place(

@@ -1,1 +1,104 @@
-//! Seeding: a whole database as a stream, pages first, then frames.
+//! Seeding: a whole database as a stream, pages first, then frames; no state is ever held whole in memory.
+//!
+//! ```text
+//! manifest, pages..., pages done(target), frames..., done
+//! ```
+//!
+//! Why the receiver ends with the source's bytes, although the source's file changes while it is copied:
+//! - The source pins its journal behind the finished checkpoint `c` *before* it reads which one that is, and copies the
+//!   pages up to `c`'s page count. Each page it reads is of some version from `c` on; what a running checkpoint writes
+//!   may be torn. Pages beyond that count were allocated behind `c`, so the frames hold them whole.
+//! - After the last page it reads the target of the newest checkpoint. Whatever it copied is of a version up to that
+//!   target. Then it sends the frames from `c` to the target.
+//! - So the receiver has a mixture of page versions between `c` and the target, and every frame between: the same as a
+//!   directory after a crash in a checkpoint. It is opened by the same recovery, as a generation of its own, and
+//!   verified: every page's checksum, and the digest of all.
+//! - Only then does one slot write switch the receiver to it. A crash before leaves the old generation, after it the new
+//!   one; what is left of the other is removed at the next start.
+
+mod manifest;
+mod receiver;
+mod source;
+
+#[cfg(test)]
+mod seed_test;
+
+use bytes::Bytes;
+
+pub use manifest::SeedManifest;
+pub use receiver::SeedReceiver;
+pub use source::SeedSource;
+
+use crate::engine::OpenError;
+use crate::error::StorageError;
+use crate::ids::{Digest, LogId, PageNumber, TxnId};
+use crate::journal::frame::Frame;
+
+/// A piece of the stream.
+#[derive(Clone, Debug)]
+pub enum SeedChunk {
+    /// What the stream is of: an encoded [`SeedManifest`]. The first piece, and only that.
+    Manifest(Bytes),
+    /// Pages that follow each other, from `first` on, as the file has them. Pages of zeros are left out.
+    Pages {
+        /// The first page.
+        first: PageNumber,
+        /// Whole pages.
+        bytes: Bytes,
+    },
+    /// The pages are complete; frames up to this target follow.
+    PagesDone {
+        /// The last entry that must be replayed.
+        target: Option<LogId>,
+        /// The state that they lead to.
+        target_txn: TxnId,
+        /// How many pages were sent.
+        pages_sent: u64,
+    },
+    /// Frames, in log order.
+    Frames(Vec<Frame>),
+    /// The end.
+    Done {
+        /// The last entry.
+        last: Option<LogId>,
+        /// The chain value after it.
+        chain: u64,
+    },
+}
+
+/// Why seeding failed. The receiver's old state is untouched.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SeedError {
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The stream is not what it should be.
+    #[error("bad seed stream: {0}")]
+    Stream(String),
+    /// The stream is of another database.
+    #[error("the seed is of database {found}, and this node's is {expected}; seed it from a node of its own cluster")]
+    OtherDatabase {
+        /// This node's.
+        expected: String,
+        /// The stream's.
+        found: String,
+    },
+    /// The new state did not open.
+    #[error("the seeded state cannot be opened: {0}")]
+    Open(Box<OpenError>),
+    /// The new state is not the source's.
+    #[error("the seeded state has digest {found} and should have {expected}")]
+    Digest {
+        /// The source's.
+        expected: Digest,
+        /// What arrived.
+        found: Digest,
+    },
+}
+
+impl From<OpenError> for SeedError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(Box::new(error))
+    }
+}

@@ -125,7 +125,7 @@ impl Store {
             } else {
                 Applied::Blank
             };
-            let superblock = head.view.superblock.clone();
+            let superblock = head.view.superblock;
             self.publish(&mut head, View { applied, superblock }, &[]);
             return Ok(what);
         }
@@ -197,7 +197,7 @@ impl Store {
         let log_id = frame.log_id();
         let bytes = frame.payload().bytes();
         let record = Record::decode(bytes).map_err(|source| ApplyError::Record { log_id, source })?;
-        let superblock = head.view.superblock.clone();
+        let superblock = head.view.superblock;
         if record.header.builds_on != applied.txn_id || record.header.timeline != superblock.timeline {
             Counters::add(&self.counters.void_records, 1);
             self.publish(head, View { applied, superblock }, &[]);

@@ -54,8 +54,8 @@ impl Head {
     /// What the next batch builds on: txn id, superblock and digest of the newest staged state.
     pub(crate) fn newest(&self) -> (TxnId, Superblock, Digest) {
         match self.staged.back() {
-            Some(batch) => (batch.last_txn, batch.superblock.clone(), batch.digest),
-            None => (self.view.applied.txn_id, self.view.superblock.clone(), self.view.applied.digest),
+            Some(batch) => (batch.last_txn, batch.superblock, batch.digest),
+            None => (self.view.applied.txn_id, self.view.superblock, self.view.applied.digest),
         }
     }
 }

@@ -31,6 +31,7 @@ pub use state::{AppliedState, View};
 
 use crate::alloc::Allocator;
 use crate::btree::{PageRef, PageSource, ReadError, SplitPolicy};
+use crate::env::Disk;
 use crate::ids::{Generation, PageNumber, TxnId};
 use crate::journal::Journal;
 use crate::versions::{Image, Readers, VersionTable};
@@ -80,6 +81,19 @@ pub struct Store {
     /// Signalled when versions were dropped or staged batches left: whoever waits for memory looks again.
     pub(crate) memory_freed: Condvar,
     pub(crate) memory_lock: Mutex<()>,
+    /// What removes the directory when the last user of this store goes, once another generation has taken its place.
+    pub(crate) retired: std::sync::OnceLock<Arc<dyn Disk>>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.journal.close();
+        if let Some(disk) = self.retired.get()
+            && let Err(error) = disk.remove_dir_all(&self.directory)
+        {
+            tracing::warn!(%error, "a generation that is out of use goes at the next start");
+        }
+    }
 }
 
 impl Store {
@@ -107,7 +121,14 @@ impl Store {
             limits,
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
+            retired: std::sync::OnceLock::new(),
         }
+    }
+
+    /// Another generation has taken this one's place: its files go with its last user.
+    pub(crate) fn retire(&self, disk: &Arc<dyn Disk>) {
+        // A second call says the same.
+        let _ = self.retired.set(disk.clone());
     }
 
     /// The page as a snapshot shows it. The snapshot must be registered, or the batch lock held.

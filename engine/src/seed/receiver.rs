@@ -1,0 +1,260 @@
+//! The receiving side.
+
+use std::io::IoSlice;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+
+use super::{SeedChunk, SeedError, SeedManifest};
+use crate::btree::PageSource;
+use crate::checkpoint::NodeMeta;
+use crate::engine::{Core, Engine, Paths, open_store};
+use crate::env::{DiskFile, OpenMode};
+use crate::error::StorageError;
+use crate::ids::{Digest, Generation, LogIndex, PageNumber};
+use crate::journal::frame::Frame;
+use crate::journal::{Journal, JournalOptions, LogStart};
+use crate::page::PAGE_BYTES;
+use crate::recovery::replay::for_each_frame;
+use crate::store::{AppliedState, SnapshotPages, Store, offset_of};
+
+/// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
+/// removes what it built.
+pub struct SeedReceiver {
+    core: Arc<Core>,
+    generation: Generation,
+    home: PathBuf,
+    phase: Phase,
+    bytes: u64,
+    pages: u64,
+    finished: bool,
+}
+
+enum Phase {
+    Start,
+    Pages(Building),
+    Frames { building: Building, target: u64 },
+    Complete { checkpoint: AppliedState, journal: Journal },
+    Broken,
+}
+
+struct Building {
+    data: Arc<dyn DiskFile>,
+    journal: Journal,
+    checkpoint: AppliedState,
+    page_count: u32,
+}
+
+impl Engine {
+    /// Begins a new generation. One receiver at a time; the node's state is untouched until [`SeedReceiver::finish`].
+    pub fn seed_receiver(&self) -> Result<SeedReceiver, SeedError> {
+        let generation = self.core.meta.lock().value.generation.next();
+        let home = Paths::generation(&self.core.directory, generation);
+        if self.core.disk.exists(&home)? {
+            // Of an attempt that a crash or an error cut short.
+            self.core.disk.remove_dir_all(&home)?;
+        }
+        self.core.disk.create_dir_all(&home)?;
+        Ok(SeedReceiver {
+            core: self.core.clone(),
+            generation,
+            home,
+            phase: Phase::Start,
+            bytes: 0,
+            pages: 0,
+            finished: false,
+        })
+    }
+}
+
+impl SeedReceiver {
+    /// Bytes received, for progress.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next piece. After an error the receiver is of no more use.
+    pub fn feed(&mut self, chunk: SeedChunk) -> Result<(), SeedError> {
+        self.phase = match (std::mem::replace(&mut self.phase, Phase::Broken), chunk) {
+            (Phase::Start, SeedChunk::Manifest(bytes)) => Phase::Pages(self.start(&bytes)?),
+            (Phase::Pages(building), SeedChunk::Pages { first, bytes }) => {
+                self.write_pages(&building, first, &bytes)?;
+                Phase::Pages(building)
+            }
+            (Phase::Pages(building), SeedChunk::PagesDone { target, pages_sent, .. }) => {
+                if pages_sent != self.pages {
+                    let what = format!("{pages_sent} pages were sent and {} arrived", self.pages);
+                    return Err(SeedError::Stream(what));
+                }
+                building.data.sync_data()?;
+                let target = target.map_or(0, |log_id| log_id.index.0 + 1);
+                Phase::Frames { building, target }
+            }
+            (Phase::Frames { building, target }, SeedChunk::Frames(frames)) => {
+                self.bytes += frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
+                append(&building.journal, frames)?;
+                Phase::Frames { building, target }
+            }
+            (Phase::Frames { building, target }, SeedChunk::Done { last, chain }) => {
+                let Building { journal, checkpoint, .. } = building;
+                let end = journal.last().map_or(0, |log_id| log_id.index.0 + 1);
+                if end < target || journal.last() != last || journal.last_chain() != chain {
+                    let what = format!("it ends at {last:?}, and the frames at {:?}", journal.last());
+                    return Err(SeedError::Stream(what));
+                }
+                journal.close();
+                Phase::Complete { checkpoint, journal }
+            }
+            _ => return Err(SeedError::Stream("a piece out of order".into())),
+        };
+        Ok(())
+    }
+
+    fn start(&mut self, manifest: &Bytes) -> Result<Building, SeedError> {
+        let SeedManifest { database_id, page_count, checkpoint } = SeedManifest::decode(manifest)?;
+        if database_id != self.core.database_id {
+            let (expected, found) = (self.core.database_id.to_string(), database_id.to_string());
+            return Err(SeedError::OtherDatabase { expected, found });
+        }
+        let disk = &self.core.disk;
+        let data = disk.open(&Paths::data(&self.home), OpenMode::CreateNew)?;
+        data.set_len(u64::from(page_count) * PAGE_BYTES as u64)?;
+        let start = LogStart { previous: checkpoint.log_id, chain: checkpoint.chain };
+        let options = self.journal_options();
+        let journal = Journal::create(disk.clone(), &Paths::journal(&self.home), start, options)?;
+        Ok(Building { data, journal, checkpoint, page_count })
+    }
+
+    fn journal_options(&self) -> JournalOptions {
+        let segment_bytes = self.core.meta.lock().value.segment_bytes;
+        JournalOptions { segment_bytes, ..self.core.options.journal }
+    }
+
+    fn write_pages(&mut self, building: &Building, first: PageNumber, bytes: &[u8]) -> Result<(), SeedError> {
+        let count = bytes.len() / PAGE_BYTES;
+        let end = first.0 as usize + count;
+        if count == 0 || !bytes.len().is_multiple_of(PAGE_BYTES) || end > building.page_count as usize {
+            return Err(SeedError::Stream(format!("{} bytes of pages from page {first} on", bytes.len())));
+        }
+        building.data.write_at(&[IoSlice::new(bytes)], offset_of(first))?;
+        self.bytes += bytes.len() as u64;
+        self.pages += count as u64;
+        Ok(())
+    }
+
+    /// Verifies the new generation and switches to it. Returns the state that the node has applied now.
+    pub fn finish(mut self) -> Result<AppliedState, SeedError> {
+        let Phase::Complete { checkpoint, journal } = std::mem::replace(&mut self.phase, Phase::Broken) else {
+            return Err(SeedError::Stream("it ended before its end".into()));
+        };
+        let target = journal.last().map(|log_id| (log_id, journal.last_chain()));
+        drop(journal);
+        let disk = self.core.disk.clone();
+        disk.sync_dir(&self.home)?;
+        disk.sync_dir(&self.core.directory)?;
+
+        let target = self.target_of(&checkpoint, target)?;
+        let mut meta = self.core.meta.lock().value.clone();
+        meta = NodeMeta { generation: self.generation, checkpoint, target, purged: None, ..meta };
+        let directory = self.core.directory.clone();
+        let opened = open_store(&disk, &directory, &meta, &self.core.options, self.core.counters.clone())?;
+        verify(&opened.store)?;
+        self.switch(opened.store, meta)
+    }
+
+    /// The state at the end of the frames: what the last record says, or the checkpoint if there is none.
+    fn target_of(
+        &self,
+        checkpoint: &AppliedState,
+        end: Option<(crate::ids::LogId, u64)>,
+    ) -> Result<AppliedState, SeedError> {
+        let (journal, _) = Journal::open(self.core.disk.clone(), &Paths::journal(&self.home), self.journal_options())?;
+        let mut target = checkpoint.clone();
+        let from = checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1);
+        let until = end.map_or(0, |(log_id, _)| log_id.index.0 + 1);
+        for_each_frame::<SeedError>(&journal, from, until.max(from), |frame| {
+            crate::recovery::replay::advance(&mut target, frame)
+                .map_err(|error| SeedError::Stream(format!("frame {}: {error}", frame.log_id())))
+        })?;
+        journal.close();
+        Ok(target)
+    }
+
+    /// Makes the new generation the node's. What the old journal holds behind the new state, of the same history, comes
+    /// along: it may have been acknowledged to a leader.
+    fn switch(&mut self, store: Store, meta: NodeMeta) -> Result<AppliedState, SeedError> {
+        let _one = self.core.maintenance.lock();
+        let old = self.core.store();
+        // No frame may be queued to the old journal behind the copy: the lock on the store is held until the switch.
+        let mut current = self.core.store.write();
+        let applied = store.readers.newest().applied.clone();
+        let old_applied = old.readers.newest().applied.log_id;
+        if applied.log_id < old_applied {
+            let what = format!("it ends at {:?}, and this node has applied {old_applied:?}", applied.log_id);
+            return Err(SeedError::Stream(what));
+        }
+        if let Some(log_id) = applied.log_id
+            && old.journal.chain(log_id.index) == Some(applied.chain)
+        {
+            let end = old.journal.last().map_or(0, |last| last.index.0 + 1);
+            for_each_frame::<StorageError>(&old.journal, log_id.index.0 + 1, end, |frame| {
+                append(&store.journal, vec![frame.clone()])
+            })?;
+        }
+        self.core.meta.lock().update(|value| *value = meta)?;
+        *current = Arc::new(store);
+        self.finished = true;
+        drop(current);
+        old.retire(&self.core.disk);
+        Ok(applied)
+    }
+}
+
+impl Drop for SeedReceiver {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.phase = Phase::Broken;
+        if let Err(error) = self.core.disk.remove_dir_all(&self.home) {
+            tracing::warn!(%error, "what an unfinished seeding left goes at the next start");
+        }
+    }
+}
+
+/// Appends frames and waits until they are durable.
+fn append(journal: &Journal, frames: Vec<Frame>) -> Result<(), StorageError> {
+    let mut chain = journal.last_chain();
+    let next = journal.last().map_or(0, |log_id| log_id.index.0 + 1);
+    for (next, frame) in (next..).zip(&frames) {
+        if !frame.follows(chain) || frame.log_id().index != LogIndex(next) {
+            let what = format!("frame {} does not follow the one before", frame.log_id());
+            return Err(StorageError::corrupted("the seed stream", 0, what));
+        }
+        chain = frame.chain();
+    }
+    let (done, synced) = mpsc::channel();
+    journal.append(
+        frames,
+        Box::new(move |result| {
+            // Nobody listens any more only if seeding has failed already.
+            let _ = done.send(result);
+        }),
+    )?;
+    synced.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))
+}
+
+/// Checks every page of the store against its checksum, and all of them against the digest.
+fn verify(store: &Store) -> Result<(), SeedError> {
+    let view = store.readers.newest();
+    let source = SnapshotPages { store, snapshot: view.applied.txn_id };
+    let mut found = Digest::default();
+    for number in (0..view.superblock.page_count).map(PageNumber) {
+        let page = source.page(number).map_err(|error| SeedError::Stream(error.to_string()))?;
+        found = found.replace(number, 0, page.checksum());
+    }
+    let expected = view.applied.digest;
+    if found == expected { Ok(()) } else { Err(SeedError::Digest { expected, found }) }
+}

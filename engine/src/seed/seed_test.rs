@@ -1,0 +1,161 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{SeedChunk, SeedError};
+use crate::engine::Engine;
+use crate::engine::engine_test::{append, commit, create, identity, options};
+use crate::env::{Disk, RealDisk};
+use crate::ids::{DatabaseId, Generation};
+use crate::store::Published;
+
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk::new())
+}
+
+fn put(engine: &Engine, round: u32, length: usize) {
+    commit(engine, |batch| {
+        batch.create_tree("t").expect("works");
+        for key in 0..20_u32 {
+            let key = (round * 7 + key) % 90;
+            batch.put("t", &key.to_be_bytes(), &vec![round as u8; length]).expect("fits");
+        }
+        if round.is_multiple_of(3) {
+            batch.delete("t", &(round % 90).to_be_bytes()).expect("works");
+        }
+    });
+}
+
+/// The whole stream of `source`, with writes and checkpoints between its pieces.
+fn stream_while_writing(source: &Engine, writes: u32) -> Vec<SeedChunk> {
+    let mut stream = source.seed_source().expect("a source");
+    let mut chunks = Vec::new();
+    let mut round = 100;
+    while let Some(chunk) = stream.next(64 << 10).expect("readable") {
+        chunks.push(chunk);
+        if round < 100 + writes {
+            put(source, round, 500 + round as usize % 5 * 2_000);
+            if round.is_multiple_of(2) {
+                source.checkpoint().expect("works");
+            }
+            round += 1;
+        }
+    }
+    chunks
+}
+
+fn feed(engine: &Engine, chunks: Vec<SeedChunk>) -> Result<(), SeedError> {
+    let mut receiver = engine.seed_receiver()?;
+    for chunk in chunks {
+        receiver.feed(chunk)?;
+    }
+    receiver.finish().map(drop)
+}
+
+fn catch_up(from: &Engine, to: &Engine) {
+    let next = to.log_state().last.map_or(0, |last| last.index.0 + 1);
+    let end = from.log_state().last.map_or(0, |last| last.index.0 + 1);
+    for index in next..end {
+        let index = crate::ids::LogIndex(index);
+        let frame = from.read_frames(index, index.next(), 1).expect("kept").remove(0);
+        append(to, vec![frame]);
+    }
+    let next = to.applied().log_id.map_or(0, |last| last.index.0 + 1);
+    for index in next..end {
+        let index = crate::ids::LogIndex(index);
+        let frame = to.read_frames(index, index.next(), 1).expect("kept").remove(0);
+        let applied = to.apply(&frame).expect("the pages are the leader's");
+        assert!(matches!(applied, crate::store::Applied::Record { how: Published::Decoded, .. }));
+    }
+}
+
+fn files_equal(a: &Path, b: &Path) {
+    let (a, b) = (std::fs::read(a).expect("a data file"), std::fs::read(b).expect("a data file"));
+    assert!(a == b, "the data files differ");
+}
+
+#[test]
+fn a_seeded_replica_has_the_sources_bytes_although_writes_and_checkpoints_went_on() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    for round in 0..60 {
+        put(&source, round, 300 + round as usize * 50);
+    }
+    source.checkpoint().expect("works");
+    for round in 60..70 {
+        put(&source, round, 3_000);
+    }
+    let chunks = stream_while_writing(&source, 12);
+    assert!(source.status().checkpoints >= 4, "checkpoints finished while the pages were copied");
+    let target = create(&disk(), &home.path().join("b"), 2);
+    // An old reader keeps the old generation, and its files, until it goes.
+    let old = target.read();
+    feed(&target, chunks).expect("a good stream");
+    assert!(home.path().join("b/g1").exists());
+    drop(old);
+    assert!(!home.path().join("b/g1").exists(), "the old generation goes with its last reader");
+    assert_eq!(target.status().generation, Generation(2));
+    catch_up(&source, &target);
+    assert_eq!(target.applied(), source.applied());
+    source.checkpoint().expect("works");
+    target.checkpoint().expect("works");
+    files_equal(&home.path().join("a/g1/data"), &home.path().join("b/g2/data"));
+    drop(target);
+    let (target, _) = Engine::open(disk(), &home.path().join("b"), options()).expect("opens");
+    assert_eq!(target.applied().digest, source.applied().digest);
+    assert_eq!(target.status().tree_mutations, 0);
+}
+
+#[test]
+fn a_damaged_stream_is_refused_and_leaves_the_old_state() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    for round in 0..30 {
+        put(&source, round, 700);
+    }
+    source.checkpoint().expect("works");
+    let good = stream_while_writing(&source, 3);
+    let target = create(&disk(), &home.path().join("b"), 2);
+    let before = target.applied();
+    let mut refused = 0;
+    for place in 0..good.len() {
+        // A piece missing.
+        let mut chunks = good.clone();
+        chunks.remove(place);
+        assert!(feed(&target, chunks).is_err(), "piece {place} of {} missing", good.len());
+        // A piece twice, unless writing it twice is the same as once and it is counted so.
+        let mut chunks = good.clone();
+        chunks.insert(place, good[place].clone());
+        assert!(feed(&target, chunks).is_err(), "piece {place} twice");
+        // A byte of a page flipped.
+        let mut chunks = good.clone();
+        if let SeedChunk::Pages { bytes, .. } = &mut chunks[place] {
+            let mut flipped = bytes.to_vec();
+            let at = flipped.len() / 2;
+            flipped[at] ^= 0x40;
+            *bytes = flipped.into();
+            // A flipped byte under a later full image or diff is harmless; then the state is the source's.
+            let fresh = create(&disk(), &home.path().join(format!("f{place}")), 3);
+            if feed(&fresh, chunks).is_ok() {
+                let read = fresh.read();
+                let report = crate::verify::check_pages(&read, &mut |_| {}).expect("readable");
+                assert!(report.is_clean() && report.digest == fresh.applied().digest, "{report:?}");
+            } else {
+                refused += 1;
+                assert_eq!(fresh.applied(), before);
+            }
+        }
+    }
+    assert!(refused > 0, "no flipped byte was found");
+    assert_eq!(target.applied(), before);
+    assert_eq!(target.status().generation, Generation(1));
+    assert!(!home.path().join("b/g2").exists());
+}
+
+#[test]
+fn a_stream_of_another_database_is_refused() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    let other = Engine::create(disk(), &home.path().join("b"), &identity(2), DatabaseId(1), options()).expect("new");
+    let error = feed(&other, stream_while_writing(&source, 0)).expect_err("another database").to_string();
+    assert!(error.contains("is of database"), "{error}");
+}
