@@ -1,4 +1,22 @@
 //! Calamus' replication: the engine's journal as a Raft log.
 
+mod core;
 pub mod error;
+pub mod failover;
+pub(crate) mod leadership;
+pub(crate) mod log_reader;
+pub(crate) mod log_store;
+pub mod membership;
+pub mod network;
+pub mod node_error;
+pub mod options;
+pub mod replica;
 pub mod seam;
+pub(crate) mod seeding;
+pub(crate) mod state_machine;
+pub(crate) mod trimming;
+pub mod types;
+pub(crate) mod watchdog;
+
+#[cfg(test)]
+mod tests;

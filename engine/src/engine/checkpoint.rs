@@ -32,6 +32,14 @@ impl Engine {
         self.core.meta.lock().value.checkpoint.clone()
     }
 
+    /// How far the consensus may purge now: the last entry that neither the checkpoint, a pin nor the retention needs.
+    #[must_use]
+    pub fn purge_limit(&self) -> Option<LogId> {
+        let store = self.core.store();
+        let bound = self.core.purge_bound(&store)?;
+        store.journal.log_id(bound)
+    }
+
     /// Calls `observer` after each finished checkpoint, on the thread that ran it.
     pub fn on_checkpoint(&self, observer: Box<dyn Fn() + Send + Sync>) {
         self.core.observers.lock().push(observer);
@@ -105,22 +113,20 @@ impl Core {
 
     /// Recycles the journal's segments below the checkpoint, the consensus' wish, the pins and the retention.
     pub(crate) fn purge_journal(&self, store: &Store) -> Result<(), StorageError> {
-        let Some(checkpointed) = self.meta.lock().value.checkpoint.log_id else { return Ok(()) };
         let Some(wish) = *self.purge_wish.lock() else { return Ok(()) };
-        let mut until = checkpointed.index.min(wish.index);
-        if let Some(pin) = self.pins.lock().values().min() {
-            // A pin names the first frame that must stay.
-            match pin.0.checked_sub(1) {
-                Some(before) => until = until.min(LogIndex(before)),
-                None => return Ok(()),
-            }
+        if let Some(bound) = self.purge_bound(store) {
+            store.journal.purge(bound.min(wish.index))?;
         }
-        match retained_from(store, checkpointed.index, self.options.retention_bytes) {
-            Some(from) if from.0 > 0 => until = until.min(LogIndex(from.0 - 1)),
-            _ => return Ok(()),
-        }
-        store.journal.purge(until)?;
         Ok(())
+    }
+
+    /// The last frame that neither the checkpoint, a pin nor the retention needs.
+    fn purge_bound(&self, store: &Store) -> Option<LogIndex> {
+        let checkpointed = self.meta.lock().value.checkpoint.log_id?;
+        // A pin, like the retention, names the first frame that must stay.
+        let kept = retained_from(store, checkpointed.index, self.options.retention_bytes)?;
+        let kept = self.pins.lock().values().min().map_or(kept, |pin| kept.min(*pin));
+        kept.0.checked_sub(1).map(|before| LogIndex(before).min(checkpointed.index))
     }
 }
 

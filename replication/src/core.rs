@@ -1,0 +1,278 @@
+//! The consensus core, behind plain types: the only file that calls openraft's `Raft` for this node's own sake (the
+//! service calls it for the peers'). Everything generic of openraft is compiled with this crate and nowhere else.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use calamus_engine::Engine;
+use calamus_engine::ids::{LogId, LogIndex, Term};
+use calamus_engine::journal::frame::Payload;
+use futures::FutureExt;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::metrics::RaftMetrics;
+use openraft::{Instant, Raft, ReadPolicy, ServerState};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::log_store::{LogStore, SwitchGate};
+use crate::network::client::Network;
+use crate::network::convert::to_log_id;
+use crate::options::{NodeConfig, openraft_config};
+use crate::seam::{Proposed, ReadIndexError};
+use crate::state_machine::{StateMachine, StopReason};
+use crate::types::{
+    CommittedLeaderId, Membership, Outcome, Proposal, Responder, StoredMembership, TypeConfig, WriteResult,
+};
+
+/// A handle of the running consensus.
+#[derive(Clone)]
+pub struct Core {
+    pub(crate) raft: Raft<TypeConfig, StateMachine>,
+    pub(crate) applied: watch::Sender<Option<LogId>>,
+    pub(crate) stop: StopReason,
+    /// No proposal is taken while it is set: the disk hangs, or the node hands over.
+    pub(crate) refuse: Arc<AtomicBool>,
+    /// Something happened that leadership must be confirmed again for.
+    pub(crate) doubt: Arc<Notify>,
+    pub(crate) config: Arc<NodeConfig>,
+    /// As the watchdog last saw it: asking the file system for every answer to a peer would cost more than the answer.
+    pub(crate) free_disk_bytes: Arc<AtomicU64>,
+}
+
+/// Where a node stands, by its own metrics. Leading here means elected, not yet confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Elected { term: Term },
+    Following { term: Term, leader: Option<u64> },
+    Stopped { why: String },
+}
+
+/// A member as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub matched: Option<LogIndex>,
+    pub last_answer: Option<Duration>,
+}
+
+impl Core {
+    /// Starts the consensus on an engine.
+    pub(crate) async fn start(
+        engine: &Engine,
+        config: &NodeConfig,
+        network: Network,
+        stop: StopReason,
+    ) -> Result<Self, String> {
+        let identity = engine.identity();
+        let options = openraft_config(config, &identity.cluster_id.to_string()).map_err(|error| error.to_string())?;
+        let applied = watch::Sender::new(engine.applied().log_id);
+        let gate = SwitchGate::default();
+        let log_store = LogStore::new(engine.clone(), gate.clone());
+        let machine = StateMachine::new(engine.clone(), applied.clone(), gate, stop.clone());
+        let raft = Raft::new(identity.raft_id.0, Arc::new(options), network, log_store, machine)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            raft,
+            applied,
+            stop,
+            refuse: Arc::default(),
+            doubt: Arc::default(),
+            config: Arc::new(config.clone()),
+            free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Where this node stands now.
+    pub(crate) fn standing(&self) -> Standing {
+        let metrics = self.metrics();
+        if let Err(fatal) = &metrics.running_state {
+            return Standing::Stopped { why: self.stop.get().unwrap_or_else(|| fatal.to_string()) };
+        }
+        let term = Term(metrics.current_term);
+        let own = metrics.vote.committed && metrics.vote.leader_id.voted_for == metrics.id;
+        if own && metrics.state == ServerState::Leader {
+            return Standing::Elected { term };
+        }
+        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
+        Standing::Following { term, leader }
+    }
+
+    /// Waits for the next change of the metrics; `false` when there will be none.
+    pub(crate) async fn changed(&self, seen: &mut MetricsWatch) -> bool {
+        seen.0.changed().await.is_ok()
+    }
+
+    pub(crate) fn watch(&self) -> MetricsWatch {
+        MetricsWatch(self.raft.metrics())
+    }
+
+    /// Waits until the core has stopped, for whatever reason.
+    pub(crate) async fn stopped(&self) {
+        let mut seen = self.watch();
+        loop {
+            if self.metrics().running_state.is_err() || !self.changed(&mut seen).await {
+                return;
+            }
+        }
+    }
+
+    /// The members as this node knows them, committed or not.
+    pub(crate) fn membership(&self) -> Arc<StoredMembership> {
+        self.metrics().membership_config
+    }
+
+    /// See [`crate::seam::Consensus::propose`].
+    pub(crate) fn propose(&self, term: Term, payload: Payload) -> oneshot::Receiver<Proposed> {
+        let (sender, receiver) = oneshot::channel();
+        if self.refuse.load(Ordering::Acquire) {
+            let why = "this node takes no proposals: its disk hangs, or it hands leadership over".to_owned();
+            drop(sender.send(Proposed::Refused { why }));
+            return receiver;
+        }
+        let doubt = Arc::clone(&self.doubt);
+        let responder = Responder::new(move |result: WriteResult| {
+            let proposed = proposed(result);
+            if !matches!(proposed, Proposed::Applied { .. }) {
+                doubt.notify_one();
+            }
+            drop(sender.send(proposed));
+        });
+        let leader = CommittedLeaderId::new(term.0);
+        let request = self.raft.write(Proposal(payload)).responder(responder).with_leader(leader);
+        // Queues at the first poll: the channel holds far more than the merger lets be in flight. Were it full, or the
+        // core gone, the request is dropped and with it the sender: unknown.
+        let queued = tokio::task::unconstrained(request.into_future()).now_or_never();
+        if !matches!(queued, Some(Ok(()))) {
+            self.doubt.notify_one();
+        }
+        receiver
+    }
+
+    /// One quorum round begun now, by this node as the leader of `term`.
+    pub(crate) async fn lead_read_index(&self, term: Option<Term>) -> Result<LogId, ReadIndexError> {
+        let not_leading = ReadIndexError::NotLeading { leader: None };
+        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => linearizer,
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => return Err(not_leading),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                return Err(ReadIndexError::Timeout { waited: self.config.election_timeout.end });
+            }
+            Err(RaftError::Fatal(fatal)) => return Err(ReadIndexError::Stopped { why: fatal.to_string() }),
+        };
+        let read = to_log_id(linearizer.read_log_id().log_id());
+        if term.is_some_and(|term| term != read.term) {
+            return Err(not_leading);
+        }
+        Ok(read)
+    }
+
+    /// Waits until `log_id` is applied on this node.
+    pub(crate) async fn wait_applied(&self, log_id: LogId, limit: Duration) -> Result<(), ReadIndexError> {
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|applied| applied.is_some_and(|applied| applied.index >= log_id.index));
+        tokio::select! {
+            biased;
+            reached = reached => reached.map(|_| ()).map_err(|_| ReadIndexError::Stopped { why: "shut down".to_owned() }),
+            () = self.stopped() => {
+                let why = self.stop.get().unwrap_or_else(|| "the consensus ended".to_owned());
+                Err(ReadIndexError::Stopped { why })
+            }
+            () = tokio::time::sleep(limit) => Err(ReadIndexError::Timeout { waited: limit }),
+        }
+    }
+
+    /// The log id that the newest declared snapshot stands for.
+    pub(crate) fn declared_snapshot(&self) -> Option<LogId> {
+        self.metrics().snapshot.as_ref().map(to_log_id)
+    }
+
+    /// Tells openraft of a finished checkpoint, and waits until it knows.
+    pub(crate) async fn declare_snapshot(&self, checkpointed: LogId) -> Result<(), String> {
+        self.raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        let known = |metrics: &RaftMetrics<TypeConfig>| {
+            metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index() >= checkpointed.index.0)
+        };
+        // Not in time: the next round tries again. openraft leaves out a trigger while it builds.
+        let _ = self.raft.wait(Some(Duration::from_secs(2))).metrics(known, "checkpoint declared").await;
+        Ok(())
+    }
+
+    /// Lets openraft purge up to and with `upto`.
+    pub(crate) async fn purge(&self, upto: LogIndex) -> Result<(), String> {
+        self.raft.trigger().purge_log(upto.0).await.map_err(|error| error.to_string())
+    }
+
+    /// How far each member but this one is, as the leader.
+    pub(crate) fn progress(&self, id: u64) -> Progress {
+        let metrics = self.metrics();
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
+        let answered = metrics.heartbeat.as_ref().and_then(|all| all.get(&id).copied().flatten());
+        Progress {
+            matched: matched.map(|log_id| LogIndex(log_id.index())),
+            last_answer: answered.map(|at| at.elapsed()),
+        }
+    }
+
+    /// The last log index of this node.
+    pub(crate) fn last_log_index(&self) -> Option<LogIndex> {
+        self.metrics().last_log_index.map(LogIndex)
+    }
+
+    /// Hands leadership to `to` and waits until this node does not lead any more.
+    pub(crate) async fn transfer(&self, to: u64, limit: Duration) -> Result<(), String> {
+        self.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())?;
+        self.doubt.notify_one();
+        let id = self.metrics().id;
+        let moved = |metrics: &RaftMetrics<TypeConfig>| metrics.current_leader.is_some_and(|leader| leader != id);
+        let waited = self.raft.wait(Some(limit)).metrics(moved, "leadership handed over").await;
+        waited.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// The voter that leadership may move to: answered the newest heartbeats and, of those, holds the most.
+    pub(crate) fn successor(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        let fresh = self.config.heartbeat_interval * 3;
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(|id| *id != metrics.id)
+            .map(|id| (self.progress(id), id))
+            .filter(|(progress, _)| progress.last_answer.is_some_and(|age| age <= fresh))
+            .max_by_key(|(progress, id)| (progress.matched, *id))
+            .map(|(_, id)| id)
+    }
+
+    /// Makes this node, whose log is empty, the only voter of a new cluster.
+    pub(crate) async fn initialize(&self, membership: &Membership) -> Result<(), String> {
+        let nodes: std::collections::BTreeMap<u64, crate::types::NodeInfo> =
+            membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        self.raft.initialize(nodes).await.map_err(|error| error.to_string())
+    }
+
+    /// Stops the consensus.
+    pub(crate) async fn shutdown(&self, why: &str) {
+        self.stop.set(why);
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "the consensus ended badly");
+        }
+        self.doubt.notify_one();
+    }
+}
+
+/// A view of the metrics that remembers what was seen.
+pub(crate) struct MetricsWatch(openraft::type_config::alias::WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>);
+
+fn proposed(result: WriteResult) -> Proposed {
+    match result {
+        Ok(response) => Proposed::Applied { log_id: to_log_id(&response.log_id), void: response.data == Outcome::Void },
+        // openraft answers so only before an entry gets its log id.
+        Err(ClientWriteError::ForwardToLeader(forward)) => Proposed::Refused { why: format!("{:?}", forward.reason) },
+        Err(error) => Proposed::Unknown { why: error.to_string() },
+    }
+}

@@ -1,0 +1,162 @@
+//! Electing at once when the leader's process is gone, instead of waiting for its lease.
+//!
+//! A leader that is killed takes its listener with it: the append stream breaks and a new connection is refused. A
+//! voter that sees both asks the other voters whether they cannot reach that leader either. When a quorum cannot, each
+//! of them drops its own lease and they stand for election with a pre-vote, staggered by rank.
+//!
+//! Why it is safe: a lease only keeps voters from deposing a leader that is alive; no read here relies on one, so an
+//! election too many costs a leader its office and nothing else. Raft's votes are untouched. A partition, where
+//! connections time out instead of being refused, is left to the timers.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calamus_engine::ids::RaftId;
+use calamus_proto::raft::v1 as wire;
+use futures::future::join_all;
+use openraft::raft::TransferLeaderRequest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::core::Core;
+use crate::network::convert;
+use crate::network::peers::{Lane, Peers};
+use crate::types::RaftVote;
+
+/// A dying listener may still accept: one refusal is not enough.
+const PROBES: usize = 3;
+const PROBE_PAUSE: Duration = Duration::from_millis(4);
+const PROBE_LIMIT: Duration = Duration::from_millis(50);
+/// How long the others may take to find out too.
+const ASK_ROUNDS: usize = 20;
+const ASK_PAUSE: Duration = Duration::from_millis(10);
+/// The second in rank stands this much later than the first: a pre-vote round fits in it.
+const STAGGER: Duration = Duration::from_millis(15);
+const ELECTION_ROUNDS: usize = 8;
+const ELECTION_PAUSE: Duration = Duration::from_millis(40);
+/// No raft id is 0 outside openraft's own tests: nobody takes leadership over by this name.
+const NOBODY: u64 = 0;
+
+/// Tells when a stream from a leader ended.
+#[derive(Clone, Default)]
+pub struct Lost(Arc<Notify>);
+
+/// Held while a leader's stream is open.
+pub(crate) struct Connected(Arc<Notify>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Lost {
+    /// A leader's stream is open.
+    pub(crate) fn connected(&self) -> Connected {
+        Connected(Arc::clone(&self.0))
+    }
+
+    /// Whether this node follows the leader of `vote` and cannot connect to it.
+    pub(crate) async fn also_lost(&self, core: &Core, vote: &RaftVote) -> bool {
+        if core.metrics().vote != *vote {
+            return false;
+        }
+        match leader_address(core, vote) {
+            Some(address) => refused(&address).await,
+            None => false,
+        }
+    }
+}
+
+fn leader_address(core: &Core, vote: &RaftVote) -> Option<String> {
+    let membership = core.membership();
+    membership.get_node(&vote.leader_id.voted_for).map(|node| node.address.clone())
+}
+
+/// Whether every try to connect is refused.
+async fn refused(address: &str) -> bool {
+    for probe in 0..PROBES {
+        if probe > 0 {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        let tried = tokio::time::timeout(PROBE_LIMIT, TcpStream::connect(address)).await;
+        if !matches!(tried, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Runs until the core stops.
+pub(crate) async fn run(core: Core, peers: Arc<Peers>, lost: Lost) {
+    loop {
+        tokio::select! {
+            () = lost.0.notified() => {}
+            () = core.stopped() => return,
+        }
+        if core.config.fast_failover {
+            replace_leader(&core, &peers).await;
+        }
+    }
+}
+
+async fn replace_leader(core: &Core, peers: &Peers) {
+    let metrics = core.metrics();
+    let vote = metrics.vote;
+    let leader = vote.leader_id.voted_for;
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    if !vote.committed || leader == metrics.id || !voters.contains(&metrics.id) {
+        return;
+    }
+    let Some(address) = leader_address(core, &vote) else { return };
+    if !refused(&address).await || !quorum_lost(core, peers, &vote, &voters).await {
+        return;
+    }
+    tracing::info!(leader, "a quorum has lost the leader: electing at once");
+    // "Leadership goes to nobody" drops this node's lease and changes nothing else.
+    let drop_lease = TransferLeaderRequest::new(vote, NOBODY, None);
+    if core.raft.handle_transfer_leader(drop_lease).await.is_err() {
+        return;
+    }
+    let mut ranks: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
+    ranks.sort_unstable();
+    let rank = ranks.iter().position(|id| *id == metrics.id).unwrap_or(0);
+    tokio::time::sleep(STAGGER * u32::try_from(rank).unwrap_or(u32::MAX).min(8)).await;
+    for _ in 0..ELECTION_ROUNDS {
+        let now = core.metrics();
+        if now.vote != vote && now.current_leader.is_some() {
+            return;
+        }
+        if core.raft.trigger().elect(true).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(ELECTION_PAUSE).await;
+    }
+}
+
+/// Whether this node and enough others have lost the leader of `vote`.
+async fn quorum_lost(core: &Core, peers: &Peers, vote: &RaftVote, voters: &[u64]) -> bool {
+    let id = core.metrics().id;
+    let others: Vec<u64> =
+        voters.iter().copied().filter(|other| *other != id && *other != vote.leader_id.voted_for).collect();
+    for _ in 0..ASK_ROUNDS {
+        if core.metrics().vote != *vote {
+            return false;
+        }
+        let answers = join_all(others.iter().map(|other| ask(peers, RaftId(*other), vote))).await;
+        let lost = 1 + answers.into_iter().filter(|lost| *lost).count();
+        if lost > voters.len() / 2 {
+            return true;
+        }
+        tokio::time::sleep(ASK_PAUSE).await;
+    }
+    false
+}
+
+async fn ask(peers: &Peers, other: RaftId, vote: &RaftVote) -> bool {
+    let Ok(mut client) = peers.client(other, Lane::Control) else { return false };
+    let request = wire::LeaderLostRequest { envelope: peers.envelope(other), vote: Some(convert::vote_to_wire(vote)) };
+    let limit = PROBE_LIMIT * 2;
+    matches!(tokio::time::timeout(limit, client.leader_lost(request)).await, Ok(Ok(answer)) if answer.get_ref().lost)
+}

@@ -1,0 +1,121 @@
+//! Whether this node leads, as the merger may rely on it.
+//!
+//! openraft shows a node as leader as soon as it is elected, and goes on showing it when the quorum is lost. Proposing
+//! on that would stage on a state that misses what earlier leaders committed, and go on staging while nothing commits.
+//! So *leading* is shown only after a quorum round of this very term and once its read point is applied here (which
+//! includes this leader's own first entry); and on any doubt — the metrics change, a proposal is refused or lost, the
+//! disk hangs, the node hands over — *following* is shown first and asked after.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use calamus_engine::ids::{RaftId, Term};
+use tokio::sync::watch;
+
+use crate::core::{Core, Standing};
+use crate::network::peers::Peers;
+use crate::seam::{LeaderInfo, Leadership};
+
+/// Between two tries to confirm a leadership that a quorum does not answer.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Runs until the core stops; the last state is `Stopped`.
+pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender<Leadership>) {
+    let mut seen = core.watch();
+    let mut doubted = false;
+    loop {
+        peers.learn(core.membership().membership());
+        let standing = core.standing();
+        let wanted = match &standing {
+            Standing::Stopped { why } => {
+                leadership.send_replace(Leadership::Stopped { why: why.clone() });
+                return;
+            }
+            Standing::Following { term, leader } => following(&core, *term, *leader),
+            Standing::Elected { term } => {
+                let shown = leadership.borrow().leading() == Some(*term);
+                let held = core.refuse.load(Ordering::Acquire);
+                if shown && !doubted && !held {
+                    Leadership::Leading { term: *term }
+                } else {
+                    following(&core, *term, None)
+                }
+            }
+        };
+        doubted = false;
+        show(&leadership, wanted);
+        if let Standing::Elected { term } = standing
+            && leadership.borrow().leading().is_none()
+            && !core.refuse.load(Ordering::Acquire)
+        {
+            // Every change of the metrics starts it again; a leadership that is lost meanwhile is never shown.
+            tokio::select! {
+                confirmed = confirm(&core, term) => {
+                    if confirmed && (core.standing() == Standing::Elected { term }) {
+                        show(&leadership, Leadership::Leading { term });
+                    }
+                }
+                () = lost(&core, term) => {}
+            }
+            continue_or_pause(&leadership).await;
+            if leadership.borrow().leading().is_none() {
+                continue;
+            }
+        }
+        tokio::select! {
+            more = core.changed(&mut seen) => {
+                if !more && !matches!(core.standing(), Standing::Stopped { .. }) {
+                    leadership.send_replace(Leadership::Stopped { why: "the consensus ended".to_owned() });
+                    return;
+                }
+            }
+            () = core.doubt.notified() => doubted = true,
+        }
+    }
+}
+
+async fn continue_or_pause(leadership: &watch::Sender<Leadership>) {
+    if leadership.borrow().leading().is_none() {
+        tokio::time::sleep(CONFIRM_PAUSE).await;
+    }
+}
+
+fn show(leadership: &watch::Sender<Leadership>, wanted: Leadership) {
+    leadership.send_if_modified(|shown| {
+        let changes = *shown != wanted;
+        if changes {
+            tracing::info!(?wanted, "leadership");
+            *shown = wanted.clone();
+        }
+        changes
+    });
+}
+
+fn following(core: &Core, term: Term, leader: Option<u64>) -> Leadership {
+    Leadership::Following { term, leader: leader.and_then(|id| leader_info(core, term, id)) }
+}
+
+/// What the membership says of a leader.
+pub(crate) fn leader_info(core: &Core, term: Term, id: u64) -> Option<LeaderInfo> {
+    let membership = core.membership();
+    let node = membership.get_node(&id)?;
+    Some(LeaderInfo { raft_id: RaftId(id), name: node.name.clone(), address: node.address.clone(), term })
+}
+
+async fn confirm(core: &Core, term: Term) -> bool {
+    let Ok(read) = core.lead_read_index(Some(term)).await else {
+        return false;
+    };
+    core.wait_applied(read, core.config.election_timeout.end).await.is_ok()
+}
+
+/// Waits until this node is not the elected leader of `term`.
+async fn lost(core: &Core, term: Term) {
+    let mut seen = core.watch();
+    while core.standing() == (Standing::Elected { term }) {
+        if !core.changed(&mut seen).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! This node as the client of its peers, as openraft uses it.
+//!
+//! Rules kept here:
+//! - openraft's stream of requests is never handed to the transport. It holds a lock of the replication task while it
+//!   waits; a transport that outlives our time limit would keep it and stop the peer until TCP dies. A task of ours
+//!   pumps it and is aborted when the answers are dropped.
+//! - What is sent and not answered is bounded in bytes ([`Budget`]); one request may always be under way, however large.
+//! - Opening a stream and every answer have a time limit. A peer that is silent while it owes nothing is only idle.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calamus_engine::Engine;
+use calamus_engine::ids::RaftId;
+use calamus_proto::raft::v1 as wire;
+use calamus_proto::raft::v1::append_response;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::SnapshotOf;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::budget::{AbortOnDrop, Budget};
+use super::convert;
+use super::peers::{Lane, PeerError, Peers};
+use crate::options::NodeConfig;
+use crate::state_machine::Ticket;
+use crate::trimming::SeedHolds;
+use crate::types::{NodeInfo, RaftVote, TypeConfig};
+
+type C = TypeConfig;
+type Answer = Result<StreamAppendResult<C>, RPCError<C>>;
+
+/// Makes the clients.
+#[derive(Clone)]
+pub struct Network {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Engine,
+    peers: Arc<Peers>,
+    config: NodeConfig,
+    holds: SeedHolds,
+}
+
+impl Network {
+    /// On these connections.
+    #[must_use]
+    pub fn new(engine: Engine, peers: Arc<Peers>, config: NodeConfig, holds: SeedHolds) -> Self {
+        Self { shared: Arc::new(Shared { engine, peers, config, holds }) }
+    }
+
+    fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
+        self.shared.peers.note_address(RaftId(target), &node.address);
+        Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl RaftNetworkFactory<C> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        self.peer(target, node, Lane::Data)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        self.peer(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &NodeInfo) -> Peer {
+        self.peer(target, node, Lane::Data)
+    }
+}
+
+/// One peer.
+pub struct Peer {
+    target: RaftId,
+    /// The lane of append requests; everything else has a fixed one.
+    lane: Lane,
+    shared: Arc<Shared>,
+}
+
+fn unreachable(error: &PeerError) -> RPCError<C> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+/// A peer that refuses us, or cannot be reached, is left alone for a while; anything else is tried again at once.
+fn rpc_error(status: &Status) -> RPCError<C> {
+    match status.code() {
+        Code::Cancelled | Code::Unknown | Code::Aborted | Code::DeadlineExceeded => {
+            RPCError::Network(NetworkError::from_string(status))
+        }
+        Code::FailedPrecondition | Code::DataLoss | Code::InvalidArgument => {
+            tracing::warn!(%status, "a peer refuses this node");
+            RPCError::Unreachable(Unreachable::from_string(status))
+        }
+        _ => RPCError::Unreachable(Unreachable::from_string(status)),
+    }
+}
+
+impl Peer {
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<C> {
+        RPCError::Timeout(Timeout { action, id: self.shared.peers.this().0, target: self.target.0, timeout })
+    }
+
+    async fn limited<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RPCError<C>> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    fn append_request(&self, request: &AppendEntriesRequest<C>) -> wire::AppendRequest {
+        append_to_wire(&self.shared, self.target, request)
+    }
+
+    async fn ask_for_vote(
+        &self,
+        rpc: VoteRequest<C>,
+        pre: bool,
+        limit: Duration,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
+        let request = wire::VoteRequest {
+            envelope: self.shared.peers.envelope(self.target),
+            vote: Some(convert::vote_to_wire(&rpc.vote)),
+            last_log: rpc.last_log_id.as_ref().map(convert::log_id_to_wire),
+            leader_transfer: rpc.leadership_transfer,
+        };
+        let response = if pre {
+            self.limited(RPCTypes::Vote, limit, client.pre_vote(request)).await?
+        } else {
+            self.limited(RPCTypes::Vote, limit, client.vote(request)).await?
+        };
+        let vote = convert::vote_from_wire(response.vote).map_err(|status| rpc_error(&status))?;
+        Ok(VoteResponse {
+            vote,
+            vote_granted: response.granted,
+            last_log_id: response.last_log.map(convert::log_id_from_wire),
+        })
+    }
+
+    async fn open_stream<S>(&self, input: S) -> Result<Answers, RPCError<C>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
+    {
+        let mut client = self.shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
+        let (sender, receiver) = mpsc::channel(4);
+        let budget = Arc::new(Budget::new(self.shared.config.unacknowledged_bytes));
+        let pump = pump(input, sender, Arc::clone(&budget), Arc::clone(&self.shared), self.target);
+        let pump = AbortOnDrop(tokio::spawn(pump));
+        let limit = self.shared.config.connect_limit + self.shared.config.answer_limit;
+        let call = client.append(ReceiverStream::new(receiver));
+        let responses = self.limited(RPCTypes::AppendEntries, limit, call).await?;
+        Ok(Answers { responses, budget, limit: self.shared.config.answer_limit, _pump: pump, ended: false })
+    }
+}
+
+fn append_to_wire(shared: &Shared, target: RaftId, request: &AppendEntriesRequest<C>) -> wire::AppendRequest {
+    let previous = request.prev_log_id.as_ref().map(convert::to_log_id);
+    wire::AppendRequest {
+        envelope: shared.peers.envelope(target),
+        vote: Some(convert::vote_to_wire(&request.vote)),
+        previous: previous.map(convert::plain_log_id_to_wire),
+        previous_chain: previous.and_then(|log_id| shared.engine.chain_at(log_id.index)),
+        frames: request
+            .entries
+            .iter()
+            .map(|entry| convert::frame_to_wire(entry.frame.as_ref().expect("entries are read from the journal")))
+            .collect(),
+        committed: request.leader_commit.as_ref().map(convert::log_id_to_wire),
+    }
+}
+
+async fn pump<S>(
+    mut input: S,
+    sender: mpsc::Sender<wire::AppendRequest>,
+    budget: Arc<Budget>,
+    shared: Arc<Shared>,
+    target: RaftId,
+) where
+    S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
+{
+    while let Some(request) = input.next().await {
+        let message = append_to_wire(&shared, target, &request);
+        let bytes = message.frames.iter().map(|frame| frame.header.len() + frame.payload.len()).sum();
+        drop(request);
+        budget.take(bytes).await;
+        if sender.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The answers of a peer, in the order of the requests.
+struct Answers {
+    responses: Streaming<wire::AppendResponse>,
+    budget: Arc<Budget>,
+    limit: Duration,
+    _pump: AbortOnDrop,
+    ended: bool,
+}
+
+impl Answers {
+    async fn next(&mut self, timeout: &RPCError<C>) -> Option<Answer> {
+        loop {
+            let next = tokio::time::timeout(self.limit, self.responses.message()).await;
+            let Ok(next) = next else {
+                if self.budget.oldest().is_some_and(|sent| sent.elapsed() >= self.limit) {
+                    return Some(Err(timeout.clone()));
+                }
+                continue;
+            };
+            return match next {
+                Ok(None) => None,
+                Ok(Some(response)) if self.budget.answered() => Some(append_from_wire(response)),
+                Ok(Some(_)) => Some(Err(rpc_error(&Status::data_loss("an answer that nobody asked for")))),
+                Err(status) => Some(Err(rpc_error(&status))),
+            };
+        }
+    }
+}
+
+fn append_from_wire(response: wire::AppendResponse) -> Answer {
+    Ok(match response.result {
+        Some(append_response::Result::Matching(matching)) => Ok(matching.log_id.map(convert::log_id_from_wire)),
+        Some(append_response::Result::Conflict(log_id)) => {
+            Err(StreamAppendError::Conflict(convert::log_id_from_wire(log_id)))
+        }
+        Some(append_response::Result::HigherVote(vote)) => Err(StreamAppendError::HigherVote(
+            convert::vote_from_wire(Some(vote)).map_err(|status| rpc_error(&status))?,
+        )),
+        None => return Err(rpc_error(&Status::data_loss("an answer without a result"))),
+    })
+}
+
+impl RaftNetworkV2<C> for Peer {
+    type SnapshotData = Ticket;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
+        let request = self.append_request(&rpc);
+        let response = self.limited(RPCTypes::AppendEntries, option.hard_ttl(), client.heartbeat(request)).await?;
+        Ok(match append_from_wire(response)? {
+            Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Answer>, RPCError<C>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        if self.lane == Lane::Control {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let answers = self.open_stream(input).await?;
+            let timeout = self.timeout(RPCTypes::AppendEntries, answers.limit);
+            let stream = futures::stream::unfold((answers, timeout), |(mut answers, timeout)| async move {
+                if answers.ended {
+                    return None;
+                }
+                let answer = answers.next(&timeout).await?;
+                // After anything but a success the order of what follows means nothing.
+                answers.ended = !matches!(answer, Ok(Ok(_)));
+                Some((answer, (answers, timeout)))
+            });
+            Ok(stream.boxed())
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_for_vote(rpc, false, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<C>, option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_for_vote(rpc, true, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: SnapshotOf<C, Ticket>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let at_least = snapshot.meta.last_log_id.as_ref().map(convert::to_log_id);
+        let Some(at_least) = at_least else {
+            return Err(StreamingError::Network(NetworkError::from_string("an empty snapshot is never sent")));
+        };
+        // Whoever is seeded goes on from this log id: it must not be purged before that.
+        let _hold = self.shared.holds.hold(at_least);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            result = self.instruct(vote, at_least) => result.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
+        let request = wire::TransferLeaderRequest {
+            envelope: self.shared.peers.envelope(self.target),
+            from_leader: Some(convert::vote_to_wire(req.from_leader())),
+            to_node: *req.to_node_id(),
+            last_log: req.last_log_id().map(convert::log_id_to_wire),
+        };
+        let limit = option.soft_ttl();
+        let response = self.limited(RPCTypes::TransferLeader, limit, client.transfer_leader(request)).await?;
+        if response.accepted {
+            return Ok(Ok(()));
+        }
+        Ok(Err(match response.vote {
+            Some(vote) => TransferLeaderError::VoteChanged {
+                expected: *req.from_leader(),
+                actual: convert::vote_from_wire(Some(vote)).map_err(|status| rpc_error(&status))?,
+            },
+            None => TransferLeaderError::LogNotFlushed {
+                expected: req.last_log_id().copied(),
+                actual: response.last_log.map(convert::log_id_from_wire),
+            },
+        }))
+    }
+}
+
+impl Peer {
+    /// Tells the peer to seed itself, and waits as long as it makes progress.
+    async fn instruct(
+        &self,
+        vote: RaftVote,
+        at_least: calamus_engine::ids::LogId,
+    ) -> Result<SnapshotResponse<C>, RPCError<C>> {
+        let shared = &self.shared;
+        let mut client = shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
+        let request = wire::InstallSnapshotRequest {
+            envelope: shared.peers.envelope(self.target),
+            vote: Some(convert::vote_to_wire(&vote)),
+            at_least: Some(convert::plain_log_id_to_wire(at_least)),
+            sources: vec![shared.engine.identity().advertise],
+        };
+        let limit = shared.config.seed_stall_limit;
+        let call = client.install_snapshot(request);
+        let mut progress = self.limited(RPCTypes::InstallSnapshot, limit, call).await?;
+        loop {
+            let next = tokio::time::timeout(limit, progress.message()).await;
+            let message = match next {
+                Err(_) => return Err(self.timeout(RPCTypes::InstallSnapshot, limit)),
+                // Never at once: the next try starts a whole seeding.
+                Ok(Err(status)) => return Err(RPCError::Unreachable(Unreachable::from_string(status))),
+                Ok(Ok(None)) => {
+                    return Err(RPCError::Unreachable(Unreachable::from_string("the seeding ended without a result")));
+                }
+                Ok(Ok(Some(message))) => message,
+            };
+            if message.vote.is_some() {
+                let vote = convert::vote_from_wire(message.vote).map_err(|status| rpc_error(&status))?;
+                return Ok(SnapshotResponse::new(vote));
+            }
+        }
+    }
+}

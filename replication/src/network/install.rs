@@ -1,0 +1,154 @@
+//! A leader's instruction to seed this node, carried out.
+//!
+//! One at a time. It lives as long as the leader listens: a leader that has gone aborts it, and the next one starts
+//! again. Aborting is safe everywhere: before the core is told, only a half-filled generation is dropped; after that
+//! the core goes on by itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use calamus_engine::ids::{LogId, RaftId};
+use calamus_proto::raft::v1 as wire;
+use futures::{Stream, StreamExt};
+use openraft::type_config::alias::SnapshotOf;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::budget::AbortOnDrop;
+use super::service::RaftService;
+use super::{convert, peers};
+use crate::seeding::{self, SeedingError};
+use crate::state_machine::Ticket;
+use crate::types::{RaftVote, TypeConfig};
+
+/// Between two messages that say how far the seeding is, in bytes received.
+const REPORT_BYTES: u64 = 8 << 20;
+
+/// The seeding of this node, if one runs.
+#[derive(Default)]
+pub struct Seeding {
+    running: Arc<Mutex<()>>,
+    received: AtomicU64,
+}
+
+impl Seeding {
+    /// The bytes received by the running seeding.
+    #[must_use]
+    pub fn received_bytes(&self) -> Option<u64> {
+        self.running.try_lock().is_err().then(|| self.received.load(Ordering::Relaxed))
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<wire::InstallSnapshotResponse, Status>> + Send>>;
+
+#[allow(clippy::result_large_err)]
+pub(crate) fn start(
+    service: &RaftService,
+    from: RaftId,
+    vote: RaftVote,
+    message: &wire::InstallSnapshotRequest,
+) -> Result<Answers, Status> {
+    let at_least = message.at_least.ok_or_else(|| Status::invalid_argument("seed to which log id?"))?;
+    let at_least = convert::plain_log_id_from_wire(at_least);
+    if message.sources.is_empty() {
+        return Err(Status::invalid_argument("seed from which node?"));
+    }
+    let running = Arc::clone(&service.seeding.running)
+        .try_lock_owned()
+        .map_err(|_| Status::unavailable("this node is being seeded already"))?;
+    let (sender, receiver) = mpsc::channel(4);
+    let job =
+        Job { service: service.clone(), from, vote, at_least, sources: message.sources.clone(), _running: running };
+    let task = AbortOnDrop(tokio::spawn(async move {
+        let result = job.run(&sender).await;
+        drop(sender.send(result).await);
+    }));
+    let answers = ReceiverStream::new(receiver).map(move |answer| {
+        // The task ends with the stream.
+        let _ = &task;
+        answer
+    });
+    Ok(answers.boxed())
+}
+
+struct Job {
+    service: RaftService,
+    from: RaftId,
+    vote: RaftVote,
+    at_least: LogId,
+    sources: Vec<String>,
+    _running: OwnedMutexGuard<()>,
+}
+
+type Report = mpsc::Sender<Result<wire::InstallSnapshotResponse, Status>>;
+
+impl Job {
+    async fn run(&self, report: &Report) -> Result<wire::InstallSnapshotResponse, Status> {
+        let own = self.service.core.metrics().vote;
+        let applied = self.service.engine.applied().log_id;
+        // A later leader is known, or all of it is here: nothing to seed.
+        if own > self.vote || applied.is_some_and(|applied| applied.index >= self.at_least.index) {
+            let vote = if own > self.vote { own } else { self.vote };
+            return Ok(answer(&vote, applied, 0));
+        }
+        tracing::info!(from = %self.from, at_least = %self.at_least, sources = ?self.sources, "this node seeds itself");
+        let seeded = self.seed(report).await?;
+        let (bytes, last) = (seeded.bytes, seeded.meta.last_log_id);
+        let snapshot: SnapshotOf<TypeConfig, Ticket> =
+            openraft::Snapshot { meta: seeded.meta.clone(), snapshot: Ticket::Seeded(Box::new(seeded)) };
+        let installed = self.service.core.raft.install_full_snapshot(self.vote, snapshot).await;
+        let response = installed.map_err(|error| Status::unavailable(format!("the consensus stopped: {error}")))?;
+        tracing::info!(bytes, ?last, "seeded");
+        Ok(answer(&response.vote, self.service.engine.applied().log_id, bytes))
+    }
+
+    async fn seed(&self, report: &Report) -> Result<seeding::Seeded, Status> {
+        let mut last = Status::unavailable("no source");
+        for source in &self.sources {
+            match self.seed_from(source, report).await {
+                Ok(seeded) => return Ok(seeded),
+                Err(error) => {
+                    tracing::warn!(source, %error, "seeding failed");
+                    last = Status::unavailable(format!("seeding from {source}: {error}"));
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn seed_from(&self, source: &str, report: &Report) -> Result<seeding::Seeded, SeedingError> {
+        let service = &self.service;
+        let config = &service.core.config;
+        let mut client = peers::client_at(source, config.connect_limit).map_err(SeedingError::Unusable)?;
+        let request = wire::SeedRequest {
+            envelope: Some(convert::envelope(service.cluster, service.this, self.from)),
+            chunk_bytes: 0,
+        };
+        let opened = tokio::time::timeout(config.seed_stall_limit, client.seed(request)).await;
+        let stream = opened.map_err(|_| SeedingError::Stalled(config.seed_stall_limit))??.into_inner();
+        let (seeding, reported) = (&service.seeding, AtomicU64::new(0));
+        let progress = |bytes: u64| {
+            seeding.received.store(bytes, Ordering::Relaxed);
+            if bytes >= reported.load(Ordering::Relaxed) + REPORT_BYTES {
+                reported.store(bytes, Ordering::Relaxed);
+                // A leader that reads slowly loses reports, not the seeding.
+                drop(report.try_send(Ok(wire::InstallSnapshotResponse {
+                    vote: None,
+                    installed: None,
+                    bytes_done: bytes,
+                })));
+            }
+        };
+        seeding::receive(&service.engine, stream, self.at_least, config.seed_stall_limit, progress).await
+    }
+}
+
+fn answer(vote: &RaftVote, installed: Option<LogId>, bytes_done: u64) -> wire::InstallSnapshotResponse {
+    wire::InstallSnapshotResponse {
+        vote: Some(convert::vote_to_wire(vote)),
+        installed: installed.map(convert::plain_log_id_to_wire),
+        bytes_done,
+    }
+}

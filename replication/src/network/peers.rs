@@ -1,0 +1,154 @@
+//! The connections to the other nodes.
+//!
+//! A connection is looked up by raft id and lane each time it is needed, and made again when the node's address has
+//! changed: memberships change addresses while replication streams live on.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use calamus_engine::ids::{ClusterId, RaftId};
+use calamus_proto::MAX_MESSAGE_BYTES;
+use calamus_proto::raft::v1 as wire;
+use calamus_proto::raft::v1::raft_client::RaftClient;
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+
+use super::convert;
+use crate::types::Membership;
+
+/// Which of the connections to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Heartbeats, votes, read indexes, hand-overs: small and urgent.
+    Control,
+    /// Frames and pages: large.
+    Data,
+}
+
+/// HTTP/2 windows of a data connection, in bytes: a frame of 16 MiB must not wait for window updates in the middle.
+const DATA_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Nobody has said where the node is.
+    #[error("no address is known of raft id {:016x}", .0.0)]
+    Unknown(RaftId),
+    /// The address is not one.
+    #[error("the address {address:?} of raft id {:016x} is not usable: {why}", id.0)]
+    BadAddress {
+        /// Whose.
+        id: RaftId,
+        /// What stands in the membership.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+struct Connection {
+    address: String,
+    channel: Channel,
+}
+
+/// The connections of this node.
+pub struct Peers {
+    cluster: ClusterId,
+    this: RaftId,
+    connect_limit: Duration,
+    addresses: Mutex<HashMap<RaftId, String>>,
+    connections: Mutex<HashMap<(RaftId, Lane), Connection>>,
+}
+
+impl Peers {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(cluster: ClusterId, this: RaftId, connect_limit: Duration) -> Self {
+        Self { cluster, this, connect_limit, addresses: Mutex::default(), connections: Mutex::default() }
+    }
+
+    /// This node's raft id.
+    #[must_use]
+    pub fn this(&self) -> RaftId {
+        self.this
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The envelope of a message to `to`.
+    #[must_use]
+    pub fn envelope(&self, to: RaftId) -> Option<wire::Envelope> {
+        Some(convert::envelope(self.cluster, self.this, to))
+    }
+
+    /// Takes over where the members are.
+    pub fn learn(&self, membership: &Membership) {
+        let mut addresses = self.addresses.lock();
+        for (id, node) in membership.nodes() {
+            addresses.insert(RaftId(*id), node.address.clone());
+        }
+        let gone: Vec<RaftId> = addresses.keys().copied().filter(|id| membership.get_node(&id.0).is_none()).collect();
+        drop(addresses);
+        let mut connections = self.connections.lock();
+        connections.retain(|(id, _), _| !gone.contains(id));
+    }
+
+    /// Where a node is, if anybody said.
+    pub fn note_address(&self, id: RaftId, address: &str) {
+        self.addresses.lock().entry(id).or_insert_with(|| address.to_owned());
+    }
+
+    /// Whom to speak with for `id`. Connects when it is first used.
+    ///
+    /// # Errors
+    /// When there is no usable address.
+    pub fn client(&self, id: RaftId, lane: Lane) -> Result<RaftClient<Channel>, PeerError> {
+        let address = self.addresses.lock().get(&id).cloned().ok_or(PeerError::Unknown(id))?;
+        let mut connections = self.connections.lock();
+        if let Some(connection) = connections.get(&(id, lane))
+            && connection.address == address
+        {
+            return Ok(client_on(connection.channel.clone()));
+        }
+        let channel = connect(&address, lane, self.connect_limit).map_err(|why| PeerError::BadAddress {
+            id,
+            address: address.clone(),
+            why,
+        })?;
+        connections.insert((id, lane), Connection { address, channel: channel.clone() });
+        Ok(client_on(channel))
+    }
+}
+
+/// A client for an address that is not a member's (yet): a source of seeding.
+///
+/// # Errors
+/// What is wrong with the address.
+pub fn client_at(address: &str, connect_limit: Duration) -> Result<RaftClient<Channel>, String> {
+    connect(address, Lane::Data, connect_limit).map(client_on)
+}
+
+fn connect(address: &str, lane: Lane, limit: Duration) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+    let endpoint = endpoint
+        .connect_timeout(limit)
+        .tcp_nodelay(true)
+        // Finds a peer whose machine is gone without a word; our own limits find it sooner while something is asked.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5));
+    let endpoint = match lane {
+        Lane::Control => endpoint,
+        Lane::Data => {
+            endpoint.initial_stream_window_size(DATA_WINDOW_BYTES).initial_connection_window_size(DATA_WINDOW_BYTES * 2)
+        }
+    };
+    Ok(endpoint.connect_lazy())
+}
+
+fn client_on(channel: Channel) -> RaftClient<Channel> {
+    RaftClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+}

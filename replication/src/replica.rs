@@ -1,0 +1,345 @@
+//! A node's part in the consensus: the core, its network and the tasks that watch over them. No transactions yet.
+//!
+//! Started in this order: the core (openraft re-reads vote, log and membership from the engine), then leadership,
+//! trimming, promotion, the watchdog and the failover, each of which ends when the core stops. Stopped in the
+//! opposite one: leadership is handed over while the log can still be served, then the core ends, and only then a
+//! last checkpoint is made and the engine closed; nothing is appended behind it.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use calamus_engine::Engine;
+use calamus_engine::ids::{LogId, RaftId, Term};
+use calamus_engine::journal::frame::Payload;
+use calamus_proto::MAX_MESSAGE_BYTES;
+use calamus_proto::raft::v1 as wire;
+use calamus_proto::raft::v1::raft_server::RaftServer;
+use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+use crate::core::{Core, Standing};
+use crate::failover::{self, Lost};
+use crate::leadership;
+use crate::membership;
+use crate::network::client::Network;
+use crate::network::convert;
+use crate::network::install::Seeding;
+use crate::network::peers::{Lane, Peers};
+use crate::network::service::{Forwarder, RaftService};
+use crate::node_error::NodeError;
+use crate::options::NodeConfig;
+use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
+use crate::state_machine::StopReason;
+use crate::trimming::{self, SeedHolds};
+use crate::types::NodeInfo;
+use crate::watchdog;
+
+/// How long applying may take behind a read point.
+const APPLY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running part in the consensus. Clones share it.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    core: Core,
+    peers: Arc<Peers>,
+    leadership: watch::Receiver<Leadership>,
+    forwarder: Arc<OnceLock<Forwarder>>,
+    seeding: Arc<Seeding>,
+    lost: Lost,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Replica {
+    /// Starts on an open engine.
+    ///
+    /// # Errors
+    /// When the options contradict each other, or the log cannot be read.
+    pub async fn start(engine: Engine, config: NodeConfig) -> Result<Self, NodeError> {
+        let identity = engine.identity();
+        let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
+        let holds = SeedHolds::default();
+        let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone());
+        let core = Core::start(&engine, &config, network, StopReason::default()).await.map_err(NodeError::Stopped)?;
+        let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
+        let lost = Lost::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(leadership::run(core.clone(), Arc::clone(&peers), sender));
+        tasks.spawn(trimming::run(engine.clone(), core.clone(), holds));
+        tasks.spawn(membership::promote_learners(core.clone()));
+        tasks.spawn(watchdog::run(engine.clone(), core.clone()));
+        tasks.spawn(failover::run(core.clone(), Arc::clone(&peers), lost.clone()));
+        let inner = Inner {
+            engine,
+            core,
+            peers,
+            leadership,
+            forwarder: Arc::default(),
+            seeding: Arc::default(),
+            lost,
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// Who runs transactions that other nodes forward. Said once, by whoever owns the merger.
+    pub fn set_forwarder(&self, forwarder: Forwarder) {
+        // A second one would mean two mergers on one engine.
+        assert!(self.inner.forwarder.set(forwarder).is_ok(), "the forwarder is set twice");
+    }
+
+    /// The gRPC service that the other nodes speak with.
+    #[must_use]
+    pub fn service(&self) -> RaftServer<RaftService> {
+        let slot = Arc::clone(&self.inner.forwarder);
+        let forwarder: Forwarder = Arc::new(move |request: wire::ForwardRequest| match slot.get() {
+            Some(forwarder) => forwarder(request),
+            None => async { Err(Status::unavailable("this node runs no transactions")) }.boxed(),
+        });
+        let service = RaftService {
+            engine: self.inner.engine.clone(),
+            core: self.inner.core.clone(),
+            cluster: self.inner.peers.cluster(),
+            this: self.inner.peers.this(),
+            forwarder,
+            seeding: Arc::clone(&self.inner.seeding),
+            lost: self.inner.lost.clone(),
+        };
+        RaftServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Makes this node the only voter of a new cluster.
+    ///
+    /// # Errors
+    /// When its log is not empty.
+    pub async fn bootstrap(&self) -> Result<(), NodeError> {
+        let identity = self.inner.engine.identity();
+        let info = NodeInfo { name: identity.name, address: identity.advertise, observer: false };
+        let membership = membership::of_one(identity.raft_id, info);
+        self.inner
+            .core
+            .initialize(&membership)
+            .await
+            .map_err(|error| NodeError::Refused(format!("only a node with an empty log can begin a cluster: {error}")))
+    }
+
+    /// See [`membership::add`].
+    ///
+    /// # Errors
+    /// When this node does not lead, or the request contradicts the membership.
+    pub async fn add(&self, request: &AddRequest) -> Result<Vec<Member>, NodeError> {
+        membership::add(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        Ok(self.members())
+    }
+
+    /// Takes a node out of the cluster.
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn remove(&self, request: &RemoveRequest) -> Result<Vec<Member>, NodeError> {
+        membership::remove(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        Ok(self.members())
+    }
+
+    /// The members as this node knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        membership::members(self.inner.core.membership().membership())
+    }
+
+    /// Hands leadership to the voter called `to`, or if that is empty to the one that holds most. Returns its name.
+    ///
+    /// # Errors
+    /// When this node does not lead, or that voter does not answer or is behind.
+    pub async fn transfer(&self, to: &str) -> Result<String, NodeError> {
+        let core = &self.inner.core;
+        let Standing::Elected { .. } = core.standing() else {
+            return Err(NodeError::NotLeader { leader: self.leader() });
+        };
+        let members = self.members();
+        let target = if to.is_empty() {
+            core.successor().ok_or_else(|| NodeError::Refused("no other voter answers".to_owned()))?
+        } else {
+            let named = members.iter().find(|member| member.name == to && member.voter);
+            named.ok_or_else(|| NodeError::Refused(format!("no voter is called {to:?}")))?.raft_id
+        };
+        let name = members.iter().find(|member| member.raft_id == target).map_or_else(String::new, |m| m.name.clone());
+        if target == self.inner.peers.this().0 {
+            return Ok(name);
+        }
+        let progress = core.progress(target);
+        let fresh = core.config.heartbeat_interval * 3;
+        let behind = core.last_log_index().map_or(0, |last| last.0) - progress.matched.map_or(0, |matched| matched.0);
+        if progress.last_answer.is_none_or(|age| age > fresh) || behind > core.config.promotion_lag_entries {
+            return Err(NodeError::Refused(format!("{name} does not answer, or is {behind} entries behind")));
+        }
+        let limit = core.config.election_timeout.end * 3;
+        let moved = core.transfer(target, limit).await;
+        moved.map_err(|_| NodeError::Timeout { waited: limit, what: format!("{name} has not taken over") })?;
+        Ok(name)
+    }
+
+    /// The leader, this node included, if one is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<LeaderInfo> {
+        let core = &self.inner.core;
+        match core.standing() {
+            Standing::Elected { term } => leadership::leader_info(core, term, self.inner.peers.this().0),
+            Standing::Following { term, leader } => leader.and_then(|id| leadership::leader_info(core, term, id)),
+            Standing::Stopped { .. } => None,
+        }
+    }
+
+    /// The bytes that a running seeding of this node has received.
+    #[must_use]
+    pub fn seeding_bytes(&self) -> Option<u64> {
+        self.inner.seeding.received_bytes()
+    }
+
+    /// Waits until a leader is known and this node has caught up with it.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or the consensus stops.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), NodeError> {
+        let ready = async {
+            let mut leadership = self.leadership();
+            loop {
+                match &*leadership.borrow_and_update() {
+                    Leadership::Leading { .. } => return Ok(()),
+                    Leadership::Following { leader: Some(_), .. } => break,
+                    Leadership::Stopped { why } => return Err(NodeError::Stopped(why.clone())),
+                    Leadership::Following { .. } => {}
+                }
+                if leadership.changed().await.is_err() {
+                    return Err(NodeError::Stopped("shut down".to_owned()));
+                }
+            }
+            loop {
+                if let Ok(read) = self.read_index(None).await
+                    && self.wait_applied(read).await.is_ok()
+                {
+                    return Ok(());
+                }
+                if let Leadership::Stopped { why } = &*leadership.borrow() {
+                    return Err(NodeError::Stopped(why.clone()));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let timeout =
+            || NodeError::Timeout { waited: limit, what: "no leader is known, or this node is behind".to_owned() };
+        tokio::time::timeout(limit, ready).await.map_err(|_| timeout())?
+    }
+
+    /// Ends this node's part, makes a last checkpoint of what it may, and closes the engine.
+    ///
+    /// # Errors
+    /// When the checkpoint fails; everything is stopped all the same.
+    pub async fn shutdown(&self, hand_over: bool) -> Result<(), NodeError> {
+        let core = &self.inner.core;
+        if hand_over && matches!(core.standing(), Standing::Elected { .. }) {
+            core.refuse.store(true, Ordering::Release);
+            core.doubt.notify_one();
+            if let Some(successor) = core.successor()
+                && let Err(error) = core.transfer(successor, core.config.election_timeout.end).await
+            {
+                tracing::warn!(error, "leadership was not handed over");
+            }
+        }
+        core.shutdown("shut down").await;
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        tasks.shutdown().await;
+        let engine = self.inner.engine.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            let result = engine.checkpoint();
+            engine.close();
+            result
+        });
+        let result = closing.await.map_err(|panic| NodeError::Stopped(panic.to_string()))?;
+        result.map(|_| ()).map_err(NodeError::from)
+    }
+}
+
+impl Consensus for Replica {
+    fn propose(&self, term: Term, payload: Payload) -> oneshot::Receiver<Proposed> {
+        self.inner.core.propose(term, payload)
+    }
+
+    fn read_index(&self, term: Option<Term>) -> BoxFuture<'static, Result<Option<LogId>, ReadIndexError>> {
+        let replica = self.clone();
+        async move {
+            let core = &replica.inner.core;
+            match core.standing() {
+                Standing::Elected { .. } => core.lead_read_index(term).await.map(Some),
+                Standing::Stopped { why } => Err(ReadIndexError::Stopped { why }),
+                Standing::Following { .. } if term.is_some() => {
+                    Err(ReadIndexError::NotLeading { leader: replica.leader() })
+                }
+                Standing::Following { .. } => match replica.leader() {
+                    Some(leader) => replica.ask_leader(leader).await,
+                    None => Err(ReadIndexError::NoLeader),
+                },
+            }
+        }
+        .boxed()
+    }
+
+    fn wait_applied(&self, log_id: Option<LogId>) -> BoxFuture<'static, Result<(), ReadIndexError>> {
+        let core = self.inner.core.clone();
+        async move {
+            match log_id {
+                Some(log_id) => core.wait_applied(log_id, APPLY_LIMIT).await,
+                None => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+}
+
+impl Replica {
+    async fn ask_leader(&self, leader: LeaderInfo) -> Result<Option<LogId>, ReadIndexError> {
+        let peers = &self.inner.peers;
+        let limit = self.inner.core.config.election_timeout.end;
+        let unreachable = |leader: LeaderInfo, why: String| ReadIndexError::Unreachable { leader, why };
+        let to: RaftId = leader.raft_id;
+        let mut client = match peers.client(to, Lane::Control) {
+            Ok(client) => client,
+            Err(error) => return Err(unreachable(leader, error.to_string())),
+        };
+        let request = wire::ReadIndexRequest { envelope: peers.envelope(to) };
+        match tokio::time::timeout(limit, client.read_index(request)).await {
+            Ok(Ok(response)) => match response.into_inner().read_log_id {
+                Some(read) => Ok(Some(convert::plain_log_id_from_wire(read))),
+                None => Err(unreachable(leader, "it answered without a log id".to_owned())),
+            },
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                Err(ReadIndexError::NotLeading { leader: self.leader().filter(|now| now.raft_id != to) })
+            }
+            Ok(Err(status)) => Err(unreachable(leader, status.message().to_owned())),
+            Err(_) => Err(ReadIndexError::Timeout { waited: limit }),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Filling a node that is new or too far behind: pages, then frames, live, in bounded memory.
+//!
+//! A snapshot is an instruction. The leader tells the follower to seed itself to at least a log id and from where
+//! (`InstallSnapshot`); the follower asks a source (`Seed`) and feeds what comes to the engine, which fills a new
+//! generation beside the current one. Nothing of the running generation changes meanwhile, and a crash or a broken
+//! stream at any point leaves only a half-filled directory that the engine removes.
+//!
+//! Only when the source has said *done* does openraft hear of it, with the meta of what was really received: that is
+//! newer than what the leader declared, because frames are streamed until the end. The leader goes on from the older
+//! one; the follower skips what it has. The switch itself is [`crate::state_machine`]'s.
+//!
+//! The membership travels beside the stream, because openraft must be told it before the switch: the source takes the
+//! newest of its finished checkpoint's (read after the source pinned its journal, so it is at or above the pages) and
+//! of the membership frames it streams. The engine finds the same one by applying; a difference stops the follower.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use calamus_engine::Engine;
+use calamus_engine::ids::{LogId, PageNumber, TxnId};
+use calamus_engine::journal::frame::FrameKind;
+use calamus_engine::seed::{SeedChunk, SeedReceiver};
+use calamus_proto::raft::v1 as wire;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::membership::codec;
+use crate::network::convert;
+use crate::types::{Membership, SnapshotMeta, StoredMembership};
+
+/// The default size of a chunk, in bytes.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks that wait between the disk and the network, on each side.
+const CHUNKS_WAITING: usize = 2;
+
+/// A generation that is filled, but neither verified nor switched in.
+pub struct Seeded {
+    /// The engine's half.
+    pub receiver: SeedReceiver,
+    /// What it will be once it is switched in.
+    pub meta: SnapshotMeta,
+    /// How much was received, in bytes.
+    pub bytes: u64,
+}
+
+/// Why a seeding came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedingError {
+    /// The source broke off, said nonsense or could not be reached.
+    #[error("the source failed: {0}")]
+    Source(Box<Status>),
+    /// No progress for too long.
+    #[error("no chunk came for {} s", .0.as_secs())]
+    Stalled(Duration),
+    /// What came is not usable here.
+    #[error("what was received is not usable: {0}")]
+    Unusable(String),
+    /// The source does not reach what the leader asks for.
+    #[error("the source ends at {got:?}, at least {wanted} is needed")]
+    TooOld {
+        /// Where the source ends.
+        got: Option<LogId>,
+        /// What the leader asks for.
+        wanted: LogId,
+    },
+}
+
+impl From<Status> for SeedingError {
+    fn from(status: Status) -> Self {
+        Self::Source(Box::new(status))
+    }
+}
+
+/// Follows the membership while a source streams.
+struct MembershipTrail {
+    newest: Option<(LogId, Bytes)>,
+}
+
+impl MembershipTrail {
+    fn observe(&mut self, chunk: &SeedChunk) {
+        let SeedChunk::Frames(frames) = chunk else { return };
+        for frame in frames.iter().filter(|frame| frame.kind() == FrameKind::Membership) {
+            if self.newest.as_ref().is_none_or(|(known, _)| known.index < frame.log_id().index) {
+                self.newest = Some((frame.log_id(), frame.payload().bytes().clone()));
+            }
+        }
+    }
+}
+
+/// The stream of a source: read by a blocking thread, as fast as the receiver takes it.
+#[must_use]
+pub fn source(engine: Engine, chunk_bytes: usize) -> ReceiverStream<Result<wire::SeedChunk, Status>> {
+    let chunk_bytes = if chunk_bytes == 0 { CHUNK_BYTES } else { chunk_bytes.clamp(64 << 10, 4 << 20) };
+    let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = pump_source(&engine, chunk_bytes, &sender) {
+            tracing::warn!(%error, "seeding another node failed");
+            // The receiver may be gone; then there is nobody to tell.
+            let _ = sender.blocking_send(Err(Status::internal(error)));
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn pump_source(
+    engine: &Engine,
+    chunk_bytes: usize,
+    sender: &mpsc::Sender<Result<wire::SeedChunk, Status>>,
+) -> Result<(), String> {
+    let mut source = engine.seed_source().map_err(|error| error.to_string())?;
+    let mut trail = MembershipTrail { newest: engine.checkpointed().membership };
+    while let Some(chunk) = source.next(chunk_bytes).map_err(|error| error.to_string())? {
+        trail.observe(&chunk);
+        if sender.blocking_send(Ok(to_wire(chunk, &trail))).is_err() {
+            return Ok(()); // the receiver has gone; the pin goes with `source`
+        }
+    }
+    Ok(())
+}
+
+fn to_wire(chunk: SeedChunk, trail: &MembershipTrail) -> wire::SeedChunk {
+    use wire::seed_chunk::Kind;
+    let kind = match chunk {
+        SeedChunk::Manifest(manifest) => Kind::Manifest(wire::SeedManifest { manifest }),
+        SeedChunk::Pages { first, bytes } => Kind::Pages(wire::SeedPages { first: first.0, bytes }),
+        SeedChunk::PagesDone { target, target_txn, pages_sent } => Kind::PagesDone(wire::SeedPagesDone {
+            target: target.map(convert::plain_log_id_to_wire),
+            target_txn: target_txn.0,
+            pages_sent,
+        }),
+        SeedChunk::Frames(frames) => {
+            Kind::Frames(wire::SeedFrames { frames: frames.iter().map(convert::frame_to_wire).collect() })
+        }
+        SeedChunk::Done { last, chain } => {
+            let (membership_log_id, membership) = trail.newest.clone().unzip();
+            Kind::Done(wire::SeedDone {
+                last: last.map(convert::plain_log_id_to_wire),
+                chain,
+                membership_log_id: membership_log_id.map(convert::plain_log_id_to_wire),
+                membership: membership.unwrap_or_default(),
+            })
+        }
+    };
+    wire::SeedChunk { kind: Some(kind) }
+}
+
+fn from_wire(chunk: wire::SeedChunk) -> Result<SeedChunk, SeedingError> {
+    use wire::seed_chunk::Kind;
+    let unusable = |what: String| SeedingError::Unusable(what);
+    Ok(match chunk.kind.ok_or_else(|| unusable("a chunk of no kind".to_owned()))? {
+        Kind::Manifest(manifest) => SeedChunk::Manifest(manifest.manifest),
+        Kind::Pages(pages) => SeedChunk::Pages { first: PageNumber(pages.first), bytes: pages.bytes },
+        Kind::PagesDone(done) => SeedChunk::PagesDone {
+            target: done.target.map(convert::plain_log_id_from_wire),
+            target_txn: TxnId(done.target_txn),
+            pages_sent: done.pages_sent,
+        },
+        Kind::Frames(frames) => {
+            let frames = frames.frames.into_iter().map(convert::frame_from_wire).collect::<Result<Vec<_>, _>>();
+            SeedChunk::Frames(frames.map_err(|error| unusable(error.to_string()))?)
+        }
+        Kind::Done(done) => SeedChunk::Done { last: done.last.map(convert::plain_log_id_from_wire), chain: done.chain },
+    })
+}
+
+fn meta_of_done(done: &wire::SeedDone, at_least: LogId) -> Result<SnapshotMeta, SeedingError> {
+    let last = done.last.map(convert::plain_log_id_from_wire);
+    let Some(last) = last.filter(|last| last.index >= at_least.index) else {
+        return Err(SeedingError::TooOld { got: last, wanted: at_least });
+    };
+    let membership = if done.membership.is_empty() {
+        Membership::default()
+    } else {
+        codec::decode(&done.membership).map_err(|error| SeedingError::Unusable(error.to_string()))?
+    };
+    let log_id = done.membership_log_id.map(convert::log_id_from_wire);
+    Ok(SnapshotMeta {
+        last_log_id: Some(convert::to_raft_log_id(last)),
+        last_membership: StoredMembership::new(log_id, membership),
+    })
+}
+
+/// Feeds the stream of a source to the engine. `progress` is told the bytes received so far.
+///
+/// # Errors
+/// See [`SeedingError`]; nothing of the running generation has changed then.
+pub async fn receive(
+    engine: &Engine,
+    mut stream: Streaming<wire::SeedChunk>,
+    at_least: LogId,
+    stall_limit: Duration,
+    progress: impl Fn(u64),
+) -> Result<Seeded, SeedingError> {
+    let (sender, receiver) = mpsc::channel::<SeedChunk>(CHUNKS_WAITING);
+    let feeding = {
+        let engine = engine.clone();
+        tokio::task::spawn_blocking(move || feed(&engine, receiver))
+    };
+    let mut bytes = 0;
+    let meta = loop {
+        let next = tokio::time::timeout(stall_limit, stream.message()).await;
+        let chunk = next.map_err(|_| SeedingError::Stalled(stall_limit))??;
+        let Some(chunk) = chunk else {
+            return Err(SeedingError::Source(Box::new(Status::aborted("the stream ended before it was done"))));
+        };
+        bytes += prost::Message::encoded_len(&chunk) as u64;
+        progress(bytes);
+        let meta = match &chunk.kind {
+            Some(wire::seed_chunk::Kind::Done(done)) => Some(meta_of_done(done, at_least)?),
+            _ => None,
+        };
+        // A closed channel means that the engine refused a chunk; `feeding` knows why.
+        if sender.send(from_wire(chunk)?).await.is_err() {
+            break None;
+        }
+        if meta.is_some() {
+            break meta;
+        }
+    };
+    drop(sender);
+    let receiver = feeding.await.map_err(|panic| SeedingError::Unusable(panic.to_string()))??;
+    let meta = meta.ok_or_else(|| SeedingError::Unusable("the engine stopped taking chunks".to_owned()))?;
+    Ok(Seeded { receiver, meta, bytes })
+}
+
+fn feed(engine: &Engine, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<SeedReceiver, SeedingError> {
+    let unusable = |error: calamus_engine::seed::SeedError| SeedingError::Unusable(error.to_string());
+    let mut receiver = engine.seed_receiver().map_err(unusable)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        receiver.feed(chunk).map_err(unusable)?;
+    }
+    Ok(receiver)
+}

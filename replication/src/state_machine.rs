@@ -1,0 +1,202 @@
+//! The engine's pages as openraft's state machine.
+//!
+//! Order, and what a crash at any point leaves:
+//! - `apply` hands each frame to the engine in log order, one at a time, on leader and follower alike. It writes
+//!   nothing: pages reach the data file by checkpoints, which wait for the journal. After a crash the engine itself
+//!   replays what the journal holds; openraft then learns from `applied_state` where that ended.
+//! - A record that does not build on the applied transaction is void on every node alike and is said to be so; any
+//!   other failure (a page checksum, the digest) means that this replica differs from the others. It ends the node,
+//!   with the reason kept for whoever asks: going on would spread the difference.
+//! - A snapshot is a declaration: "checkpointed up to this log id, with this membership". Building one copies nothing.
+//! - Installing one switches to a generation that was filled beside the current one and is verified before the switch
+//!   (see [`crate::seeding`]). openraft has by then made the new log its own, purged up to the snapshot; the journal
+//!   follows here. If this node's journal already holds the snapshot's last entry, nothing is switched: entries after
+//!   it may have been acknowledged, and a new generation would lose them. Applying up to it says the same.
+
+use std::io;
+use std::sync::Arc;
+
+use calamus_engine::ids::{LogId, LogIndex};
+use calamus_engine::{Applied, AppliedState, Engine};
+use futures::{Stream, TryStreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::log_reader::READ_BYTES;
+use crate::log_store::{SwitchGate, storage_error};
+use crate::membership::codec;
+use crate::network::convert::{to_log_id, to_raft_log_id};
+use crate::seeding::Seeded;
+use crate::types::{Membership, Outcome, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Ticket>;
+
+/// Why this node stopped, for people: the first reason stays.
+#[derive(Clone, Default)]
+pub struct StopReason(Arc<Mutex<Option<String>>>);
+
+impl StopReason {
+    /// Keeps `why`, unless there is a reason already.
+    pub fn set(&self, why: impl Into<String>) {
+        self.0.lock().get_or_insert_with(|| why.into());
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
+/// What openraft hands around as the data of a snapshot.
+pub enum Ticket {
+    /// A finished checkpoint of this node. To send it means to tell a follower to seed itself.
+    Declared,
+    /// A generation that was filled beside the current one, to be switched in.
+    Seeded(Box<Seeded>),
+}
+
+/// The state machine.
+pub struct StateMachine {
+    engine: Engine,
+    applied: watch::Sender<Option<LogId>>,
+    gate: SwitchGate,
+    stop: StopReason,
+}
+
+/// What a state of the engine is for openraft.
+pub(crate) fn meta_of(state: &AppliedState) -> Result<SnapshotMeta, io::Error> {
+    let last_membership = match &state.membership {
+        Some((log_id, bytes)) => {
+            let membership = codec::decode(bytes).map_err(io::Error::other)?;
+            StoredMembership::new(Some(to_raft_log_id(*log_id)), membership)
+        }
+        None => StoredMembership::new(None, Membership::default()),
+    };
+    Ok(SnapshotMeta { last_log_id: state.log_id.map(to_raft_log_id), last_membership })
+}
+
+impl StateMachine {
+    /// On an open engine. `applied` is told of every step.
+    #[must_use]
+    pub fn new(engine: Engine, applied: watch::Sender<Option<LogId>>, gate: SwitchGate, stop: StopReason) -> Self {
+        applied.send_replace(engine.applied().log_id);
+        Self { engine, applied, gate, stop }
+    }
+
+    fn fail(&self, error: impl std::fmt::Display) -> io::Error {
+        tracing::error!(%error, "the node stops");
+        self.stop.set(error.to_string());
+        io::Error::other(error.to_string())
+    }
+
+    fn publish(&self) {
+        self.applied.send_replace(self.engine.applied().log_id);
+    }
+
+    fn apply_frame(&self, frame: &calamus_engine::journal::frame::Frame) -> Result<Outcome, io::Error> {
+        match self.engine.apply(frame) {
+            Ok(Applied::Blank | Applied::Membership) => Ok(Outcome::NoPages),
+            Ok(Applied::Record { .. }) => Ok(Outcome::Applied),
+            Ok(Applied::Void) => Ok(Outcome::Void),
+            Err(error) => Err(self.fail(format!("entry {} could not be applied: {error}", frame.log_id()))),
+        }
+    }
+
+    /// Applies what the journal holds after the applied entry, up to `target`.
+    fn apply_up_to(&self, target: LogId) -> Result<(), io::Error> {
+        loop {
+            let next = self.engine.applied().log_id.map_or(LogIndex(0), |log_id| log_id.index.next());
+            if next > target.index {
+                return Ok(());
+            }
+            let frames = self.engine.read_frames(next, target.index.next(), READ_BYTES).map_err(storage_error)?;
+            if frames.is_empty() {
+                return Err(self.fail(format!("the journal has no entry {next}, which is committed")));
+            }
+            for frame in &frames {
+                self.apply_frame(frame)?;
+            }
+        }
+    }
+
+    async fn switch(&self, meta: &SnapshotMeta, seeded: Box<Seeded>) -> Result<(), io::Error> {
+        let finished = tokio::task::spawn_blocking(move || seeded.receiver.finish()).await;
+        let installed = match finished {
+            Ok(Ok(installed)) => installed,
+            Ok(Err(error)) => return Err(self.fail(format!("the seeded generation is not usable: {error}"))),
+            Err(panic) => return Err(self.fail(format!("switching generations panicked: {panic}"))),
+        };
+        let installed = meta_of(&installed)?;
+        if installed != *meta {
+            return Err(self.fail(format!("seeded to {installed}, but the source promised {meta}")));
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = Declaration;
+    type SnapshotData = Ticket;
+
+    async fn applied_state(&mut self) -> Result<(Option<RaftLogId>, StoredMembership), io::Error> {
+        let meta = meta_of(&self.engine.applied())?;
+        Ok((meta.last_log_id, meta.last_membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let frame = entry.frame.as_ref().expect("an entry to apply comes from the journal, with its frame");
+            let outcome = self.apply_frame(frame)?;
+            self.applied.send_replace(Some(to_log_id(&entry.log_id)));
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+            // A long catching-up must let the other tasks of this thread run: heartbeats among them.
+            tokio::task::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Declaration {
+        Declaration { engine: self.engine.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Ticket) -> Result<(), io::Error> {
+        let Ticket::Seeded(seeded) = snapshot else {
+            return Err(self.fail("a declared checkpoint holds nothing to install"));
+        };
+        let target = meta.last_log_id.as_ref().map(to_log_id).expect("openraft installs no empty snapshot");
+        let held = self.engine.log_id(target.index) == Some(target);
+        let result = if held { self.apply_up_to(target) } else { self.switch(meta, seeded).await };
+        match &result {
+            Ok(()) => self.gate.done(),
+            Err(error) => self.gate.failed(error.to_string()),
+        }
+        self.publish();
+        result
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let meta = meta_of(&self.engine.checkpointed())?;
+        Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: Ticket::Declared }))
+    }
+}
+
+/// Declares the finished checkpoint; copies nothing.
+pub struct Declaration {
+    engine: Engine,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Declaration {
+    type SnapshotData = Ticket;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        Ok(Snapshot { meta: meta_of(&self.engine.checkpointed())?, snapshot: Ticket::Declared })
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the binding as a whole, on real files and loopback.
+
+mod suite;
+pub(crate) mod support;

@@ -1,0 +1,36 @@
+//! Engines on real files in temporary directories.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use calamus_engine::env::RealDisk;
+use calamus_engine::ids::{ClusterId, DatabaseId, RaftId};
+use calamus_engine::journal::JournalOptions;
+use calamus_engine::{Engine, EngineOptions, NodeIdentity};
+
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xca1a);
+pub(crate) const DATABASE: DatabaseId = DatabaseId(0xdb);
+
+/// Small segments and little retention, so that a test's worth of data purges something.
+pub(crate) fn options() -> EngineOptions {
+    EngineOptions {
+        journal: JournalOptions { segment_bytes: 256 << 10, ..JournalOptions::default() },
+        retention_bytes: 0,
+        map_bytes: 1 << 32,
+        ..EngineOptions::default()
+    }
+}
+
+pub(crate) fn identity(raft_id: u64, name: &str, address: &str) -> NodeIdentity {
+    NodeIdentity {
+        cluster_id: CLUSTER,
+        raft_id: RaftId(raft_id),
+        name: name.to_owned(),
+        listen: address.to_owned(),
+        advertise: address.to_owned(),
+    }
+}
+
+pub(crate) fn create(directory: &Path, identity: &NodeIdentity) -> Engine {
+    Engine::create(Arc::new(RealDisk), directory, identity, DATABASE, options()).expect("a new directory")
+}

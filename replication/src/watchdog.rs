@@ -1,0 +1,136 @@
+//! A disk that hangs must not keep a leader in office: nothing it is given would become durable, while its heartbeats,
+//! which need no disk, keep the others from electing.
+//!
+//! | the oldest sync under way | what happens |
+//! | --- | --- |
+//! | younger than half an election timeout | nothing |
+//! | older | proposals are refused, leadership is handed to a voter that answers |
+//! | older, and this node still leads one election timeout later | the consensus stops; local reads go on |
+//! | done before that | proposals are taken again |
+//!
+//! A sync that *fails* ends the consensus by itself: the journal is poisoned and openraft gets the error.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use calamus_engine::Engine;
+use tokio::time::Instant;
+
+use crate::core::{Core, Standing};
+
+/// What to do about the age of the oldest sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    HandOver,
+    Recovered,
+    Stop,
+}
+
+/// When leadership should have moved since.
+#[derive(Debug, Default)]
+struct Watchdog {
+    since: Option<Instant>,
+}
+
+impl Watchdog {
+    fn step(&mut self, now: Instant, pending: Option<Duration>, leads: bool, election: Duration) -> Step {
+        let hangs = pending.is_some_and(|age| age > election / 2);
+        match (hangs, self.since) {
+            (false, None) => Step::Nothing,
+            (false, Some(_)) => {
+                self.since = None;
+                Step::Recovered
+            }
+            (true, _) if !leads => Step::Nothing,
+            (true, None) => {
+                self.since = Some(now);
+                Step::HandOver
+            }
+            (true, Some(since)) if now - since > election => Step::Stop,
+            (true, Some(_)) => Step::Nothing,
+        }
+    }
+}
+
+/// Runs until the core stops.
+pub(crate) async fn run(engine: Engine, core: Core) {
+    let election = core.config.election_timeout.start;
+    let mut watchdog = Watchdog::default();
+    let mut tick = tokio::time::interval((election / 10).max(Duration::from_millis(5)));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = core.stopped() => return,
+        }
+        let status = engine.status();
+        if let Some(free) = status.free_disk_bytes {
+            core.free_disk_bytes.store(free, Ordering::Relaxed);
+        }
+        let leads = matches!(core.standing(), Standing::Elected { .. });
+        match watchdog.step(Instant::now(), status.pending_sync_age, leads, election) {
+            Step::Nothing => {}
+            Step::Recovered => {
+                tracing::warn!("the disk answers again");
+                core.refuse.store(false, Ordering::Release);
+                core.doubt.notify_one();
+            }
+            Step::HandOver => {
+                tracing::error!("a sync hangs: this node takes no proposals and hands leadership over");
+                core.refuse.store(true, Ordering::Release);
+                core.doubt.notify_one();
+                if let Some(to) = core.successor() {
+                    let core = core.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = core.transfer(to, election).await {
+                            tracing::warn!(error, "leadership did not move");
+                        }
+                    });
+                }
+            }
+            Step::Stop => {
+                core.shutdown("a sync hangs and leadership could not be handed over: local reads only").await;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ELECTION: Duration = Duration::from_millis(500);
+
+    fn pending(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_short_sync_is_nothing_and_a_long_one_moves_leadership_then_stops() {
+        let (mut dog, start) = (Watchdog::default(), Instant::now());
+        assert_eq!(dog.step(start, None, true, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start, pending(249), true, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start, pending(251), true, ELECTION), Step::HandOver);
+        assert_eq!(dog.step(start + ELECTION, pending(751), true, ELECTION), Step::Nothing);
+        let later = start + ELECTION + Duration::from_millis(1);
+        assert_eq!(dog.step(later, pending(752), true, ELECTION), Step::Stop);
+    }
+
+    #[test]
+    fn what_recovers_is_let_on_and_a_follower_is_left_alone() {
+        let (mut dog, start) = (Watchdog::default(), Instant::now());
+        assert_eq!(dog.step(start, pending(900), false, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start, pending(900), true, ELECTION), Step::HandOver);
+        assert_eq!(dog.step(start, pending(1), true, ELECTION), Step::Recovered);
+        assert_eq!(dog.step(start, pending(1), true, ELECTION), Step::Nothing);
+    }
+
+    #[test]
+    fn a_node_that_moved_leadership_is_let_on_only_when_its_disk_is() {
+        let (mut dog, start) = (Watchdog::default(), Instant::now());
+        assert_eq!(dog.step(start, pending(900), true, ELECTION), Step::HandOver);
+        assert_eq!(dog.step(start + ELECTION * 3, pending(2400), false, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start + ELECTION * 4, None, false, ELECTION), Step::Recovered);
+    }
+}
