@@ -19,9 +19,13 @@
 //! | [`recovery`] | from what a crash left to a state that may be served |
 //! | [`seed`] | a whole database as a stream |
 //! | [`engine`] | a directory, open: what a consensus drives |
+//! | [`offline`] | a directory that no node has open, checked without a change |
+//! | [`database`] | the engine alone, as an embedded database |
 //! | [`verify`] | the whole-file check |
 //!
 //! Dependencies go from the bottom of that table to the top.
+//!
+//! To use it alone, start at [`Database`].
 //!
 //! # The write path
 //!
@@ -36,11 +40,13 @@
 pub mod alloc;
 pub mod btree;
 pub mod checkpoint;
+pub mod database;
 pub mod engine;
 pub mod env;
 pub mod error;
 pub mod ids;
 pub mod journal;
+pub mod offline;
 pub mod page;
 mod raw;
 pub mod recovery;
@@ -52,6 +58,7 @@ pub mod verify;
 pub mod versions;
 
 pub use checkpoint::meta::NodeIdentity;
+pub use database::{Database, WriteError};
 pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
 pub use txn::{Batch, BatchError, ReadTxn, Staged};

@@ -12,7 +12,7 @@ use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::{NodeIdentity, SLOT_BYTES};
-use crate::env::Disk;
+use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{DatabaseId, Digest, Generation, PageNumber, Timeline, TxnId};
 use crate::journal::frame::CHAIN_START;
@@ -174,9 +174,7 @@ impl Engine {
         }
         let lock = take_lock(&*disk, directory)?;
         let (meta, value) = open_meta(&disk, directory)?;
-        let (vote_file, vote) = SlotFile::open(&*disk, &Paths::vote(directory), VOTE_SLOT_BYTES)?;
-        let vote = Vote::decode(&vote)
-            .map_err(|what| OpenError::Meta { file: Paths::vote(directory), what: what.to_owned() })?;
+        let (vote_file, vote) = open_vote(&disk, directory)?;
         remove_other_generations(&*disk, directory, value.generation)?;
         let counters = Arc::new(Counters::default());
         let opened = open_store(&disk, directory, &value, &options, counters.clone())?;
@@ -212,7 +210,8 @@ impl Engine {
     }
 }
 
-fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
+/// Takes a directory for this process.
+pub(crate) fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
     disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))
 }
 
@@ -230,6 +229,15 @@ pub(crate) fn open_meta(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotF
         .map_err(|error| OpenError::Meta { file: file.clone(), what: error.to_string() })?;
     let meta = NodeMeta::decode(&payload).map_err(|what| OpenError::Meta { file, what: what.to_owned() })?;
     Ok((slots, meta))
+}
+
+/// Opens `vote` of a directory.
+pub(crate) fn open_vote(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, Option<Vote>), OpenError> {
+    let file = Paths::vote(directory);
+    let (slots, payload) = SlotFile::open(&**disk, &file, VOTE_SLOT_BYTES)
+        .map_err(|error| OpenError::Meta { file: file.clone(), what: error.to_string() })?;
+    let vote = Vote::decode(&payload).map_err(|what| OpenError::Meta { file, what: what.to_owned() })?;
+    Ok((slots, vote))
 }
 
 /// What a crash left of generations that were never switched in, or were switched out.
@@ -274,7 +282,7 @@ pub(crate) fn open_store(
             return Err(OpenError::Damaged { directory: directory.to_path_buf(), damage });
         }
     };
-    let data = DataFile::open(&**disk, &Paths::data(&home), options.map_bytes)?;
+    let data = DataFile::open(&**disk, &Paths::data(&home), OpenMode::Write, options.map_bytes)?;
     let limits = StoreLimits { version_bytes: options.version_bytes_limit, split_policy: options.split_policy() };
     let blind = matches!(decision, Decision::FinishCheckpoint { .. })
         && !Faults::planted(options.faults.replay_stops_before_target);

@@ -37,15 +37,15 @@ pub fn frame_hash(frame: &Frame) -> u64 {
     hasher.digest()
 }
 
-/// Lists all frames of the journal in `directory`, verified, without writing anything. Damage comes as the last item,
-/// as an error.
+/// Reads all frames of the journal in `directory`, verified, with their places, without writing anything. Damage comes
+/// as the last item, as an error.
 ///
 /// # Errors
 /// Those of the disk, and a first segment whose header cannot be read.
-pub fn inspect(
+pub fn frames(
     disk: Arc<dyn Disk>,
     directory: &Path,
-) -> Result<impl Iterator<Item = Result<FrameInfo, StorageError>> + use<>, StorageError> {
+) -> Result<impl Iterator<Item = Result<(Frame, JournalPosition), StorageError>> + use<>, StorageError> {
     let mut walker = Walker::new(disk, directory)?;
     let mut over = false;
     Ok(std::iter::from_fn(move || {
@@ -53,14 +53,7 @@ pub fn inspect(
             return None;
         }
         match walker.next_frame() {
-            Ok(Some((frame, position))) => Some(Ok(FrameInfo {
-                log_id: frame.log_id(),
-                kind: frame.kind(),
-                commit: frame.commit(),
-                position,
-                bytes: frame.frame_bytes(),
-                hash: frame_hash(&frame),
-            })),
+            Ok(Some(found)) => Some(Ok(found)),
             Ok(None) => {
                 over = true;
                 walker.ending().damage.as_ref().map(|damage| Err(damage.error()))
@@ -71,4 +64,23 @@ pub fn inspect(
             }
         }
     }))
+}
+
+/// Lists all frames as [`frames`] reads them.
+///
+/// # Errors
+/// As [`frames`].
+pub fn inspect(
+    disk: Arc<dyn Disk>,
+    directory: &Path,
+) -> Result<impl Iterator<Item = Result<FrameInfo, StorageError>> + use<>, StorageError> {
+    let describe = |(frame, position): (Frame, JournalPosition)| FrameInfo {
+        log_id: frame.log_id(),
+        kind: frame.kind(),
+        commit: frame.commit(),
+        position,
+        bytes: frame.frame_bytes(),
+        hash: frame_hash(&frame),
+    };
+    Ok(frames(disk, directory)?.map(move |found| found.map(describe)))
 }

@@ -85,7 +85,7 @@ mod journal_test;
 
 pub use format::LogStart;
 pub use frame::CHAIN_START;
-pub use inspect::{FrameInfo, frame_hash, inspect};
+pub use inspect::{FrameInfo, frame_hash, frames, inspect};
 pub use journal::{Journal, JournalMode, JournalOptions};
 pub use scan::Scan;
 pub use state::{Done, InOrder, JournalStats};

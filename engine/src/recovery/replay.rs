@@ -147,7 +147,8 @@ fn flush(
     Ok(())
 }
 
-fn put_in_place(
+/// Puts a record's page bytes in place, over whatever the pages are.
+pub(crate) fn put_in_place(
     data: &DataFile,
     images: &mut BTreeMap<PageNumber, Image>,
     record: &Record,

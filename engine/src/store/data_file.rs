@@ -50,8 +50,8 @@ impl DataFile {
     }
 
     /// Opens a data file; the map has room for `map_bytes`.
-    pub fn open(disk: &dyn Disk, path: &Path, map_bytes: u64) -> Result<Self, StorageError> {
-        let file = disk.open(path, OpenMode::Write)?;
+    pub fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
+        let file = disk.open(path, mode)?;
         let map = file.map(map_bytes)?;
         Ok(Self { file, map, map_bytes, verified: PageBits::default() })
     }

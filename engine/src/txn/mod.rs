@@ -15,3 +15,4 @@ pub use error::BatchError;
 pub use pages::BatchPages;
 pub use read::ReadTxn;
 pub use seal::Staged;
+pub(crate) use trees::list as list_trees;
