@@ -28,12 +28,15 @@ struct Trouble {
     syncs_fail: bool,
 }
 
+/// Changes of files, by device and inode.
+type Overlays = HashMap<(u64, u64), Arc<Mutex<Overlay>>>;
+
 #[derive(Default)]
 struct Shared {
     trouble: Mutex<Trouble>,
     trouble_changed: Condvar,
-    /// The overlays of files with changes, and of open files, by device and inode.
-    overlays: Mutex<HashMap<(u64, u64), Arc<Mutex<Overlay>>>>,
+    /// Those of files with changes, and of open files.
+    overlays: Mutex<Overlays>,
 }
 
 /// The door. Clones are the same door; two doors to one directory would not see each other's changes.

@@ -81,7 +81,21 @@ mod walk;
 mod writer;
 
 #[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod damage_test;
+#[cfg(test)]
+mod format_test;
+#[cfg(test)]
+mod frame_test;
+#[cfg(test)]
 mod journal_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod rig_test;
+#[cfg(test)]
+mod stop_test;
 
 pub use format::LogStart;
 pub use frame::CHAIN_START;
