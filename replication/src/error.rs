@@ -74,6 +74,8 @@ pub mod reason {
         STORAGE = "storage";
         /// The reader was expired to free memory.
         READER_EXPIRED = "reader_expired";
+        /// The node has not caught up yet with what it knew before it was started.
+        RECOVERING = "recovering";
         /// Another node said something that this version does not know.
         OTHER = "other";
     }

@@ -2,14 +2,18 @@
 
 mod core;
 pub mod error;
+pub mod execute;
 pub mod failover;
+pub mod forward;
 pub(crate) mod leadership;
 pub(crate) mod log_reader;
 pub(crate) mod log_store;
 pub mod membership;
+pub mod merger;
 pub mod network;
 pub mod node_error;
 pub mod options;
+pub mod reads;
 pub mod replica;
 pub mod seam;
 pub(crate) mod seeding;
@@ -18,5 +22,9 @@ pub(crate) mod trimming;
 pub mod types;
 pub(crate) mod watchdog;
 
+#[cfg(test)]
+mod reads_test;
+#[cfg(test)]
+mod test_requests;
 #[cfg(test)]
 mod tests;

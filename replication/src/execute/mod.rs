@@ -1,0 +1,68 @@
+//! Executing one transaction on a batch: guards, then operations. Knows nothing of consensus, time or clients.
+//!
+//! - Guards and operations see the newest staged state and the transaction's own earlier writes.
+//! - A transaction that fails is rolled back alone; the batch goes on as if it had not been there.
+//! - Nothing here decides to commit: [`run`] leaves a transaction that succeeded open, so that the merger can still
+//!   take it back when it makes the record too large.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `validate` | what can be refused without looking at a tree |
+//! | `range` | ranges of keys as bounds |
+//! | `guards` | conditions |
+//! | `operations` | reads and writes |
+//! | `fault`, `text` | what errors say |
+
+use calamus_engine::txn::Batch;
+use calamus_proto::v1::{OperationResult, TxnRequest};
+
+use crate::error::TxnError;
+
+mod fault;
+mod guards;
+mod operations;
+pub mod range;
+pub mod text;
+pub mod validate;
+
+#[cfg(test)]
+mod execute_test;
+#[cfg(test)]
+mod validate_test;
+
+pub(crate) use fault::batch_fault;
+pub use validate::{Limits, validate};
+
+/// What a transaction that ran returns, but for its txn id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Executed {
+    /// Whether all guards held, and so `operations` ran, not `otherwise`.
+    pub guards_held: bool,
+    /// One for each operation that ran, in order.
+    pub results: Vec<OperationResult>,
+    /// About how many bytes the results hold that were read.
+    pub result_bytes: usize,
+}
+
+/// Begins a transaction on the batch and runs it. It is open afterwards if it succeeded, else rolled back.
+///
+/// The request must have passed [`validate`].
+///
+/// # Panics
+/// When a transaction is open on the batch, or the request is not valid.
+pub fn run(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, TxnError> {
+    batch.begin_txn();
+    run_open(batch, request, limits).map_err(|fault| {
+        batch.rollback_txn();
+        fault.into_error()
+    })
+}
+
+fn run_open(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, fault::Fault> {
+    let guards_held = guards::all_hold(batch, &request.guards)?;
+    let (list, operations) =
+        if guards_held { ("operation", &request.operations) } else { ("otherwise", &request.otherwise) };
+    let mut budget = operations::ResultBudget::new(limits.result_bytes);
+    let results = operations::run_all(batch, list, operations, &mut budget)?;
+    Ok(Executed { guards_held, results, result_bytes: budget.taken() })
+}

@@ -1,0 +1,226 @@
+//! The leader's merger: makes batches of the transactions that wait, stages them ahead of the quorum, and answers.
+//!
+//! One thread of the operating system does all of it, so that nothing in here is locked but the queue that transactions
+//! arrive in. What it keeps:
+//!
+//! 1. **It never waits to collect.** A batch takes what waits at that moment, up to a byte limit. While the pipeline
+//!    is full, transactions gather by themselves.
+//! 2. **Proposals are a chain.** Each record builds on the one before. The consensus may refuse one of them and accept
+//!    the next. So at the first outcome that is not *applied*, of whatever kind, every staged version is dropped,
+//!    nothing more is staged until all that is in flight has its outcome and a quorum round has succeeded, and staging
+//!    starts again from the applied state alone. See [`chain`].
+//! 3. **The first batch after that goes alone.** A proposal whose outcome was unknown may still stand in the log, not
+//!    yet committed, and would be applied before ours, under the very txn ids that ours uses. A batch behind ours would
+//!    then build on the wrong transaction of the right number. Alone, ours is applied or void when its outcome comes,
+//!    and all before it in the log has been decided too.
+//! 4. **Outcomes.** *Refused* was never appended: not committed. *Applied* is committed. *Void* stands in the log at a
+//!    place that is applied, where by a decision that depends on the log alone it changed nothing on any node, and it
+//!    stands nowhere else: not committed, and provably so. All else, and whoever waited longer than it wished, is
+//!    unknown.
+//! 5. **An answer that changes nothing** (failed guards, reads, an error found by looking at the state) proposes
+//!    nothing. It is sent when every staged frame it saw has committed, and a quorum round begun after the evaluation
+//!    has confirmed the term; one round serves all who wait. See [`confirm`].
+//! 6. **Wall time never goes back**, nor does it when the leader changes: it goes on from the newest applied record.
+//!
+//! | file | role |
+//! | --- | --- |
+//! | `inbox` | where transactions arrive; bounds, freezing |
+//! | `worker` | the thread: what happens, and what is done about it |
+//! | `stage` | one batch: from the queue to the proposal |
+//! | `chain` | the batches in flight, and when the next may be staged |
+//! | `confirm` | answers that change nothing |
+//! | `options`, `stats` | what can be set, what is counted |
+
+mod chain;
+mod confirm;
+mod inbox;
+mod options;
+mod stage;
+mod stats;
+mod worker;
+
+#[cfg(test)]
+mod chain_test;
+#[cfg(test)]
+mod confirm_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod submit_test;
+#[cfg(test)]
+pub(crate) mod test_consensus;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use calamus_engine::Engine;
+use calamus_engine::ids::Term;
+use calamus_proto::v1::{TxnRequest, TxnResponse};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{TxnError, reason};
+use crate::execute::validate;
+use crate::seam::{Consensus, Leadership};
+use inbox::{Inbox, Waiting};
+pub use options::{MergerOptions, WallClock};
+pub use stats::MergerStats;
+use stats::Counters;
+use worker::Worker;
+
+/// What a client gets.
+pub(crate) type Answer = Result<TxnResponse, TxnError>;
+/// Where it goes.
+pub(crate) type Reply = oneshot::Sender<Answer>;
+
+/// A node's merger. It works while the node leads; otherwise it refuses.
+pub struct Merger {
+    inbox: Arc<Inbox>,
+    counters: Arc<Counters>,
+    leadership: watch::Receiver<Leadership>,
+    options: MergerOptions,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Merger {
+    /// Starts the merger's thread.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, or when the thread cannot be started.
+    #[must_use]
+    pub fn start(engine: Engine, consensus: Arc<dyn Consensus>, options: MergerOptions) -> Self {
+        let inbox = Arc::new(Inbox::new(options.queue_bytes));
+        let counters = Arc::new(Counters::default());
+        let leadership = consensus.leadership();
+        let worker = Worker::new(engine, consensus, options.clone(), inbox.clone(), counters.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new()
+            .name("merger".to_owned())
+            .spawn(move || worker.run(&runtime))
+            .expect("a thread can be started");
+        Self { inbox, counters, leadership, options, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Runs a transaction, if this node leads, and leads `term` if one is named. Waits for room in the queue.
+    ///
+    /// Dropping the future does not take the transaction back.
+    pub async fn submit(&self, request: TxnRequest, term: Option<Term>) -> Answer {
+        let bytes = validate(&request, &self.options.limits)?;
+        self.check_leading(term)?;
+        let timeout = self.timeout(&request);
+        let deadline = Instant::now() + timeout;
+        if !self.inbox.try_reserve(bytes) {
+            match timeout_at(deadline, self.inbox.reserve(bytes)).await {
+                Ok(true) => {}
+                Ok(false) => return Err(stopping()),
+                Err(_) => return Err(overloaded(timeout)),
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inbox.push(Waiting { request, term, bytes, reply })?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(TxnError::unknown(
+                reason::STOPPING,
+                "the node stopped while the transaction ran; whether it is committed is not known: read to find out",
+            )),
+            Err(_) => Err(TxnError::unknown(
+                reason::TIMEOUT,
+                format!(
+                    "the transaction has no outcome after {} ms, perhaps for want of a quorum; it may still be committed: \
+                     read to find out",
+                    timeout.as_millis()
+                ),
+            )),
+        }
+    }
+
+    fn timeout(&self, request: &TxnRequest) -> Duration {
+        match request.timeout_ms {
+            0 => self.options.default_timeout,
+            millis => Duration::from_millis(millis.into()),
+        }
+    }
+
+    fn check_leading(&self, term: Option<Term>) -> Result<(), TxnError> {
+        match &*self.leadership.borrow() {
+            Leadership::Leading { term: leading } if term.is_none_or(|term| term == *leading) => Ok(()),
+            Leadership::Leading { term: leading } => Err(other_term(term, *leading)),
+            Leadership::Following { leader, .. } => Err(TxnError::not_leader(leader.as_ref())),
+            Leadership::Stopped { why } => Err(consensus_stopped(why)),
+        }
+    }
+
+    /// Stops the admission of transactions, or lets it go on. What was admitted before still runs: see
+    /// [`Self::drained`].
+    pub fn freeze(&self, frozen: bool) {
+        self.inbox.freeze(frozen);
+    }
+
+    /// Whether the admission is stopped.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.inbox.is_frozen()
+    }
+
+    /// Waits until nothing waits and nothing is in flight.
+    pub async fn drained(&self) {
+        self.inbox.drained().await;
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn stats(&self) -> MergerStats {
+        self.counters.read()
+    }
+
+    /// Stops the thread. Transactions that wait are not committed; those in flight are unknown. Takes as long as a
+    /// batch that is being executed.
+    pub fn stop(&self) {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread has been reported by then, and all its clients were answered by dropping.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Merger {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn stopping() -> TxnError {
+    TxnError::not_committed(reason::STOPPING, "the node is stopping; nothing was changed, send it to another node")
+}
+
+fn consensus_stopped(why: &str) -> TxnError {
+    TxnError::not_committed(
+        reason::STOPPING,
+        format!("the consensus has stopped on this node: {why}; nothing was changed, send it to another node"),
+    )
+}
+
+fn other_term(named: Option<Term>, leading: Term) -> TxnError {
+    let named = named.map_or_else(|| "none".to_owned(), |term| term.to_string());
+    TxnError::not_committed(
+        reason::NOT_LEADER,
+        format!(
+            "the transaction was forwarded to the leader of term {named} and this node leads term {leading}; nothing \
+             was changed, send it again"
+        ),
+    )
+}
+
+fn overloaded(timeout: Duration) -> TxnError {
+    TxnError::not_committed(
+        reason::OVERLOADED,
+        format!(
+            "the queue of transactions was full for {} ms; nothing was changed, send it again, and less at a time",
+            timeout.as_millis()
+        ),
+    )
+}

@@ -1,0 +1,113 @@
+//! What can be set of the merger, with its reasons.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use calamus_engine::journal::frame::MAX_PAYLOAD_BYTES;
+
+use crate::execute::Limits;
+
+/// Microseconds since 1970, as the machine believes.
+#[derive(Clone)]
+pub struct WallClock(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl WallClock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        }))
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WallClock")
+    }
+}
+
+/// The merger's options.
+#[derive(Clone, Debug)]
+pub struct MergerOptions {
+    /// What a transaction may be at most.
+    pub limits: Limits,
+    /// Batches in flight. Four keep the journals of a quorum busy while the next batch gathers; more only cut the
+    /// same transactions into smaller batches.
+    pub pipeline_batches: usize,
+    /// Bytes of records in flight beyond which no batch is begun. Every node holds this much in memory.
+    pub pipeline_bytes: usize,
+    /// A batch is ended when its requests have this many bytes: large enough that a sync costs little beside the
+    /// writing, small enough that a follower does not wait for one batch while it could write another.
+    pub batch_bytes: usize,
+    /// The most that a record may have, in bytes. A transaction that alone needs more is refused.
+    pub record_bytes: usize,
+    /// Bytes of requests that may wait; beyond, clients wait before they are admitted.
+    pub queue_bytes: usize,
+    /// Bytes that answers may hold which wait for a quorum round; beyond, no batch is begun.
+    pub held_result_bytes: usize,
+    /// How long a transaction waits for its outcome that does not say it.
+    pub default_timeout: Duration,
+    /// How long to wait before another quorum round when one failed after a refusal.
+    pub settle_pause: Duration,
+    /// Where the wall time of records comes from.
+    pub clock: WallClock,
+    /// Planted faults, for tests that must find them.
+    #[cfg(feature = "mutants")]
+    pub mutants: Mutants,
+}
+
+impl Default for MergerOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            pipeline_batches: 4,
+            pipeline_bytes: 32 << 20,
+            batch_bytes: 1 << 20,
+            record_bytes: MAX_PAYLOAD_BYTES,
+            queue_bytes: 64 << 20,
+            held_result_bytes: 64 << 20,
+            default_timeout: Duration::from_secs(10),
+            settle_pause: Duration::from_millis(10),
+            clock: WallClock::system(),
+            #[cfg(feature = "mutants")]
+            mutants: Mutants::from_environment(),
+        }
+    }
+}
+
+impl MergerOptions {
+    /// Whether the planted fault *staged batches kept after a refusal* is on.
+    pub(super) fn keeps_staged_after_refusal(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.staged_kept_after_refusal;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+}
+
+/// Planted faults.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutants {
+    /// After a refusal the staged batches stay, and staging goes on.
+    pub staged_kept_after_refusal: bool,
+}
+
+#[cfg(feature = "mutants")]
+impl Mutants {
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `staged_kept_after_refusal`.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
+        Self { staged_kept_after_refusal: named.split(',').any(|name| name.trim() == "staged_kept_after_refusal") }
+    }
+}

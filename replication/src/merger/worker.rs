@@ -1,0 +1,310 @@
+//! The merger's thread: waits for anything to happen, and does what follows from it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use calamus_engine::Engine;
+use calamus_engine::ids::Term;
+use calamus_proto::v1::TxnResponse;
+use futures::Stream;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio_stream::wrappers::WatchStream;
+
+use super::chain::{Chain, InFlight};
+use super::confirm::Confirm;
+use super::inbox::{Inbox, Waiting};
+use super::options::MergerOptions;
+use super::stats::Counters;
+use super::{Reply, consensus_stopped, stopping};
+use crate::error::{TxnError, reason};
+use crate::seam::{Consensus, Leadership, Proposed};
+
+/// What the thread may do now.
+enum Mode {
+    /// This node does not lead.
+    Following,
+    /// A chain broke: nothing is staged until all of it is decided and this is done.
+    Settling { confirmed: Option<BoxFuture<'static, ()>> },
+    /// Batches are staged one on the other.
+    Staging,
+}
+
+pub(super) struct Worker {
+    pub(super) engine: Engine,
+    pub(super) consensus: Arc<dyn Consensus>,
+    pub(super) options: MergerOptions,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) counters: Arc<Counters>,
+    /// Taken from the inbox, in order.
+    pub(super) queue: VecDeque<Waiting>,
+    pub(super) chain: Chain,
+    pub(super) confirm: Confirm,
+    pub(super) last_wall_time_micros: u64,
+    changes: WatchStream<Leadership>,
+    leadership: Leadership,
+    mode: Mode,
+}
+
+/// Whatever ends the thread, nobody waits for it any more.
+struct CloseOnExit(Arc<Inbox>);
+
+impl Drop for CloseOnExit {
+    fn drop(&mut self) {
+        drop(self.0.close());
+    }
+}
+
+impl Worker {
+    pub(super) fn new(
+        engine: Engine,
+        consensus: Arc<dyn Consensus>,
+        options: MergerOptions,
+        inbox: Arc<Inbox>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let changes = WatchStream::new(consensus.leadership());
+        Self {
+            engine,
+            consensus,
+            options,
+            inbox,
+            counters,
+            queue: VecDeque::new(),
+            chain: Chain::default(),
+            confirm: Confirm::default(),
+            last_wall_time_micros: 0,
+            changes,
+            leadership: Leadership::Following { term: Term(0), leader: None },
+            mode: Mode::Following,
+        }
+    }
+
+    /// Works until the inbox says stop. The runtime is entered for the timers of the futures that are waited for.
+    pub(super) fn run(mut self, runtime: &Handle) {
+        let _close = CloseOnExit(self.inbox.clone());
+        runtime.block_on(poll_fn(|cx| self.poll(cx)));
+        self.end();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.inbox.register(cx.waker());
+            if self.inbox.is_stopping() {
+                return Poll::Ready(());
+            }
+            if !self.advance(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// One look at everything. Returns whether anything happened, and so may follow.
+    fn advance(&mut self, cx: &mut Context<'_>) -> bool {
+        let idle = self.queue.is_empty() && self.chain.is_empty() && self.confirm.is_empty();
+        let mut happened = self.inbox.take(&mut self.queue, idle);
+        // After the inbox: who was admitted because this node leads must not meet a merger that has not heard of it.
+        happened |= self.poll_leadership(cx);
+        while let Some((batch, outcome)) = self.chain.poll_outcome(cx) {
+            self.decided(batch, outcome);
+            happened = true;
+        }
+        happened |= self.poll_settling(cx);
+        happened |= self.stage();
+        happened |= self.confirm.poll_round(cx);
+        if let Some(term) = self.leadership.leading()
+            && self.confirm.begin_round(&*self.consensus, term)
+        {
+            self.counters.confirm_rounds.add(1);
+            happened = true;
+        }
+        self.counters.answered_without_entry.add(self.confirm.send_ready());
+        self.counters.in_flight.set(self.chain.len());
+        self.counters.queued.set(self.queue.len());
+        self.counters.held.set(self.confirm.held());
+        happened
+    }
+
+    /// The term in which batches may be staged now.
+    pub(super) fn staging_term(&self) -> Option<Term> {
+        matches!(self.mode, Mode::Staging).then(|| self.leadership.leading()).flatten()
+    }
+
+    fn poll_leadership(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut happened = false;
+        while let Poll::Ready(change) = Pin::new(&mut self.changes).poll_next(cx) {
+            let now = change.unwrap_or_else(|| Leadership::Stopped { why: "it was shut down".to_owned() });
+            let ended = matches!(now, Leadership::Stopped { .. });
+            if now.leading() != self.leadership.leading() {
+                self.leave_term(&now);
+                if let Some(term) = now.leading() {
+                    self.enter_term(term);
+                }
+            }
+            happened |= now != self.leadership;
+            self.leadership = now;
+            if ended {
+                break;
+            }
+        }
+        if self.leadership.leading().is_none() && !self.queue.is_empty() {
+            self.refuse_queue(&not_leading(&self.leadership));
+            happened = true;
+        }
+        happened
+    }
+
+    fn leave_term(&mut self, now: &Leadership) {
+        if self.leadership.leading().is_none() {
+            return;
+        }
+        // What is in flight keeps its clients: it may have been committed, and the consensus will say so or not.
+        self.engine.drop_staged();
+        self.mode = Mode::Following;
+        self.confirm.fail_all(&not_leading(now));
+        self.counters.broken_chains.add(usize::from(!self.chain.is_empty()));
+    }
+
+    fn enter_term(&mut self, term: Term) {
+        self.engine.drop_staged();
+        if self.chain.newest(term).is_some() {
+            // It led the same term before, and not all of that is decided.
+            self.mode = Mode::Settling { confirmed: None };
+        } else {
+            self.begin_chain();
+        }
+    }
+
+    /// Stages from here on, from the applied state.
+    fn begin_chain(&mut self) {
+        let applied = self.engine.applied().wall_time_micros;
+        self.last_wall_time_micros = self.last_wall_time_micros.max(applied);
+        self.chain.begin();
+        self.mode = Mode::Staging;
+    }
+
+    /// A batch has its outcome.
+    fn decided(&mut self, batch: InFlight, outcome: Proposed) {
+        let error = match outcome {
+            Proposed::Applied { void: false, .. } => {
+                self.chain.proved();
+                self.confirm.applied(batch.number);
+                self.counters.committed.add(batch.answers.len());
+                for (reply, response) in batch.answers {
+                    let _ = reply.send(Ok(response));
+                }
+                return;
+            }
+            Proposed::Applied { void: true, log_id } => {
+                self.counters.void_batches.add(1);
+                TxnError::not_committed(
+                    reason::VOID,
+                    format!(
+                        "the record of the transaction at log id {log_id} did not build on the committed state and \
+                         changed nothing on any node; send it again"
+                    ),
+                )
+            }
+            Proposed::Refused { why } => {
+                self.counters.refused_batches.add(1);
+                TxnError::not_committed(
+                    reason::REFUSED,
+                    format!("the leader refused the transaction before it was in the log: {why}; send it again"),
+                )
+                .with_leader(self.leadership.leader())
+            }
+            Proposed::Unknown { why } => {
+                self.counters.unknown_batches.add(1);
+                TxnError::unknown(
+                    reason::LEADER_LOST,
+                    format!(
+                        "the transaction was in the log of a leader that was lost, or may have been: {why}; whether it \
+                         is committed is not known: read to find out"
+                    ),
+                )
+                .with_leader(self.leadership.leader())
+            }
+        };
+        self.confirm.not_applied(batch.number);
+        send_all(batch.answers, &error);
+        if self.leadership.leading() == Some(batch.term) {
+            self.break_chain();
+        }
+    }
+
+    /// At the first outcome that is not *applied*: what was staged after it builds on nothing.
+    fn break_chain(&mut self) {
+        if !matches!(self.mode, Mode::Staging) || self.options.keeps_staged_after_refusal() {
+            return;
+        }
+        self.engine.drop_staged();
+        self.counters.broken_chains.add(1);
+        self.mode = Mode::Settling { confirmed: None };
+    }
+
+    fn poll_settling(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Mode::Settling { confirmed }, Some(term)) = (&mut self.mode, self.leadership.leading()) else {
+            return false;
+        };
+        if self.chain.newest(term).is_some() {
+            return false;
+        }
+        let confirmed = confirmed.get_or_insert_with(|| {
+            let (consensus, pause) = (self.consensus.clone(), self.options.settle_pause);
+            Box::pin(async move {
+                while let Err(error) = confirm_applied(&*consensus, term).await {
+                    tracing::debug!(%error, "no quorum round after a refusal");
+                    tokio::time::sleep(pause).await;
+                }
+            })
+        });
+        if confirmed.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.begin_chain();
+        true
+    }
+
+    /// Refuses all that waits.
+    pub(super) fn refuse_queue(&mut self, error: &TxnError) {
+        for waiting in self.queue.drain(..) {
+            self.inbox.release(waiting.bytes);
+            let _ = waiting.reply.send(Err(error.clone()));
+        }
+    }
+
+    fn end(&mut self) {
+        self.queue.extend(self.inbox.close());
+        self.refuse_queue(&stopping());
+        self.confirm.fail_all(&stopping());
+        let unknown = TxnError::unknown(
+            reason::STOPPING,
+            "the node was stopped while the transaction was in its log; whether it is committed is not known: read to \
+             find out",
+        );
+        for batch in self.chain.abandon() {
+            send_all(batch.answers, &unknown);
+        }
+    }
+}
+
+async fn confirm_applied(consensus: &dyn Consensus, term: Term) -> Result<(), crate::seam::ReadIndexError> {
+    let log_id = consensus.read_index(Some(term)).await?;
+    consensus.wait_applied(log_id).await
+}
+
+fn send_all(answers: Vec<(Reply, TxnResponse)>, error: &TxnError) {
+    for (reply, _) in answers {
+        let _ = reply.send(Err(error.clone()));
+    }
+}
+
+fn not_leading(leadership: &Leadership) -> TxnError {
+    match leadership {
+        Leadership::Stopped { why } => consensus_stopped(why),
+        Leadership::Following { .. } | Leadership::Leading { .. } => TxnError::not_leader(leadership.leader()),
+    }
+}
