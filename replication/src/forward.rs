@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn a_status_without_an_outcome_is_unknown_whatever_its_code() {
         let leader = leader("127.0.0.1:1".to_owned());
-        for code in [Code::Unavailable, Code::InvalidArgument, Code::Internal, Code::ResourceExhausted, Code::NotFound] {
+        for code in [Code::Unavailable, Code::InvalidArgument, Code::Internal, Code::ResourceExhausted, Code::NotFound]
+        {
             let error = from_status(&Status::new(code, "words"), &leader);
             assert_eq!((error.outcome, error.retryable), (Outcome::Unknown, false), "{code:?}");
         }

@@ -97,7 +97,8 @@ impl Reads {
         if !self.caught_up.load(Ordering::Acquire) {
             let applied = self.engine.applied().log_id;
             if applied.map(|log_id| log_id.index) < self.known_committed.map(|log_id| log_id.index) {
-                let text = |log_id: Option<LogId>| log_id.map_or_else(|| "none".to_owned(), |log_id| log_id.to_string());
+                let text =
+                    |log_id: Option<LogId>| log_id.map_or_else(|| "none".to_owned(), |log_id| log_id.to_string());
                 return Err(TxnError::not_committed(
                     reason::RECOVERING,
                     format!(

@@ -74,7 +74,10 @@ async fn readers_are_told_when_the_node_stops() {
     let consensus = TestConsensus::new();
     let reads = Arc::new(Reads::start(consensus.engine.clone(), consensus.clone(), None));
     consensus.hold_rounds();
-    let waits = { let reads = reads.clone(); async move { reads.barrier(LONG).await } };
+    let waits = {
+        let reads = reads.clone();
+        async move { reads.barrier(LONG).await }
+    };
     tokio::pin!(waits);
     tokio::select! {
         _ = &mut waits => panic!("rounds are held"),

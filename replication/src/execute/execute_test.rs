@@ -162,8 +162,7 @@ fn delete_range_deletes_what_a_scan_of_it_shows() {
     };
     let empty = Range { start: bytes("b"), end: bytes("b"), prefix: Bytes::new() };
     let prefix = Range { prefix: bytes("b"), ..Range::default() };
-    let results =
-        rig.ok(vec![deletes(Some(empty)), deletes(Some(prefix)), scan("t", None, 0, false), deletes(None)]);
+    let results = rig.ok(vec![deletes(Some(empty)), deletes(Some(prefix)), scan("t", None, 0, false), deletes(None)]);
     assert_eq!([0, 1, 3].map(|place: usize| deleted(&results[place])), [0, 2, 3]);
     assert_eq!(keys(&results[2]).0, ["a", "ab", "c"]);
     assert!(rig.contents().is_empty());
@@ -240,16 +239,10 @@ fn trees_are_made_dropped_and_renamed() {
 #[test]
 fn an_unknown_tree_is_named() {
     let mut rig = Rig::new();
-    let must_exist = op(Kind::Put(Put {
-        tree: "nowhere".to_owned(),
-        key: bytes("k"),
-        value: bytes("v"),
-        tree_must_exist: true,
-    }));
+    let must_exist =
+        op(Kind::Put(Put { tree: "nowhere".to_owned(), key: bytes("k"), value: bytes("v"), tree_must_exist: true }));
     let range = op(Kind::DeleteRange(DeleteRange { tree: "nowhere".to_owned(), range: None }));
-    for operation in
-        [must_exist, delete("nowhere", "k"), range, get("nowhere", "k"), scan("nowhere", None, 0, false)]
-    {
+    for operation in [must_exist, delete("nowhere", "k"), range, get("nowhere", "k"), scan("nowhere", None, 0, false)] {
         let error = rig.fails(vec![put("other", "k", "v"), operation]);
         assert_eq!(error.reason, reason::NO_SUCH_TREE);
         assert!(error.message.contains("no tree named \"nowhere\""), "{error}");

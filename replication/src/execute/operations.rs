@@ -60,8 +60,7 @@ pub(super) fn run_all(
 ) -> Result<Vec<OperationResult>, Fault> {
     let mut results = Vec::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
-        let kind =
-            run(batch, operation, budget).map_err(|fault| fault.at_operation(list, at, kind_name(operation)))?;
+        let kind = run(batch, operation, budget).map_err(|fault| fault.at_operation(list, at, kind_name(operation)))?;
         results.push(OperationResult { kind: Some(kind) });
     }
     Ok(results)
@@ -76,9 +75,7 @@ fn run(batch: &mut Batch, operation: &Operation, budget: &mut ResultBudget) -> R
         Kind::Scan(operation) => scan(batch, operation, budget),
         Kind::Add(operation) => add(batch, operation),
         Kind::PutNext(operation) => put_next(batch, operation),
-        Kind::CreateTree(operation) => {
-            batch.create_tree(&operation.tree).map(tree_result).map_err(from_batch)
-        }
+        Kind::CreateTree(operation) => batch.create_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::DropTree(operation) => batch.drop_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::RenameTree(operation) => rename_tree(batch, operation),
     }

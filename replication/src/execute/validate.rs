@@ -77,7 +77,9 @@ fn check_guard(guard: &Guard, limits: &Limits) -> Result<usize, Fault> {
     check_tree(&guard.tree)?;
     check_key(&guard.key, limits)?;
     let value_bytes = match &guard.condition {
-        None => return Err((reason::BAD_GUARD, "it has no condition; give exists, value_equals or version".to_owned())),
+        None => {
+            return Err((reason::BAD_GUARD, "it has no condition; give exists, value_equals or version".to_owned()));
+        }
         Some(guard::Condition::Exists(_)) => 0,
         Some(guard::Condition::ValueEquals(value)) => check_value(value, limits)?,
         Some(guard::Condition::Version(compare)) => {

@@ -91,7 +91,10 @@ impl Chain {
         answers: Vec<(Reply, TxnResponse)>,
         outcome: oneshot::Receiver<Proposed>,
     ) {
-        assert!(self.in_flight.back().is_none_or(|last| last.number < number && last.term <= term), "an order of proposals");
+        assert!(
+            self.in_flight.back().is_none_or(|last| last.number < number && last.term <= term),
+            "an order of proposals"
+        );
         self.in_flight.push_back(InFlight { number, term, bytes, answers, outcome });
     }
 

@@ -66,8 +66,8 @@ use crate::execute::validate;
 use crate::seam::{Consensus, Leadership};
 use inbox::{Inbox, Waiting};
 pub use options::{MergerOptions, WallClock};
-pub use stats::MergerStats;
 use stats::Counters;
+pub use stats::MergerStats;
 use worker::Worker;
 
 /// What a client gets.

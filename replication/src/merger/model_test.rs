@@ -133,8 +133,11 @@ fn model_operation(map: &mut Map, txn_id: u64, operation: &Operation) -> String 
             ResultKind::Get(wire::GetResult { entry: map.get(&key).map(|found| entry(&key, found)) })
         }
         Kind::Scan(scan) => {
-            let mut found: Vec<_> =
-                map.iter().filter(|(key, _)| in_range(&scan.range, key)).map(|(key, found)| entry(key, found)).collect();
+            let mut found: Vec<_> = map
+                .iter()
+                .filter(|(key, _)| in_range(&scan.range, key))
+                .map(|(key, found)| entry(key, found))
+                .collect();
             if scan.reverse {
                 found.reverse();
             }
