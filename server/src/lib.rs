@@ -2,8 +2,28 @@
 //!
 //! ```text
 //! cli/        the command line: one file a command; `cli/data/` are the commands that speak through the client crate
+//! dev/        several nodes as child processes on one machine
+//! serve       one node as a process: signals, readiness, end
+//! startup/    opening or making a node's directory, its socket, joining a cluster
+//! services/   the gRPC services, over `calamus_replication::Node`
+//! status      the one place where errors become gRPC codes
+//! peer        one-shot calls to the Cluster service of other nodes
+//! config      flags and environment of a node
 //! ```
 //!
-//! Direction: `cli` uses everything else; nothing uses `cli`.
+//! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`; `services` and
+//! `startup` do not know each other.
 
 pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod disk;
+pub mod endpoint;
+pub mod failure;
+pub mod parent;
+pub mod peer;
+pub mod serve;
+pub mod services;
+pub mod small_file;
+pub mod startup;
+pub mod status;

@@ -1,0 +1,100 @@
+//! What a node is told when it starts: flags first, then the environment, then what its directory remembers.
+//!
+//! A directory remembers its identity: name, listen address and advertised address stand in `node.meta`. So only the
+//! first start needs more than `--dir`; later flags move the addresses, and a name that differs is refused.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use crate::endpoint::Endpoint;
+
+/// The flags of `calamus serve`, each with its environment variable.
+#[derive(Clone, Debug, Args)]
+pub struct NodeConfig {
+    /// The directory of this node: its data, journal and identity.
+    #[arg(long, env = "CALAMUS_DIR", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// What to call this node. Needed at the first start only.
+    #[arg(long, env = "CALAMUS_NAME", value_parser = node_name, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where to listen. Needed at the first start only; port 0 takes a free port and keeps it.
+    #[arg(long, env = "CALAMUS_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<Endpoint>,
+    /// Where the other nodes and the clients reach this node, if that is not where it listens.
+    #[arg(long, env = "CALAMUS_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<Endpoint>,
+    /// First start: make a new cluster with this node as its only voter.
+    #[arg(long, env = "CALAMUS_BOOTSTRAP", conflicts_with = "join", value_parser = FalseyValueParser::new())]
+    pub bootstrap: bool,
+    /// First start: join the cluster of the node at this address. A node whose directory was lost comes back so,
+    /// under its old name.
+    #[arg(long, env = "CALAMUS_JOIN", value_name = "HOST:PORT")]
+    pub join: Option<Endpoint>,
+    /// How long a first start looks for the node after --join, in seconds: both may be starting at once.
+    #[arg(long, env = "CALAMUS_JOIN_WAIT_S", default_value_t = 15, value_name = "S")]
+    pub join_wait_s: u32,
+    /// Threads of the runtime that serves requests and consensus; 1 runs all of it on one thread.
+    #[arg(long, env = "CALAMUS_WORKERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
+    pub workers: u8,
+    /// Start a checkpoint when this much journal lies above the last one, in MiB.
+    #[arg(long, env = "CALAMUS_CHECKPOINT_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
+    pub checkpoint_mib: u32,
+    /// Keep at least this much journal below the checkpoint for nodes that are behind, in MiB.
+    #[arg(long, env = "CALAMUS_RETENTION_MIB", default_value_t = 256, value_name = "MIB")]
+    pub retention_mib: u32,
+    /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
+    #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]
+    pub election_timeout_ms: u32,
+    /// What to log to stderr: `info`, or `warn,calamus_replication=debug`, ...
+    #[arg(long, env = "CALAMUS_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+impl NodeConfig {
+    /// The range from which a wait for a leader is drawn.
+    #[must_use]
+    pub fn election_timeout(&self) -> std::ops::Range<Duration> {
+        let least = Duration::from_millis(u64::from(self.election_timeout_ms));
+        least..2 * least
+    }
+
+    /// The time between two heartbeats: a fifth of the shortest wait, so that four may be lost.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.election_timeout_ms / 5))
+    }
+}
+
+/// The most bytes of a node name.
+pub const MAX_NODE_NAME_BYTES: usize = 64;
+
+/// Checks a node name: it stands in `node.meta`, in tables and in paths.
+pub fn node_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > MAX_NODE_NAME_BYTES {
+        return Err(format!("a node name has 1 to {MAX_NODE_NAME_BYTES} characters, this one has {}", text.len()));
+    }
+    match text.chars().find(|c| !allowed(*c)) {
+        None if text.starts_with('.') => Err("a node name does not start with a dot".to_owned()),
+        None => Ok(text.to_owned()),
+        Some(c) => Err(format!("a node name is made of letters, digits, `-`, `_` and `.`; `{}` is not", c.escape_default())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["n1", "db-3.eu_west", "A"] {
+            assert_eq!(node_name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", ".n", "a b", "a/b", "ä", &"x".repeat(65)] {
+            assert!(node_name(bad).is_err(), "{bad}");
+        }
+    }
+}
