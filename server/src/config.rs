@@ -80,7 +80,9 @@ pub fn node_name(text: &str) -> Result<String, String> {
     match text.chars().find(|c| !allowed(*c)) {
         None if text.starts_with('.') => Err("a node name does not start with a dot".to_owned()),
         None => Ok(text.to_owned()),
-        Some(c) => Err(format!("a node name is made of letters, digits, `-`, `_` and `.`; `{}` is not", c.escape_default())),
+        Some(c) => {
+            Err(format!("a node name is made of letters, digits, `-`, `_` and `.`; `{}` is not", c.escape_default()))
+        }
     }
 }
 

@@ -22,9 +22,10 @@ pub async fn connect(address: &str, within: Duration) -> Result<ClusterClient<Ch
         .map_err(|error| Status::invalid_argument(format!("{address} is not HOST:PORT: {error}")))?
         .connect_timeout(within.min(CONNECT))
         .tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| {
-        Status::unavailable(format!("no connection to {address}: {}", innermost(&error)))
-    })?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| Status::unavailable(format!("no connection to {address}: {}", innermost(&error))))?;
     Ok(ClusterClient::new(channel).max_decoding_message_size(calamus_proto::MAX_MESSAGE_BYTES))
 }
 
@@ -56,10 +57,7 @@ async fn within<T>(
 
 /// The status of one node, or of all that it knows.
 pub async fn status(address: &str, all_nodes: bool, limit: Duration) -> Result<StatusResponse, Status> {
-    within(limit, address, async {
-        connect(address, limit).await?.status(StatusRequest { all_nodes }).await
-    })
-    .await
+    within(limit, address, async { connect(address, limit).await?.status(StatusRequest { all_nodes }).await }).await
 }
 
 macro_rules! forwarded {

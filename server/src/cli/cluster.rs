@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use calamus_proto::v1::{
-    AddRequest, Member, NodeStatus, Position, RemoveRequest, StatusResponse, TransferRequest,
-};
+use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, RemoveRequest, StatusResponse, TransferRequest};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -78,7 +76,10 @@ pub fn run(args: ClusterArgs) -> Result<Exit, Failure> {
 fn failed(what: &str, client: &ClientArgs, error: &Status) -> Failure {
     let endpoints: Vec<_> = client.endpoints.iter().map(Endpoint::as_str).collect();
     let next = if peer::may_pass(error) {
-        format!("is a node running at one of {}? name others with --endpoints or CALAMUS_ENDPOINTS", endpoints.join(", "))
+        format!(
+            "is a node running at one of {}? name others with --endpoints or CALAMUS_ENDPOINTS",
+            endpoints.join(", ")
+        )
     } else {
         "`calamus cluster status` shows the members and their roles".to_owned()
     };
@@ -138,7 +139,17 @@ fn show(client: &ClientArgs, found: StatusResponse) {
     }
     println!("cluster {}, database {}", asked.cluster_id, asked.database_id);
     let mut rows = table::new(&[
-        "node", "address", "role", "state", "term", "last log", "applied", "txn", "checkpoint", "data", "journal",
+        "node",
+        "address",
+        "role",
+        "state",
+        "term",
+        "last log",
+        "applied",
+        "txn",
+        "checkpoint",
+        "data",
+        "journal",
     ]);
     for node in &members {
         rows.add_row(row(node));
@@ -229,9 +240,7 @@ async fn transfer(client: &ClientArgs, to: String) -> Result<Exit, Failure> {
 
 fn show_members(client: &ClientArgs, members: &[Member]) {
     if client.json {
-        let member = |member: &Member| {
-            json!({ "name": member.name, "raft_id": member.raft_id.to_string(), "address": member.address, "voter": member.voter })
-        };
+        let member = |member: &Member| json!({ "name": member.name, "raft_id": member.raft_id.to_string(), "address": member.address, "voter": member.voter });
         println!("{}", json!({ "members": members.iter().map(member).collect::<Vec<_>>() }));
         return;
     }

@@ -33,7 +33,9 @@ pub struct JournalArgs {
 pub fn run(args: &JournalArgs) -> Result<Exit, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
     let what = format!("cannot list the journal of {}", args.dir.display());
-    let cannot = |why: &dyn std::fmt::Display| Failure::new(&what, why, "give the directory of a node, the one with node.meta in it");
+    let cannot = |why: &dyn std::fmt::Display| {
+        Failure::new(&what, why, "give the directory of a node, the one with node.meta in it")
+    };
     let journals = find(&*disk, &args.dir).map_err(|error| cannot(&error))?;
     if journals.is_empty() {
         return Err(cannot(&"it holds no journal"));
@@ -75,7 +77,11 @@ fn print(
     frames: impl Iterator<Item = Result<FrameInfo, StorageError>>,
 ) -> std::io::Result<Option<StorageError>> {
     if !args.json {
-        writeln!(out, "{:>16} {:<10} {:>14} {:>10} {:>12}  {:<16}", "LOG ID", "KIND", "POSITION", "BYTES", "COMMITTED", "HASH")?;
+        writeln!(
+            out,
+            "{:>16} {:<10} {:>14} {:>10} {:>12}  {:<16}",
+            "LOG ID", "KIND", "POSITION", "BYTES", "COMMITTED", "HASH"
+        )?;
     }
     for frame in frames {
         let frame = match frame {
@@ -96,7 +102,11 @@ fn print(
         } else {
             let committed = frame.commit.map_or_else(|| "-".to_owned(), |index| index.to_string());
             let log_id = frame.log_id.to_string();
-            writeln!(out, "{log_id:>16} {kind:<10} {:>14} {:>10} {committed:>12}  {hash}", frame.position.0, frame.bytes)?;
+            writeln!(
+                out,
+                "{log_id:>16} {kind:<10} {:>14} {:>10} {committed:>12}  {hash}",
+                frame.position.0, frame.bytes
+            )?;
         }
     }
     out.flush()?;

@@ -4,13 +4,11 @@
 //! `--json`); progress, logs and errors go to stderr. An error says what happened, why, and what to do next. The exit
 //! code is one of [`Exit`].
 
-mod check;
 mod cluster;
 mod common;
 pub mod data;
 mod dev;
 mod journal;
-mod serve;
 pub mod table;
 
 use std::process::ExitCode;
@@ -18,8 +16,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use crate::endpoint::Endpoint;
-pub use common::{ClientArgs, DEFAULT_ENDPOINTS, block_on};
 pub use crate::failure::{Exit, Failure};
+pub use common::{ClientArgs, DEFAULT_ENDPOINTS, block_on};
 
 /// Calamus: a replicated transactional key/value database whose storage journal is its Raft log.
 #[derive(Debug, Parser)]
@@ -34,10 +32,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, nothing was changed by i
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
     Cluster(cluster::ClusterArgs),
-    Check(check::CheckArgs),
     Journal(journal::JournalArgs),
     /// get, put, del, scan, txn, load.
     #[command(flatten)]
@@ -59,10 +55,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(args),
         Command::Cluster(args) => cluster::run(args),
-        Command::Check(args) => check::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Data(command) => data::run(command),
     }

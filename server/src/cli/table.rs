@@ -11,8 +11,6 @@ pub fn new(header: &[&str]) -> Table {
     table
 }
 
-
-
 /// What a node is, in one word.
 pub fn role_word(role: Role) -> &'static str {
     match role {

@@ -13,14 +13,8 @@ use crate::failure::Failure;
 use crate::parent;
 
 /// Variables that would tell a child what its flags tell it.
-const FLAG_VARIABLES: [&str; 6] = [
-    "CALAMUS_DIR",
-    "CALAMUS_NAME",
-    "CALAMUS_LISTEN",
-    "CALAMUS_ADVERTISE",
-    "CALAMUS_BOOTSTRAP",
-    "CALAMUS_JOIN",
-];
+const FLAG_VARIABLES: [&str; 6] =
+    ["CALAMUS_DIR", "CALAMUS_NAME", "CALAMUS_LISTEN", "CALAMUS_ADVERTISE", "CALAMUS_BOOTSTRAP", "CALAMUS_JOIN"];
 
 /// How a new node gets its cluster; one that has a database needs to be told nothing.
 #[derive(Clone, Debug)]

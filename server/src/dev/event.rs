@@ -83,7 +83,8 @@ pub struct Printer {
 impl Printer {
     /// Prints an event.
     pub fn print(&self, event: &Event) {
-        let text = if self.json { serde_json::to_string(event).expect("an event is always JSON") } else { words(event) };
+        let text =
+            if self.json { serde_json::to_string(event).expect("an event is always JSON") } else { words(event) };
         // Nobody may be reading any more; the cluster goes on.
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -107,8 +108,9 @@ impl Printer {
 
 fn hints(layout: &Layout) -> String {
     let usual = layout.nodes.iter().take(3).enumerate();
-    let usual = usual.map(|(at, node)| node.address == format!("127.0.0.1:{}", usize::from(DEFAULT_FIRST_PORT) + at));
-    let endpoints = if layout.nodes.len() >= 3 && usual.fold(true, |all, one| all && one) {
+    let mut usual =
+        usual.map(|(at, node)| node.address == format!("127.0.0.1:{}", usize::from(DEFAULT_FIRST_PORT) + at));
+    let endpoints = if layout.nodes.len() >= 3 && usual.all(|one| one) {
         String::new()
     } else {
         format!(" --endpoints {}", layout.endpoints())
@@ -131,7 +133,9 @@ fn words(event: &Event) -> String {
         Event::Answers { name } => format!("{name} answers again"),
         Event::Leader { name, term } => format!("{name} leads (term {term})"),
         Event::NoLeader => "nobody leads: an election runs, or a quorum is missing".to_owned(),
-        Event::Ending => "ending: writes are frozen, the nodes come to the same state (again to end at once)".to_owned(),
+        Event::Ending => {
+            "ending: writes are frozen, the nodes come to the same state (again to end at once)".to_owned()
+        }
         Event::Equal { index, nodes } => format!("{nodes} nodes have applied the same, up to log index {index}"),
         Event::NotEqual { applied } => {
             format!("the nodes have not come to the same state in time ({}); ending all the same", applied.join(", "))

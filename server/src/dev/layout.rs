@@ -137,10 +137,12 @@ fn grow(mut nodes: Vec<Place>, options: &DevOptions) -> Result<Vec<Place>, Failu
     }
     let ports = free_ports(options.first_port, had, wanted - had)
         .map_err(|error| Failure::new("cannot find free ports on 127.0.0.1", error, "end what uses them"))?;
-    nodes.extend(ports.into_iter().enumerate().map(|(at, port)| Place {
-        name: format!("n{}", had + at + 1),
-        address: format!("127.0.0.1:{port}"),
-    }));
+    nodes.extend(
+        ports
+            .into_iter()
+            .enumerate()
+            .map(|(at, port)| Place { name: format!("n{}", had + at + 1), address: format!("127.0.0.1:{port}") }),
+    );
     Ok(nodes)
 }
 
@@ -149,7 +151,9 @@ fn free_ports(first: u16, skip: usize, count: usize) -> std::io::Result<Vec<u16>
     let take = |port: u16| TcpListener::bind(("127.0.0.1", port));
     if first != 0 {
         for block in 0..BLOCKS {
-            let Some(start) = (u32::from(first) + u32::from(block * BLOCK_STEP)).checked_add(skip as u32) else { break };
+            let Some(start) = (u32::from(first) + u32::from(block * BLOCK_STEP)).checked_add(skip as u32) else {
+                break;
+            };
             let ports: Option<Vec<u16>> = (start..start + count as u32).map(|port| u16::try_from(port).ok()).collect();
             let Some(ports) = ports else { break };
             // Held together, so that no port is counted twice.

@@ -67,7 +67,7 @@ async fn run_here(options: &DevOptions) -> Result<(), Failure> {
     let mut watch = Watch::new(layout.clone());
     tokio::select! {
         started = starting::start(&mut children, &mut watch, &printer) => started?,
-        () = asked.to_end() => {
+        () = asked.wait() => {
             printer.print(&Event::Ending);
             children.kill_all().await;
             return Ok(());
@@ -86,12 +86,12 @@ async fn run_here(options: &DevOptions) -> Result<(), Failure> {
                     printer.print(&event);
                 }
             }
-            () = asked.to_end() => break,
+            () = asked.wait() => break,
         }
     }
     tokio::select! {
         ended = ending::end(&mut children, &mut watch, &printer) => ended,
-        () = asked.to_end() => {
+        () = asked.wait() => {
             children.kill_all().await;
             Err(Failure::new("ended at once, because it was asked twice", "the nodes were killed", "start it again on the same --dir"))
         }
@@ -111,7 +111,7 @@ impl Asked {
         Ok(Asked { signals: [a?, b?, c?] })
     }
 
-    async fn to_end(&mut self) {
+    async fn wait(&mut self) {
         let [a, b, c] = &mut self.signals;
         tokio::select! {
             _ = a.recv() => {}

@@ -19,7 +19,8 @@ pub struct Listening {
 
 /// Binds `listen`. Without `advertise`, others are told the same address.
 pub fn bind(listen: &Endpoint, advertise: Option<&Endpoint>) -> Result<Listening, Failure> {
-    let cannot = |why: &dyn std::fmt::Display, next: String| Failure::new(format!("cannot listen on {listen}"), why, next);
+    let cannot =
+        |why: &dyn std::fmt::Display, next: String| Failure::new(format!("cannot listen on {listen}"), why, next);
     if advertise.is_none() && matches!(listen.host(), "0.0.0.0" | "[::]") {
         return Err(cannot(
             &format!("nobody can reach a node under {}", listen.host()),
@@ -36,9 +37,10 @@ pub fn bind(listen: &Endpoint, advertise: Option<&Endpoint>) -> Result<Listening
             &format!("another process has port {}", listen.port()),
             "stop that process, or choose another port with --listen (0 takes a free one)".to_owned(),
         ),
-        ErrorKind::AddrNotAvailable => {
-            cannot(&error, "choose an address of this machine with --listen, and --advertise for what others see".to_owned())
-        }
+        ErrorKind::AddrNotAvailable => cannot(
+            &error,
+            "choose an address of this machine with --listen, and --advertise for what others see".to_owned(),
+        ),
         ErrorKind::PermissionDenied => cannot(&error, "choose a port of 1024 or above with --listen".to_owned()),
         _ => cannot(&error, "choose another address with --listen".to_owned()),
     })?;

@@ -229,7 +229,11 @@ async fn check_cluster(
     }
     Err(Failure::new(
         format!("{} is a directory of another cluster", dir.display()),
-        format!("it belongs to cluster {}, and {host} to cluster {}", identity.cluster_id, ClusterId(joined.cluster_id)),
+        format!(
+            "it belongs to cluster {}, and {host} to cluster {}",
+            identity.cluster_id,
+            ClusterId(joined.cluster_id)
+        ),
         "give --dir a new directory to join that cluster, or leave --join out to start this node in its own",
     ))
 }
