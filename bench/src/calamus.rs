@@ -68,9 +68,11 @@ impl Calamus {
         Ok(calamus)
     }
 
-    /// Starts an ended node again on its directory.
-    pub fn start_again(&mut self, name: &str, dir: &Path, address: &str) -> anyhow::Result<()> {
-        self.processes.push(Process::start(name, dir, address, serve(&self.binary, dir))?);
+    /// Starts an ended node again on its directory; it begins a checkpoint when this much journal lies above the last one.
+    pub fn start_again(&mut self, name: &str, dir: &Path, address: &str, checkpoint_mib: u64) -> anyhow::Result<()> {
+        let mut command = serve(&self.binary, dir);
+        command.args(["--checkpoint-mib", &checkpoint_mib.to_string()]);
+        self.processes.push(Process::start(name, dir, address, command)?);
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 //!
 //! *Back* is when the node itself answers a linearizable get of a key that was written before.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use calamus_proto::v1::Role;
+use calamus_proto::v1::{NodeStatus, Role};
 use rustix::process::Signal;
 
 use crate::Common;
@@ -28,6 +29,8 @@ pub struct RestartArgs {
 
 const VALUE_BYTES: usize = 64 << 10;
 const CLIENTS: u64 = 32;
+/// The node is started again so that it begins no checkpoint before this much journal: what is written then has to be replayed.
+const NO_CHECKPOINT_MIB: u64 = 4096;
 const BACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs both restarts and prints them.
@@ -45,20 +48,20 @@ pub async fn run(args: RestartArgs) -> anyhow::Result<()> {
     let (node_dir, address) = (node.dir.clone(), node.address.clone());
     let (status, stopping) = node.terminate(BACK_TIMEOUT)?;
     anyhow::ensure!(status.success(), "{follower} ended with {status} after SIGTERM");
-    let back = start_again(cluster, &follower, &node_dir, &address).await?;
+    let back = start_again(cluster, &follower, &node_dir, &address, NO_CHECKPOINT_MIB).await?;
     print_line("clean restart", args.data_mib, "of data", back, 2.0);
     println!("         the stop before it took {:.2} s", stopping.as_secs_f64());
 
-    let before = state(&calamus, &follower).await?;
     fill(&calamus, values(args.data_mib), values(args.journal_mib)).await?;
-    let after = state(&calamus, &follower).await?;
+    let checkpointed = checkpointed(&calamus, &follower).await?;
     let cluster = std::sync::Arc::get_mut(&mut calamus).context("nothing is under way")?;
     let node = cluster.take(&follower)?;
     node.signal(Signal::KILL)?;
     drop(node);
-    let back = start_again(cluster, &follower, &node_dir, &address).await?;
-    print_line("restart after kill -9", args.journal_mib, "of journal written before it", back, 5.0);
-    println!("         entries since the last finished checkpoint: {} (before the load: {})", after, before);
+    let replayed = journal_bytes(&binary, &node_dir, checkpointed + 1)?;
+    anyhow::ensure!(replayed >= args.journal_mib << 20, "only {replayed} bytes of journal are left to replay");
+    let back = start_again(cluster, &follower, &node_dir, &address, NO_CHECKPOINT_MIB).await?;
+    print_line("restart after kill -9", replayed >> 20, "of journal to replay", back, 5.0);
     Ok(())
 }
 
@@ -100,12 +103,25 @@ async fn follower(calamus: &Calamus) -> anyhow::Result<String> {
     Ok(follower.context("no node follows")?.name.clone())
 }
 
-/// How many entries a node has applied since its last finished checkpoint.
-async fn state(calamus: &Calamus, name: &str) -> anyhow::Result<u64> {
+async fn status_of(calamus: &Calamus, name: &str) -> anyhow::Result<NodeStatus> {
     let statuses = calamus.statuses().await?;
-    let status = statuses.iter().find(|status| status.name == name).context("the node is no member")?;
-    let index = |position: &Option<calamus_proto::v1::Position>| position.as_ref().map_or(0, |position| position.index);
-    Ok(index(&status.applied).saturating_sub(index(&status.checkpointed)))
+    statuses.into_iter().find(|status| status.name == name && !status.unreachable).context("the node is not there")
+}
+
+/// The log index of a node's last finished checkpoint.
+async fn checkpointed(calamus: &Calamus, name: &str) -> anyhow::Result<u64> {
+    Ok(status_of(calamus, name).await?.checkpointed.map_or(0, |position| position.index))
+}
+
+/// How many bytes of frames from this log index on the journal of an ended node holds.
+fn journal_bytes(binary: &Path, dir: &Path, from: u64) -> anyhow::Result<u64> {
+    let mut command = std::process::Command::new(binary);
+    command.arg("journal").arg(dir).args(["--json", "--from", &from.to_string()]);
+    let out = command.output()?;
+    // A group that the kill cut off is damage to the offline reader; what stands before it counts.
+    let frames = String::from_utf8(out.stdout)?;
+    let bytes = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["bytes"].as_u64();
+    frames.lines().map(|line| bytes(line).with_context(|| format!("not a frame: {line}"))).sum()
 }
 
 /// Waits until a node's checkpoints have caught up, as far as they do by themselves.
@@ -113,7 +129,9 @@ async fn settle(calamus: &Calamus, name: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut last = u64::MAX;
     while begun.elapsed() < BACK_TIMEOUT {
-        let now = state(calamus, name).await?;
+        let status = status_of(calamus, name).await?;
+        let now = status.applied.map_or(0, |position| position.index) - checkpointed(calamus, name).await?;
+        // No checkpoint begins for less than some journal: so there may always be a rest.
         if now == 0 || now == last {
             return Ok(());
         }
@@ -127,11 +145,12 @@ async fn settle(calamus: &Calamus, name: &str) -> anyhow::Result<()> {
 async fn start_again(
     cluster: &mut Calamus,
     name: &str,
-    dir: &std::path::Path,
+    dir: &Path,
     address: &str,
+    checkpoint_mib: u64,
 ) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    cluster.start_again(name, dir, address)?;
+    cluster.start_again(name, dir, address, checkpoint_mib)?;
     let mut last = String::new();
     while begun.elapsed() < BACK_TIMEOUT {
         match calamus::connect(address, 1).await {
