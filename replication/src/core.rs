@@ -12,10 +12,12 @@ use calamus_engine::journal::frame::Payload;
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::metrics::RaftMetrics;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, Raft, ReadPolicy, ServerState};
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::freshness::Freshness;
 use crate::log_store::{LogStore, SwitchGate};
 use crate::network::client::Network;
 use crate::network::convert::to_log_id;
@@ -39,6 +41,8 @@ pub struct Core {
     pub(crate) config: Arc<NodeConfig>,
     /// As the watchdog last saw it: asking the file system for every answer to a peer would cost more than the answer.
     pub(crate) free_disk_bytes: Arc<AtomicU64>,
+    /// When this node last knew that it was up to date.
+    pub(crate) freshness: Arc<Freshness>,
 }
 
 /// Where a node stands, by its own metrics. Leading here means elected, not yet confirmed.
@@ -81,6 +85,7 @@ impl Core {
             doubt: Arc::default(),
             config: Arc::new(config.clone()),
             free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
+            freshness: Arc::default(),
         })
     }
 
@@ -88,43 +93,46 @@ impl Core {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Where this node stands now.
-    pub(crate) fn standing(&self) -> Standing {
-        let metrics = self.metrics();
-        if let Err(fatal) = &metrics.running_state {
-            return Standing::Stopped { why: self.stop.get().unwrap_or_else(|| fatal.to_string()) };
-        }
-        let term = Term(metrics.current_term);
-        let own = metrics.vote.committed && metrics.vote.leader_id.voted_for == metrics.id;
-        if own && metrics.state == ServerState::Leader {
-            return Standing::Elected { term };
-        }
-        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
-        Standing::Following { term, leader }
+    /// Why the core does not run any more.
+    fn ended(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let fatal = metrics.borrow_watched().running_state.clone().err()?;
+        Some(self.stop.get().unwrap_or_else(|| fatal.to_string()))
     }
 
-    /// Waits for the next change of the metrics; `false` when there will be none.
-    pub(crate) async fn changed(&self, seen: &mut MetricsWatch) -> bool {
+    /// Where this node stands now.
+    pub(crate) fn standing(&self) -> Standing {
+        if let Some(why) = self.ended() {
+            return Standing::Stopped { why };
+        }
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
+        let term = Term(server.vote.leader_id.term);
+        let own = server.vote.committed && server.vote.leader_id.voted_for == server.id;
+        if own && server.state == ServerState::Leader {
+            return Standing::Elected { term };
+        }
+        Standing::Following { term, leader: server.current_leader.filter(|leader| *leader != server.id) }
+    }
+
+    /// Waits for the next change of role, vote, leader or membership; `false` when there will be none.
+    pub(crate) async fn changed(&self, seen: &mut ServerWatch) -> bool {
         seen.0.changed().await.is_ok()
     }
 
-    pub(crate) fn watch(&self) -> MetricsWatch {
-        MetricsWatch(self.raft.metrics())
+    pub(crate) fn watch(&self) -> ServerWatch {
+        ServerWatch(self.raft.server_metrics())
     }
 
     /// Waits until the core has stopped, for whatever reason.
     pub(crate) async fn stopped(&self) {
         let mut seen = self.watch();
-        loop {
-            if self.metrics().running_state.is_err() || !self.changed(&mut seen).await {
-                return;
-            }
-        }
+        while self.ended().is_none() && self.changed(&mut seen).await {}
     }
 
     /// The members as this node knows them, committed or not.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
-        self.metrics().membership_config
+        Arc::clone(&self.raft.server_metrics().borrow_watched().membership_config)
     }
 
     /// See [`crate::seam::Consensus::propose`].
@@ -184,6 +192,16 @@ impl Core {
                 Err(ReadIndexError::Stopped { why })
             }
             () = tokio::time::sleep(limit) => Err(ReadIndexError::Timeout { waited: limit }),
+        }
+    }
+
+    /// How long ago this node knew that it was up to date; `None` if it never did.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        match self.standing() {
+            Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| acked.elapsed()),
+            Standing::Following { .. } | Standing::Stopped { .. } => {
+                self.freshness.newest().map(|fresh| fresh.elapsed())
+            }
         }
     }
 
@@ -265,8 +283,8 @@ impl Core {
     }
 }
 
-/// A view of the metrics that remembers what was seen.
-pub(crate) struct MetricsWatch(openraft::type_config::alias::WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>);
+/// A view of what changes seldom, that remembers what was seen: under load the full metrics change with every entry.
+pub(crate) struct ServerWatch(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
 
 fn proposed(result: WriteResult) -> Proposed {
     match result {

@@ -5,12 +5,14 @@ pub mod error;
 pub mod execute;
 pub mod failover;
 pub mod forward;
+pub(crate) mod freshness;
 pub(crate) mod leadership;
 pub(crate) mod log_reader;
 pub(crate) mod log_store;
 pub mod membership;
 pub mod merger;
 pub mod network;
+pub mod node;
 pub mod node_error;
 pub mod options;
 pub mod reads;
@@ -18,9 +20,15 @@ pub mod replica;
 pub mod seam;
 pub(crate) mod seeding;
 pub(crate) mod state_machine;
+pub(crate) mod status;
 pub(crate) mod trimming;
 pub mod types;
 pub(crate) mod watchdog;
+
+pub use node::Node;
+pub use node_error::NodeError;
+pub use options::NodeConfig;
+pub use seam::{LeaderInfo, Leadership};
 
 #[cfg(test)]
 mod reads_test;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::merger::MergerOptions;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 
 /// How a node takes part in the consensus.
@@ -26,6 +27,10 @@ pub struct NodeConfig {
     pub promotion_lag_entries: u64,
     /// After a voter lost its leader's connection, it asks whether the others did too and then elects at once.
     pub fast_failover: bool,
+    /// How long a read waits for a quorum round and for what was committed to be applied.
+    pub read_patience: Duration,
+    /// The merger's options.
+    pub merger: MergerOptions,
 }
 
 impl Default for NodeConfig {
@@ -39,6 +44,8 @@ impl Default for NodeConfig {
             seed_stall_limit: Duration::from_secs(30),
             promotion_lag_entries: 256,
             fast_failover: true,
+            read_patience: Duration::from_secs(5),
+            merger: MergerOptions::default(),
         }
     }
 }

@@ -209,6 +209,11 @@ impl Replica {
         }
     }
 
+    /// The core, for a status.
+    pub(crate) fn core(&self) -> &Core {
+        &self.inner.core
+    }
+
     /// The bytes that a running seeding of this node has received.
     #[must_use]
     pub fn seeding_bytes(&self) -> Option<u64> {
@@ -250,22 +255,27 @@ impl Replica {
         tokio::time::timeout(limit, ready).await.map_err(|_| timeout())?
     }
 
+    /// If this node leads: takes no more proposals and hands leadership over to whoever can have it. Best effort.
+    pub async fn hand_over(&self) {
+        let core = &self.inner.core;
+        if !matches!(core.standing(), Standing::Elected { .. }) {
+            return;
+        }
+        core.refuse.store(true, Ordering::Release);
+        core.doubt.notify_one();
+        if let Some(successor) = core.successor()
+            && let Err(error) = core.transfer(successor, core.config.election_timeout.end).await
+        {
+            tracing::warn!(error, "leadership was not handed over");
+        }
+    }
+
     /// Ends this node's part, makes a last checkpoint of what it may, and closes the engine.
     ///
     /// # Errors
     /// When the checkpoint fails; everything is stopped all the same.
-    pub async fn shutdown(&self, hand_over: bool) -> Result<(), NodeError> {
-        let core = &self.inner.core;
-        if hand_over && matches!(core.standing(), Standing::Elected { .. }) {
-            core.refuse.store(true, Ordering::Release);
-            core.doubt.notify_one();
-            if let Some(successor) = core.successor()
-                && let Err(error) = core.transfer(successor, core.config.election_timeout.end).await
-            {
-                tracing::warn!(error, "leadership was not handed over");
-            }
-        }
-        core.shutdown("shut down").await;
+    pub async fn shutdown(&self) -> Result<(), NodeError> {
+        self.inner.core.shutdown("shut down").await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
         let engine = self.inner.engine.clone();

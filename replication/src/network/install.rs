@@ -6,13 +6,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use calamus_engine::ids::{LogId, RaftId};
 use calamus_proto::raft::v1 as wire;
 use futures::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -29,15 +29,34 @@ const REPORT_BYTES: u64 = 8 << 20;
 /// The seeding of this node, if one runs.
 #[derive(Default)]
 pub struct Seeding {
-    running: Arc<Mutex<()>>,
+    running: AtomicBool,
     received: AtomicU64,
+}
+
+/// Held by the one seeding that runs.
+struct Running(Arc<Seeding>);
+
+impl Running {
+    fn begin(seeding: &Arc<Seeding>) -> Option<Self> {
+        let free = !seeding.running.swap(true, Ordering::AcqRel);
+        free.then(|| {
+            seeding.received.store(0, Ordering::Relaxed);
+            Self(Arc::clone(seeding))
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+    }
 }
 
 impl Seeding {
     /// The bytes received by the running seeding.
     #[must_use]
     pub fn received_bytes(&self) -> Option<u64> {
-        self.running.try_lock().is_err().then(|| self.received.load(Ordering::Relaxed))
+        self.running.load(Ordering::Acquire).then(|| self.received.load(Ordering::Relaxed))
     }
 }
 
@@ -55,9 +74,8 @@ pub(crate) fn start(
     if message.sources.is_empty() {
         return Err(Status::invalid_argument("seed from which node?"));
     }
-    let running = Arc::clone(&service.seeding.running)
-        .try_lock_owned()
-        .map_err(|_| Status::unavailable("this node is being seeded already"))?;
+    let running =
+        Running::begin(&service.seeding).ok_or_else(|| Status::unavailable("this node is being seeded already"))?;
     let (sender, receiver) = mpsc::channel(4);
     let job =
         Job { service: service.clone(), from, vote, at_least, sources: message.sources.clone(), _running: running };
@@ -79,7 +97,7 @@ struct Job {
     vote: RaftVote,
     at_least: LogId,
     sources: Vec<String>,
-    _running: OwnedMutexGuard<()>,
+    _running: Running,
 }
 
 type Report = mpsc::Sender<Result<wire::InstallSnapshotResponse, Status>>;

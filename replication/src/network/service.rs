@@ -206,8 +206,13 @@ impl wire::raft_server::Raft for RaftService {
             return Err(Status::invalid_argument("a heartbeat carries no frames"));
         }
         let request = self.append_request(message, &mut ChainCheck::new(self.engine.clone()))?;
-        let previous = request.prev_log_id;
+        let (previous, committed) = (request.prev_log_id, request.leader_commit);
+        let now = tokio::time::Instant::now();
         let response = self.core.raft.append_entries(request).await.map_err(|error| raft_error(&error))?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            let applied = *self.core.applied.borrow();
+            self.core.freshness.heard(committed.as_ref().map(convert::to_log_id), applied, now);
+        }
         let result = match response {
             AppendEntriesResponse::Success => Ok(previous),
             AppendEntriesResponse::PartialSuccess(matching) => Ok(matching),

@@ -1,4 +1,7 @@
 //! Tests of the binding as a whole, on real files and loopback.
 
+mod cluster;
+mod refusals;
+mod replication;
 mod suite;
 pub(crate) mod support;

@@ -1,0 +1,244 @@
+//! A node as the server sees it: the part in the consensus, the merger, the reads and the forwarding, in one handle.
+//!
+//! Stopped in this order: admission ends and what is in flight gets its outcome (for a while); leadership is handed
+//! over, if wished; the merger's thread ends; the consensus ends; a last checkpoint; the engine is closed. Whoever
+//! waits past one of these is told *unknown* or *not committed* by the part that ended.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use calamus_engine::{Engine, ReadTxn};
+use calamus_proto::raft::v1::ForwardRequest;
+use calamus_proto::raft::v1::raft_server::RaftServer;
+use calamus_proto::v1::{
+    AddRequest, AddResponse, Consistency, FreezeResponse, Member, NodeStatus, Position, ReadPoint, RemoveRequest,
+    RemoveResponse, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
+};
+use futures::FutureExt;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::error::{TxnError, reason};
+use crate::forward::{self, Forwarding};
+use crate::merger::{Merger, MergerStats};
+use crate::network::service::RaftService;
+use crate::node_error::NodeError;
+use crate::options::NodeConfig;
+use crate::reads::Reads;
+use crate::replica::Replica;
+use crate::seam::{Consensus, Leadership};
+use crate::status;
+
+/// How long transactions that were admitted may run on when the node stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A running node. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    replica: Replica,
+    merger: Arc<Merger>,
+    reads: Reads,
+    forwarding: Forwarding,
+    config: NodeConfig,
+}
+
+impl Node {
+    /// Starts a node on an open engine. It takes part as soon as its service is reachable.
+    ///
+    /// # Errors
+    /// When the options contradict each other, or the log cannot be read.
+    pub async fn start(engine: Engine, config: NodeConfig) -> Result<Self, NodeError> {
+        let identity = engine.identity();
+        // Opening the engine has applied all that its journal knows to be committed.
+        let known_committed = engine.applied().log_id;
+        let replica = Replica::start(engine.clone(), config.clone()).await?;
+        let consensus: Arc<dyn Consensus> = Arc::new(replica.clone());
+        let merger = Arc::new(Merger::start(engine.clone(), Arc::clone(&consensus), config.merger.clone()));
+        let reads = Reads::start(engine, consensus, known_committed);
+        let timeout = config.merger.default_timeout;
+        let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout);
+        // Weak: the merger's thread holds the consensus, which holds this.
+        let weak = Arc::downgrade(&merger);
+        replica.set_forwarder(Arc::new(move |request| serve_forwarded(weak.clone(), request).boxed()));
+        let inner = Inner { name: identity.name, replica, merger, reads, forwarding, config };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The service that the other nodes speak with; the server mounts it.
+    #[must_use]
+    pub fn raft_server(&self) -> RaftServer<RaftService> {
+        self.inner.replica.service()
+    }
+
+    /// Makes this node the only voter of a new cluster.
+    ///
+    /// # Errors
+    /// When its log is not empty.
+    pub async fn bootstrap(&self) -> Result<(), NodeError> {
+        self.inner.replica.bootstrap().await
+    }
+
+    /// Runs a transaction: here if this node leads, else on the leader.
+    ///
+    /// # Errors
+    /// Not committed, or unknown: see [`TxnError`].
+    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, TxnError> {
+        match self.some_leader().await {
+            Leadership::Leading { .. } => self.inner.merger.submit(request, None).await,
+            Leadership::Following { leader: Some(leader), .. } => self.inner.forwarding.forward(&leader, request).await,
+            Leadership::Following { leader: None, .. } => Err(TxnError::not_committed(
+                reason::NO_LEADER,
+                "no leader is known: perhaps a quorum of the nodes is missing; nothing was changed, send it again",
+            )),
+            Leadership::Stopped { why } => Err(TxnError::not_committed(
+                reason::STOPPING,
+                format!("the consensus has stopped on this node: {why}; nothing was changed, send it to another node"),
+            )),
+        }
+    }
+
+    /// Who leads; waits about an election's time for somebody to.
+    async fn some_leader(&self) -> Leadership {
+        let mut leadership = self.leadership();
+        let known = leadership.wait_for(|now| !matches!(now, Leadership::Following { leader: None, .. }));
+        let limit = self.inner.config.election_timeout.end * 2;
+        if let Ok(Ok(known)) = tokio::time::timeout(limit, known).await {
+            return known.clone();
+        }
+        leadership.borrow().clone()
+    }
+
+    /// A snapshot to read from. It must not be held longer than needed.
+    ///
+    /// # Errors
+    /// When there is no read point in time, or this node has not caught up with what it knew before it stopped.
+    pub async fn read(&self, consistency: Consistency) -> Result<(ReadTxn, ReadPoint), TxnError> {
+        let (txn, age) = match consistency {
+            Consistency::Linearizable => {
+                (self.inner.reads.linearizable(self.inner.config.read_patience).await?, Duration::ZERO)
+            }
+            Consistency::Local => {
+                // The age first: the snapshot is not older than it says.
+                let age = self.inner.replica.core().age().unwrap_or(Duration::MAX);
+                (self.inner.reads.local()?, age)
+            }
+        };
+        let age_micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        let point = ReadPoint { txn_id: txn.txn_id().0, age_micros, node: self.inner.name.clone() };
+        Ok((txn, point))
+    }
+
+    /// Makes a node known. The same request again changes nothing and says how far it is.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the request contradicts the membership.
+    pub async fn add(&self, request: AddRequest) -> Result<AddResponse, NodeError> {
+        let members = self.inner.replica.add(&request).await?;
+        Ok(AddResponse {
+            cluster_id: self.engine().identity().cluster_id.to_string(),
+            database_id: self.engine().database_id().to_string(),
+            members,
+        })
+    }
+
+    /// Takes a node out of the cluster.
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn remove(&self, request: RemoveRequest) -> Result<RemoveResponse, NodeError> {
+        Ok(RemoveResponse { members: self.inner.replica.remove(&request).await? })
+    }
+
+    /// Hands leadership to another voter.
+    ///
+    /// # Errors
+    /// When this node does not lead, or that voter cannot take it now.
+    pub async fn transfer(&self, request: TransferRequest) -> Result<TransferResponse, NodeError> {
+        Ok(TransferResponse { leader: self.inner.replica.transfer(&request.to).await? })
+    }
+
+    /// Stops the admission of transactions here and waits for those in flight, or lets it go on.
+    pub async fn freeze(&self, frozen: bool) -> FreezeResponse {
+        self.inner.merger.freeze(frozen);
+        let limit = self.inner.config.merger.default_timeout;
+        if frozen && tokio::time::timeout(limit, self.inner.merger.drained()).await.is_err() {
+            tracing::warn!("transactions are in flight without an outcome; the node is frozen all the same");
+        }
+        let last = self.engine().log_state().last;
+        FreezeResponse { last_log: last.map(|last| Position { term: last.term.0, index: last.index.0 }) }
+    }
+
+    /// How this node is.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus { frozen: self.inner.merger.is_frozen(), ..status::of(&self.inner.replica) }
+    }
+
+    /// What the merger has counted.
+    #[must_use]
+    pub fn merger_stats(&self) -> MergerStats {
+        self.inner.merger.stats()
+    }
+
+    /// This node's part in the consensus, as it changes.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.replica.leadership()
+    }
+
+    /// The members as this node knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.replica.members()
+    }
+
+    /// Waits until a leader is known and this node has caught up with it.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or the consensus stops.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<(), NodeError> {
+        self.inner.replica.wait_ready(limit).await
+    }
+
+    /// Stops the node, see the module. With `hand_over`, another voter leads before this one goes.
+    ///
+    /// # Errors
+    /// When the last checkpoint fails; everything is stopped all the same.
+    pub async fn shutdown(&self, hand_over: bool) -> Result<(), NodeError> {
+        self.inner.merger.freeze(true);
+        if tokio::time::timeout(DRAIN, self.inner.merger.drained()).await.is_err() {
+            tracing::warn!("transactions are in flight without an outcome");
+        }
+        if hand_over {
+            self.inner.replica.hand_over().await;
+        }
+        let merger = Arc::clone(&self.inner.merger);
+        if let Err(panic) = tokio::task::spawn_blocking(move || merger.stop()).await {
+            tracing::error!(%panic, "the merger ended badly");
+        }
+        self.inner.replica.shutdown().await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.inner.replica
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        self.inner.replica.engine()
+    }
+}
+
+async fn serve_forwarded(merger: Weak<Merger>, request: ForwardRequest) -> Result<TxnResponse, Status> {
+    match merger.upgrade() {
+        Some(merger) => forward::serve(&merger, request).await,
+        None => Err(Status::unavailable("this node is stopping")),
+    }
+}

@@ -1,0 +1,85 @@
+//! A node's status message.
+
+use calamus_engine::ids::LogId;
+use calamus_proto::v1::{NodeStatus, Position, Role};
+use openraft::ServerState;
+
+use crate::core::Standing;
+use crate::network::convert::to_log_id;
+use crate::replica::Replica;
+use crate::types::RaftLogId;
+
+fn position(log_id: Option<LogId>) -> Option<Position> {
+    log_id.map(|log_id| Position { term: log_id.term.0, index: log_id.index.0 })
+}
+
+fn raft_position(log_id: Option<&RaftLogId>) -> Option<Position> {
+    position(log_id.map(to_log_id))
+}
+
+/// How a node is, by itself. `frozen` is the merger's.
+pub(crate) fn of(replica: &Replica) -> NodeStatus {
+    let (engine, core) = (replica.engine(), replica.core());
+    let (identity, counters, log, applied) = (engine.identity(), engine.status(), engine.log_state(), engine.applied());
+    let metrics = core.metrics();
+    let membership = metrics.membership_config.membership();
+    let id = identity.raft_id.0;
+    let leader = replica.leader();
+    let role = match (membership.get_node(&id), core.standing(), metrics.state) {
+        (_, Standing::Elected { .. }, _) => Role::Leader,
+        (None, _, _) => Role::Outside,
+        (_, _, ServerState::Learner) => Role::Learner,
+        (_, _, ServerState::Candidate) => Role::Candidate,
+        _ => Role::Follower,
+    };
+    NodeStatus {
+        name: identity.name,
+        raft_id: id,
+        address: identity.advertise,
+        role: role.into(),
+        term: metrics.current_term,
+        leader: leader.as_ref().map_or_else(String::new, |leader| leader.name.clone()),
+        leader_address: leader.map_or_else(String::new, |leader| leader.address),
+        cluster_id: identity.cluster_id.to_string(),
+        database_id: engine.database_id().to_string(),
+        last_log: position(log.last),
+        durable: position(log.durable),
+        committed: raft_position(metrics.local_committed.as_ref()),
+        applied: position(applied.log_id),
+        checkpointed: position(engine.checkpointed().log_id),
+        purged: position(log.last_purged),
+        applied_txn: applied.txn_id.0,
+        digest: applied.digest.to_string(),
+        page_count: counters.page_count,
+        free_pages: counters.free_pages.unwrap_or(0),
+        journal_bytes: counters.journal_bytes,
+        version_bytes: counters.version_bytes as u64,
+        checkpoints: counters.checkpoints,
+        tree_mutations: counters.tree_mutations,
+        generation: counters.generation.0,
+        voter: membership.voter_ids().any(|voter| voter == id),
+        unreachable: false,
+        state: words(replica, role, counters.failed),
+        void_records: counters.void_records,
+        free_disk_bytes: counters.free_disk_bytes.unwrap_or(0),
+        process_id: u64::from(std::process::id()),
+        frozen: false,
+    }
+}
+
+fn words(replica: &Replica, role: Role, failed: Option<String>) -> String {
+    if let Some(why) = failed {
+        return format!("stopped: {why}");
+    }
+    if let Standing::Stopped { why } = replica.core().standing() {
+        return format!("stopped: {why}");
+    }
+    if let Some(bytes) = replica.seeding_bytes() {
+        return format!("seeding, {} MiB received", bytes >> 20);
+    }
+    match (role, replica.leader()) {
+        (Role::Outside, _) => "waiting to be added".to_owned(),
+        (_, None) => "no leader known".to_owned(),
+        _ => "ready".to_owned(),
+    }
+}

@@ -1,0 +1,212 @@
+//! A cluster in one process: each node with a runtime, a directory and a port of its own, over loopback.
+//!
+//! Killing a node drops its runtime: its connections break and its listener is gone, as with a process.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calamus_engine::env::RealDisk;
+use calamus_engine::ids::Term;
+use calamus_engine::{Engine, NodeIdentity};
+use calamus_proto::v1::{AddRequest, TxnResponse};
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use super::support;
+use crate::error::TxnError;
+use crate::node::Node;
+use crate::options::NodeConfig;
+use crate::replica::Replica;
+use crate::seam::{Consensus, Leadership};
+use crate::test_requests;
+
+pub(super) const TREE: &str = "t";
+/// Far above what anything here takes: a test that waits this long has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct TestNode {
+    pub(super) identity: NodeIdentity,
+    pub(super) directory: PathBuf,
+    pub(super) node: Option<Node>,
+    runtime: Option<Runtime>,
+}
+
+impl TestNode {
+    /// A new directory, a free port, started.
+    pub(super) fn create(root: &Path, name: &str, raft_id: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let identity = support::identity(raft_id, name, &address);
+        let directory = root.join(format!("{name}-{raft_id}"));
+        let engine = support::create(&directory, &identity);
+        let mut node = Self { identity, directory, node: None, runtime: None };
+        node.run(engine, listener);
+        node
+    }
+
+    fn run(&mut self, engine: Engine, listener: TcpListener) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+        let node = runtime.block_on(async {
+            listener.set_nonblocking(true).expect("a socket");
+            let incoming = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            let node = Node::start(engine, NodeConfig::default()).await.expect("the node starts");
+            let server = tonic::transport::Server::builder().add_service(node.raft_server());
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(incoming)));
+            node
+        });
+        (self.node, self.runtime) = (Some(node), Some(runtime));
+    }
+
+    /// Started again on its directory and address.
+    pub(super) fn restart(&mut self) {
+        assert!(self.runtime.is_none(), "it runs");
+        let disk = Arc::new(RealDisk);
+        let (engine, _) = Engine::open(disk, &self.directory, support::options()).expect("the directory opens");
+        let listener = retry("the port is free again", || TcpListener::bind(&self.identity.listen).ok());
+        self.run(engine, listener);
+    }
+
+    /// Gone, without a word to anybody.
+    pub(super) fn kill(&mut self) {
+        self.node = None;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(PATIENCE);
+        }
+    }
+
+    pub(super) fn replica(&self) -> &Replica {
+        self.node().replica()
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        self.node.as_ref().expect("it runs")
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        self.replica().engine()
+    }
+
+    pub(super) fn on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().expect("it runs").block_on(work)
+    }
+
+    pub(super) fn leading(&self) -> Option<Term> {
+        self.node.as_ref().and_then(|node| node.leadership().borrow().leading())
+    }
+
+    pub(super) fn add_request(&self, replace: bool) -> AddRequest {
+        AddRequest {
+            name: self.identity.name.clone(),
+            raft_id: self.identity.raft_id.0,
+            address: self.identity.advertise.clone(),
+            observer: false,
+            replace,
+            cluster_id: self.identity.cluster_id.to_string(),
+        }
+    }
+
+    /// Puts one value, through this node, whoever leads.
+    pub(super) fn put(&self, key: &str, value: &[u8]) -> Result<TxnResponse, TxnError> {
+        let value = std::str::from_utf8(value).expect("tests write text");
+        self.on(self.node().txn(test_requests::txn(vec![test_requests::put(TREE, key, value)])))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let read = self.engine().read();
+        let entry = read.get(TREE, key.as_bytes()).expect("readable");
+        entry.map(|entry| entry.value.to_vec().expect("readable"))
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits for `probe` to give something, and says what was waited for if it never does.
+#[track_caller]
+pub(super) fn retry<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(super) struct TestCluster {
+    pub(super) root: tempfile::TempDir,
+    pub(super) nodes: Vec<TestNode>,
+}
+
+impl TestCluster {
+    /// One node bootstraps, the others join it and become voters by themselves.
+    pub(super) fn start(count: u64) -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut cluster = Self { root, nodes: Vec::new() };
+        let first = TestNode::create(cluster.root.path(), "n1", 101);
+        first.on(first.replica().bootstrap()).expect("an empty log");
+        cluster.nodes.push(first);
+        for number in 2..=count {
+            let node = TestNode::create(cluster.root.path(), &format!("n{number}"), 100 + number);
+            cluster.nodes.push(node);
+            cluster.join(cluster.nodes.len() - 1, false);
+        }
+        cluster
+    }
+
+    /// Adds a node that runs, and waits until it votes.
+    pub(super) fn join(&self, index: usize, replace: bool) {
+        let node = &self.nodes[index];
+        retry("the node becomes a voter", || {
+            let leader = self.leader();
+            let added = leader.on(leader.replica().add(&node.add_request(replace)));
+            let members = added.ok()?;
+            members.iter().any(|member| member.raft_id == node.identity.raft_id.0 && member.voter).then_some(())
+        });
+    }
+
+    /// The node that leads, once there is one.
+    #[track_caller]
+    pub(super) fn leader(&self) -> &TestNode {
+        &self.nodes[self.leader_index()]
+    }
+
+    #[track_caller]
+    pub(super) fn leader_index(&self) -> usize {
+        retry("a node leads", || self.nodes.iter().position(|node| node.leading().is_some()))
+    }
+
+    /// Writes, on whoever leads, until it is committed.
+    #[track_caller]
+    pub(super) fn write(&self, key: &str, value: &[u8]) -> TxnResponse {
+        retry("a write is committed", || self.leader().put(key, value).ok())
+    }
+
+    /// Waits until all running nodes have applied the same, and compares it.
+    #[track_caller]
+    pub(super) fn assert_equal(&self) {
+        let running = || self.nodes.iter().filter(|node| node.node.is_some());
+        let states = retry("all nodes have applied the same", || {
+            let states: Vec<_> = running().map(|node| (node.identity.name.clone(), node.engine().applied())).collect();
+            states.windows(2).all(|pair| pair[0].1.log_id == pair[1].1.log_id).then_some(states)
+        });
+        for pair in states.windows(2) {
+            assert_eq!(pair[0].1, pair[1].1, "{} and {} differ", pair[0].0, pair[1].0);
+        }
+        for node in running().filter(|node| node.leading().is_none()) {
+            let leadership = node.replica().leadership().borrow().clone();
+            assert!(
+                !matches!(leadership, Leadership::Stopped { .. }),
+                "{} stopped: {leadership:?}",
+                node.identity.name
+            );
+        }
+    }
+}

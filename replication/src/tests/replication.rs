@@ -1,0 +1,264 @@
+//! What a cluster keeps through restarts, lost leaders, nodes that are far behind and nodes that come back empty.
+
+use calamus_engine::ids::TxnId;
+use calamus_proto::v1::Consistency;
+
+use super::cluster::{TestCluster, TestNode, retry};
+use crate::options::NodeConfig;
+use crate::seam::{Consensus, Leadership, Proposed, ReadIndexError};
+
+fn value(number: u32) -> Vec<u8> {
+    format!("value {number} ").into_bytes().repeat(20)
+}
+
+fn write_range(cluster: &TestCluster, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        cluster.write(&format!("k{number:05}"), &value(number));
+    }
+}
+
+fn assert_holds(node: &TestNode, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let found = node.get(&format!("k{number:05}"));
+        assert_eq!(found, Some(value(number)), "k{number:05} on {}", node.identity.name);
+    }
+}
+
+#[test]
+fn followers_apply_the_same_and_catch_up_after_a_restart() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..30);
+    cluster.assert_equal();
+    let follower = (cluster.leader_index() + 1) % 3;
+    cluster.nodes[follower].kill();
+    write_range(&cluster, 30..60);
+    cluster.nodes[follower].restart();
+    write_range(&cluster, 60..70);
+    cluster.assert_equal();
+    for node in &cluster.nodes {
+        assert_holds(node, 0..70);
+    }
+    let followers = cluster.nodes.iter().filter(|node| node.leading().is_none());
+    for node in followers {
+        assert_eq!(node.engine().status().tree_mutations, 0, "a follower executes nothing");
+    }
+}
+
+#[test]
+fn a_lost_leader_is_replaced_and_comes_back_as_a_follower() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..20);
+    let lost = cluster.leader_index();
+    let term = cluster.nodes[lost].leading();
+    cluster.nodes[lost].kill();
+    write_range(&cluster, 20..40);
+    let leader = cluster.leader_index();
+    assert_ne!(leader, lost);
+    assert!(cluster.nodes[leader].leading() > term, "a new leader has a new term");
+    cluster.nodes[lost].restart();
+    write_range(&cluster, 40..50);
+    cluster.assert_equal();
+    assert_holds(&cluster.nodes[lost], 0..50);
+}
+
+#[test]
+fn all_nodes_killed_at_once_keep_what_was_acknowledged() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..25);
+    cluster.nodes.iter_mut().for_each(TestNode::kill);
+    cluster.nodes.iter_mut().for_each(TestNode::restart);
+    write_range(&cluster, 25..30);
+    cluster.assert_equal();
+    for node in &cluster.nodes {
+        assert_holds(node, 0..30);
+    }
+}
+
+#[test]
+fn leadership_moves_to_the_voter_that_is_named() {
+    let cluster = TestCluster::start(3);
+    write_range(&cluster, 0..5);
+    let leader = cluster.leader_index();
+    let to = cluster.nodes[(leader + 1) % 3].identity.name.clone();
+    let node = &cluster.nodes[leader];
+    let moved = retry("leadership moves", || node.on(node.replica().transfer(&to)).ok());
+    assert_eq!(moved, to);
+    assert_eq!(cluster.nodes[(leader + 1) % 3].identity.name, cluster.leader().identity.name);
+    write_range(&cluster, 5..10);
+    cluster.assert_equal();
+}
+
+#[test]
+fn every_node_takes_writes_and_serves_linearizable_reads() {
+    let cluster = TestCluster::start(3);
+    for (number, writer) in cluster.nodes.iter().enumerate() {
+        let key = format!("by {}", writer.identity.name);
+        let text = format!("round {number}");
+        let written = retry("it is committed through this node", || writer.put(&key, text.as_bytes()).ok());
+        for node in &cluster.nodes {
+            let (read, point) = node.on(node.node().read(Consistency::Linearizable)).expect("a read point");
+            assert!(point.txn_id >= written.txn_id, "{} reads {point:?} after {written:?}", node.identity.name);
+            let entry = read.get(super::cluster::TREE, key.as_bytes()).expect("readable").expect("there");
+            assert_eq!(entry.value.to_vec().expect("readable"), text.as_bytes());
+        }
+    }
+    let follower = &cluster.nodes[(cluster.leader_index() + 1) % 3];
+    let term = cluster.leader().leading();
+    let refused = follower.on(follower.replica().read_index(term));
+    assert!(matches!(refused, Err(ReadIndexError::NotLeading { .. })), "{refused:?}");
+    let (_, local) = retry("a local read with an age", || {
+        let local = follower.on(follower.node().read(Consistency::Local)).expect("a local read");
+        (local.1.age_micros < u64::MAX).then_some(local)
+    });
+    assert!(local.age_micros < 60_000_000, "{local:?}");
+    let status = follower.node().status();
+    assert_eq!((status.voter, status.state.as_str()), (true, "ready"));
+    assert_eq!(status.leader, cluster.leader().identity.name);
+}
+
+#[test]
+fn a_node_that_is_shut_down_hands_leadership_over_and_opens_without_replay() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..10);
+    let leader = cluster.leader_index();
+    let node = &cluster.nodes[leader];
+    node.on(node.node().shutdown(true)).expect("a last checkpoint");
+    let checkpointed = node.engine().checkpointed().log_id;
+    assert_eq!(checkpointed, node.engine().applied().log_id, "all that was applied is checkpointed");
+    cluster.nodes[leader].kill();
+    assert!(cluster.leader_index() != leader);
+    write_range(&cluster, 10..15);
+    cluster.nodes[leader].restart();
+    write_range(&cluster, 15..20);
+    cluster.assert_equal();
+    assert_holds(&cluster.nodes[leader], 0..20);
+}
+
+#[test]
+fn a_leader_without_a_quorum_neither_commits_nor_shows_itself_as_leading() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..5);
+    let leader = cluster.leader_index();
+    let term = cluster.nodes[leader].leading().expect("it leads");
+    cluster.nodes[(leader + 1) % 3].kill();
+    cluster.nodes[(leader + 2) % 3].kill();
+    let node = &cluster.nodes[leader];
+    let before = node.engine().applied().txn_id;
+    // Taken while the lease lasts, refused after it: the first kind never gets an answer here, so only ask for refusals.
+    retry("a proposal is refused", || {
+        let mut batch = node.engine().begin_batch().expect("a batch");
+        batch.begin_txn();
+        batch.put(super::cluster::TREE, b"lost", b"x").expect("put");
+        batch.commit_txn();
+        let staged = batch.seal(1).expect("sealed").expect("changed");
+        let outcome = node.on(async {
+            let answer = node.replica().propose(term, staged.payload);
+            tokio::time::timeout(std::time::Duration::from_millis(50), answer).await
+        });
+        node.engine().drop_staged();
+        matches!(outcome, Ok(Ok(Proposed::Refused { .. }))).then_some(())
+    });
+    retry("it does not show itself as leading", || node.leading().is_none().then_some(()));
+    assert_eq!(node.engine().applied().txn_id, before);
+    cluster.nodes[(leader + 1) % 3].restart();
+    write_range(&cluster, 5..10);
+    assert_holds(cluster.leader(), 0..10);
+}
+
+/// Writes and checkpoints until the leader's log begins after `index`.
+fn purge_past(cluster: &TestCluster, index: u64) -> u32 {
+    let mut number = 1000;
+    retry("the log is purged", || {
+        for _ in 0..20 {
+            cluster.write(&format!("k{number:05}"), &value(number).repeat(40));
+            number += 1;
+        }
+        let leader = cluster.leader().engine().clone();
+        leader.checkpoint().expect("a checkpoint");
+        leader.log_state().last_purged.filter(|purged| purged.index.0 > index).map(|_| number)
+    })
+}
+
+#[test]
+fn a_node_too_far_behind_is_seeded_while_writes_go_on() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..10);
+    cluster.assert_equal();
+    let behind = (cluster.leader_index() + 1) % 3;
+    let last = cluster.nodes[behind].engine().log_state().last.expect("a log").index.0;
+    let generation = cluster.nodes[behind].engine().status().generation;
+    cluster.nodes[behind].kill();
+    purge_past(&cluster, last);
+    cluster.nodes[behind].restart();
+    let mut number = 2000;
+    retry("the node is seeded", || {
+        write_range(&cluster, number..number + 1);
+        number += 1;
+        (cluster.nodes[behind].engine().status().generation > generation).then_some(())
+    });
+    write_range(&cluster, number..number + 10);
+    cluster.assert_equal();
+    assert_holds(&cluster.nodes[behind], 0..10);
+    assert_holds(&cluster.nodes[behind], 2000..number + 10);
+    // It stands on the new generation after a restart too.
+    cluster.nodes[behind].kill();
+    cluster.nodes[behind].restart();
+    write_range(&cluster, 3000..3005);
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_wiped_node_replaces_its_old_self_under_a_new_raft_id() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..10);
+    cluster.assert_equal();
+    let wiped = (cluster.leader_index() + 1) % 3;
+    let (name, old) = (cluster.nodes[wiped].identity.name.clone(), cluster.nodes[wiped].identity.raft_id.0);
+    cluster.nodes[wiped].kill();
+    std::fs::remove_dir_all(&cluster.nodes[wiped].directory).expect("removed");
+    purge_past(&cluster, 5);
+    let node = TestNode::create(cluster.root.path(), &name, 900);
+    let refused = cluster.leader().on(cluster.leader().replica().add(&node.add_request(false)));
+    assert!(refused.is_err(), "a name that is taken needs `replace`");
+    cluster.nodes[wiped] = node;
+    cluster.join(wiped, true);
+    write_range(&cluster, 10..20);
+    cluster.assert_equal();
+    assert_holds(&cluster.nodes[wiped], 0..20);
+    let members = cluster.leader().replica().members();
+    assert_eq!(members.len(), 3, "{members:?}");
+    assert!(members.iter().all(|member| member.raft_id != old && member.voter), "{members:?}");
+    // The new one counts: with the third node down, it and the leader are the quorum.
+    let third = (0..3).find(|index| *index != wiped && *index != cluster.leader_index()).expect("three nodes");
+    cluster.nodes[third].kill();
+    write_range(&cluster, 20..25);
+    assert!(cluster.leader().engine().applied().txn_id > TxnId(0));
+}
+
+#[test]
+fn removing_a_node_leaves_a_cluster_that_works_and_never_one_that_does_not() {
+    let mut cluster = TestCluster::start(3);
+    write_range(&cluster, 0..5);
+    let leader = cluster.leader_index();
+    let (second, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.nodes[second].kill();
+    let node = &cluster.nodes[leader];
+    let request = |index: usize| calamus_proto::v1::RemoveRequest {
+        name: cluster.nodes[index].identity.name.clone(),
+        force_cluster_id: String::new(),
+    };
+    // Without the third, only the leader of two voters would answer.
+    let (third_request, second_request) = (request(third), request(second));
+    let dead = cluster.nodes[second].identity.raft_id.0;
+    retry("the dead node's last answer is old", || {
+        let age = node.replica().core().progress(dead).last_answer;
+        (age? > NodeConfig::default().election_timeout.end * 2).then_some(())
+    });
+    let refused = node.on(node.replica().remove(&third_request)).expect_err("it would lose the quorum");
+    assert!(refused.to_string().contains("no quorum"), "{refused}");
+    node.on(node.replica().remove(&second_request)).expect("the dead one can go");
+    write_range(&cluster, 5..10);
+    let members = cluster.leader().replica().members();
+    assert_eq!(members.len(), 2, "{members:?}");
+    assert!(!matches!(*cluster.leader().replica().leadership().borrow(), Leadership::Stopped { .. }));
+}
