@@ -1,4 +1,6 @@
-//! Short ways to write requests, for tests.
+//! Short ways to write requests and to wait, for tests.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use calamus_proto::v1::guard::Condition;
@@ -58,4 +60,19 @@ pub(crate) fn value_at(response: &TxnResponse, place: usize) -> Option<String> {
         ResultKind::Get(get) => get.entry.as_ref().map(|entry| String::from_utf8(entry.value.to_vec()).expect("utf-8")),
         other => panic!("not a get: {other:?}"),
     }
+}
+
+/// Waits for something that must happen: a test that is wrong fails instead of waiting for ever.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it happens within a minute")
+}
+
+/// Waits until something holds that nobody tells.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    within(async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::test_consensus::{Fate, TestConsensus};
 use super::{Answer, Merger, MergerOptions};
 use crate::error::{Outcome, reason};
-use crate::test_requests::{exists, get, put, txn, value_at};
+use crate::test_requests::{exists, get, put, txn, until, value_at};
 
 fn options() -> MergerOptions {
     MergerOptions { default_timeout: Duration::from_secs(60), ..MergerOptions::default() }
@@ -133,9 +133,7 @@ async fn batches_already_behind_a_refused_one_are_void_and_not_committed() {
     // The chain is broken, and the first of it is not decided yet: nothing is staged.
     let merger = rig.merger.clone();
     let next = tokio::spawn(async move { merger.submit(txn(vec![put("t", "d", "1")]), None).await });
-    while rig.merger.stats().queued < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.merger.stats().queued >= 1).await;
     assert_eq!((rig.consensus.in_log(), rig.consensus.engine.staged().batches), (0, 0));
     rig.consensus.tell_refusals();
     assert_eq!(refused.await.unwrap().unwrap_err().reason, reason::REFUSED);
@@ -177,9 +175,7 @@ async fn the_first_batch_after_a_break_goes_alone() {
     let void = rig.propose("v", "1").await;
     let merger = rig.merger.clone();
     let waits = tokio::spawn(async move { merger.submit(txn(vec![put("t", "w", "1")]), None).await });
-    while rig.merger.stats().queued < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.merger.stats().queued >= 1).await;
     assert_eq!(rig.consensus.in_log(), 2, "the unknown one and the void one, and nothing behind");
     rig.consensus.apply(2);
     let void = void.await.unwrap().unwrap_err();
@@ -228,9 +224,7 @@ async fn at_most_so_many_batches_are_in_flight_and_the_rest_merges() {
         let request = txn(vec![put("t", &format!("{number}"), "1")]);
         rest.push(tokio::spawn(async move { merger.submit(request, None).await }));
     }
-    while rig.merger.stats().queued < 50 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.merger.stats().queued >= 50).await;
     assert_eq!(rig.consensus.in_log(), 2);
     rig.consensus.apply(1);
     rig.consensus.proposals(4).await;

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::test_consensus::{Fate, TestConsensus};
 use super::{Answer, Merger, MergerOptions};
 use crate::error::{Outcome, reason};
-use crate::test_requests::{add, exists, get, put, txn, value_at};
+use crate::test_requests::{add, exists, get, put, txn, until, value_at};
 
 fn start() -> (Arc<TestConsensus>, Arc<Merger>) {
     let consensus = TestConsensus::new();
@@ -102,9 +102,7 @@ async fn an_answer_needs_a_round_begun_after_its_evaluation() {
     let first = client(&merger, txn(vec![get("t", "k")]));
     consensus.rounds(1).await;
     let late: Vec<_> = (0..10).map(|_| client(&merger, txn(vec![get("t", "k")]))).collect();
-    while merger.stats().held < 11 {
-        tokio::task::yield_now().await;
-    }
+    until(|| merger.stats().held >= 11).await;
     consensus.let_rounds(1);
     first.await.unwrap().unwrap();
     // The round that ran served only who was evaluated before it began.

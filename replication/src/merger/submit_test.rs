@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::test_consensus::{Fate, TestConsensus};
 use super::{Answer, Merger, MergerOptions};
 use crate::error::{Outcome, reason};
-use crate::test_requests::{bytes, get, op, put, txn};
+use crate::test_requests::{bytes, get, op, put, txn, until};
 
 fn options() -> MergerOptions {
     MergerOptions { default_timeout: Duration::from_secs(60), ..MergerOptions::default() }
@@ -83,9 +83,7 @@ async fn stopping_leaves_nobody_waiting() {
     let in_flight = client(&merger, txn(vec![put("t", "a", "v")]));
     consensus.proposals(1).await;
     let waits = client(&merger, txn(vec![put("t", "b", "v")]));
-    while merger.stats().queued < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| merger.stats().queued >= 1).await;
     merger.stop();
     assert_eq!(in_flight.await.unwrap().unwrap_err().outcome, Outcome::Unknown);
     let waits = waits.await.unwrap().unwrap_err();
@@ -103,9 +101,7 @@ async fn the_queue_is_bounded_in_bytes_and_who_waits_is_admitted_later() {
     consensus.proposals(1).await;
     let value = "x".repeat(400);
     let clients: Vec<_> = (0..20).map(|n| client(&merger, txn(vec![put("t", &n.to_string(), &value)]))).collect();
-    while merger.stats().queued < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| merger.stats().queued >= 2).await;
     // Two of them fill the queue. One that cannot wait was never admitted, so nothing of it will be committed.
     let request = TxnRequest { timeout_ms: 20, ..txn(vec![put("t", "hasty", &value)]) };
     let error = merger.submit(request, None).await.unwrap_err();
@@ -178,9 +174,7 @@ async fn who_has_gone_is_not_executed() {
     let first = client(&merger, txn(vec![put("t", "first", "v")]));
     consensus.proposals(1).await;
     let gone = client(&merger, txn(vec![put("t", "gone", "v")]));
-    while merger.stats().queued < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| merger.stats().queued >= 1).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     consensus.apply(1);

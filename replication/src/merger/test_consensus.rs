@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
+use crate::test_requests::within;
 
 /// What becomes of a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,9 +156,14 @@ impl TestConsensus {
         tokio::pin!(future);
         loop {
             self.apply(usize::MAX);
-            tokio::select! {
-                output = &mut future => return output,
-                _ = proposed.changed() => {}
+            let wait = async {
+                tokio::select! {
+                    output = &mut future => Some(output),
+                    _ = proposed.changed() => None,
+                }
+            };
+            if let Some(output) = within(wait).await {
+                return output;
             }
         }
     }
@@ -218,12 +224,12 @@ impl TestConsensus {
 
     /// Waits until so many proposals were made, whatever their fates.
     pub(crate) async fn proposals(&self, count: usize) {
-        self.proposed.subscribe().wait_for(|proposals| *proposals >= count).await.unwrap();
+        within(self.proposed.subscribe().wait_for(|proposals| *proposals >= count)).await.unwrap();
     }
 
     /// Waits until so many quorum rounds were begun.
     pub(crate) async fn rounds(&self, count: usize) {
-        self.rounds_begun.subscribe().wait_for(|rounds| *rounds >= count).await.unwrap();
+        within(self.rounds_begun.subscribe().wait_for(|rounds| *rounds >= count)).await.unwrap();
     }
 
     pub(crate) fn rounds_so_far(&self) -> usize {
