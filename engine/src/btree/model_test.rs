@@ -45,12 +45,14 @@ enum Operation {
     Destroy,
 }
 
-/// How keys look: many short ones, all long, or a mixture with lengths around every limit.
+/// How keys look: many short ones, all long, a mixture with lengths around every limit, or alike for so long that
+/// separators are long too: then branches have few children, and the tree many levels.
 #[derive(Clone, Copy, Debug)]
 enum KeyShape {
     Short,
     Long,
     Mixed,
+    Deep,
 }
 
 fn key_bytes(shape: KeyShape, key: u16) -> Vec<u8> {
@@ -58,6 +60,10 @@ fn key_bytes(shape: KeyShape, key: u16) -> Vec<u8> {
     match shape {
         KeyShape::Short => {}
         KeyShape::Long => bytes.resize(MAX_KEY_BYTES - usize::from(key % 40), b'l'),
+        KeyShape::Deep => {
+            bytes = vec![b'd'; [900, 1300, 2000][usize::from(key / 200) % 3]];
+            bytes.extend_from_slice(&key.to_be_bytes());
+        }
         KeyShape::Mixed => {
             // A long common beginning, so that separators are long too, for some of them.
             let length = [2, 3, 9, 40, 300, 700, 1100, MAX_KEY_BYTES - 2][usize::from(key % 8)];
@@ -256,7 +262,7 @@ proptest! {
     #[test]
     fn tree_agrees_with_a_map(
         operations in prop::collection::vec(operation(), 1..250),
-        shape in prop_oneof![Just(KeyShape::Short), Just(KeyShape::Long), Just(KeyShape::Mixed)],
+        shape in prop_oneof![Just(KeyShape::Short), Just(KeyShape::Long), Just(KeyShape::Mixed), Just(KeyShape::Deep)],
         percent in prop_oneof![3 => Just(50_u8), 1 => 0..=100_u8],
     ) {
         let store = TestStore::with_policy(SplitPolicy { percent });

@@ -77,6 +77,34 @@ fn taking_everything_out_gives_every_page_back() {
     }
 }
 
+/// Long separators make branches of four to eight children: they merge and borrow all the time.
+#[test]
+fn deep_trees_shrink_from_any_side() {
+    let key =
+        |number: u32| [vec![b'd'; 900 + 1000 * usize::from(number % 3 == 0)], number.to_be_bytes().to_vec()].concat();
+    let count = 1_500;
+    let orders: [(&str, Vec<u32>); 4] = [
+        ("ascending", (0..count).collect()),
+        ("descending", (0..count).rev().collect()),
+        ("shuffled", shuffled(count, 8)),
+        ("from the middle", (count / 2..count).chain((0..count / 2).rev()).collect()),
+    ];
+    for (name, order) in orders {
+        let (mut store, mut tree) = (TestStore::new(), TreeState::default());
+        for number in shuffled(count, 9) {
+            insert(&mut store, &mut tree, &key(number), b"v", TxnId(1)).unwrap();
+        }
+        assert!(tree.height >= 5, "{tree:?}");
+        for (done, number) in order.into_iter().enumerate() {
+            assert!(remove(&mut store, &mut tree, &key(number)).unwrap().is_some(), "{name}, {number}");
+            if done % 25 == 0 {
+                store.assert_sound(&[("t", tree)]);
+            }
+        }
+        assert_eq!((tree, store.allocated()), (TreeState::default(), 0), "{name}");
+    }
+}
+
 #[test]
 fn a_range_takes_whole_subtrees_without_writing_them() {
     let (mut store, mut tree) = loaded(0..100_000, 60);
