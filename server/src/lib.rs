@@ -22,6 +22,8 @@ pub mod endpoint;
 pub mod failure;
 pub mod parent;
 pub mod peer;
-
+pub mod serve;
+pub mod services;
 pub mod small_file;
 pub mod startup;
+pub mod status;

@@ -51,9 +51,10 @@ pub fn run(config: &NodeConfig) -> Result<(), Failure> {
         builder.worker_threads(usize::from(config.workers));
         builder
     };
-    let runtime = builder.enable_all().build().map_err(|error| {
-        Failure::new("cannot start threads", error, "check the limits of this user (`ulimit -a`)")
-    })?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("cannot start threads", error, "check the limits of this user (`ulimit -a`)"))?;
     let ended = runtime.block_on(serve(config));
     // Blocking tasks (a scan, a checkpoint) do not hold up the end.
     runtime.shutdown_timeout(DRAIN);
@@ -153,8 +154,9 @@ impl Member<'_> {
     async fn run(self) -> Result<(), Failure> {
         if let Some(first_start) = &self.first_start {
             self.first_time(first_start).await?;
-            FirstStart::remove(&**self.disk, self.dir)
-                .map_err(|error| Failure::new("cannot remove the file `first-start`", error, "check the disk of --dir"))?;
+            FirstStart::remove(&**self.disk, self.dir).map_err(|error| {
+                Failure::new("cannot remove the file `first-start`", error, "check the disk of --dir")
+            })?;
         }
         while let Err(error) = self.node.wait_ready(Duration::from_secs(10)).await {
             warn!(why = %error, "not ready yet");

@@ -42,8 +42,13 @@ pub fn of_node_error(error: &NodeError) -> Status {
         NodeError::NotLeader { leader: Some(leader) } => leader.address.clone(),
         _ => String::new(),
     };
-    let detail =
-        ErrorDetail { outcome: outcome.into(), message: error.to_string(), reason: reason.to_owned(), leader, retryable };
+    let detail = ErrorDetail {
+        outcome: outcome.into(),
+        message: error.to_string(),
+        reason: reason.to_owned(),
+        leader,
+        retryable,
+    };
     with_detail(code, detail)
 }
 

@@ -4,11 +4,13 @@
 //! `--json`); progress, logs and errors go to stderr. An error says what happened, why, and what to do next. The exit
 //! code is one of [`Exit`].
 
+mod check;
 mod cluster;
 mod common;
 pub mod data;
 mod dev;
 mod journal;
+mod serve;
 pub mod table;
 
 use std::process::ExitCode;
@@ -32,8 +34,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, nothing was changed by i
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
     Cluster(cluster::ClusterArgs),
+    Check(check::CheckArgs),
     Journal(journal::JournalArgs),
     /// get, put, del, scan, txn, load.
     #[command(flatten)]
@@ -55,8 +59,10 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
+        Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Check(args) => check::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Data(command) => data::run(command),
     }

@@ -73,9 +73,11 @@ impl ClusterService {
 
     /// The status of every member, in order of name; this node's own is `own`.
     async fn all(&self, own: &NodeStatus) -> Vec<NodeStatus> {
-        let asked = self.node.members().into_iter().map(|member| async {
-            if member.raft_id == own.raft_id { own.clone() } else { ask(member).await }
-        });
+        let asked = self
+            .node
+            .members()
+            .into_iter()
+            .map(|member| async { if member.raft_id == own.raft_id { own.clone() } else { ask(member).await } });
         let mut all = futures::future::join_all(asked).await;
         all.sort_by(|a, b| (&a.name, a.raft_id).cmp(&(&b.name, b.raft_id)));
         all

@@ -33,7 +33,10 @@ impl KvService {
 /// The consistency that a request names.
 pub fn consistency(number: i32) -> Result<Consistency, TxnError> {
     Consistency::try_from(number).map_err(|_| {
-        TxnError::invalid(reason::BAD_OPERATION, format!("there is no consistency number {number}; 0 is linearizable, 1 is local"))
+        TxnError::invalid(
+            reason::BAD_OPERATION,
+            format!("there is no consistency number {number}; 0 is linearizable, 1 is local"),
+        )
     })
 }
 

@@ -168,7 +168,9 @@ pub fn check_key(key: &[u8]) -> Result<(), TxnError> {
 pub fn no_such_tree(tree: &str) -> TxnError {
     TxnError::invalid(
         reason::NO_SUCH_TREE,
-        format!("there is no tree {tree:?}; the first put into a tree makes it, and ListTrees shows those that are there"),
+        format!(
+            "there is no tree {tree:?}; the first put into a tree makes it, and ListTrees shows those that are there"
+        ),
     )
 }
 
@@ -181,7 +183,9 @@ pub fn read_failed(error: &ReadError) -> TxnError {
         ),
         other => TxnError::not_committed(
             reason::STORAGE,
-            format!("this node could not read its pages: {other}; ask another node, and run `calamus check` on this one"),
+            format!(
+                "this node could not read its pages: {other}; ask another node, and run `calamus check` on this one"
+            ),
         ),
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use calamus_engine::OpenError;
 
 use crate::failure::Failure;
+use crate::serve::PID_FILE;
 
 /// What to do about a directory that cannot be trusted any more.
 const REFILL: &str = "if the node is part of a cluster: keep a copy of the directory, remove it, and start the node \
@@ -17,7 +18,7 @@ pub fn explain(dir: &Path, error: &OpenError) -> Failure {
         OpenError::Locked(_) => Failure::new(
             what,
             "another process has it open: a directory is for one process at a time",
-            format!("stop that process (its id is in {}), or give another --dir", dir.join("pid").display()),
+            format!("stop that process (its id is in {}), or give another --dir", dir.join(PID_FILE).display()),
         ),
         OpenError::Missing(_) | OpenError::Exists(_) | OpenError::Options(_) => {
             Failure::new(what, error, "check the path given to --dir")

@@ -1,0 +1,232 @@
+//! One node as a real process: put, get, scan, limits, health, reflection, and starting again after an end in order and
+//! after kill -9.
+
+mod common;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use calamus_proto::v1::error_detail::OutcomeClass;
+use calamus_proto::v1::kv_client::KvClient;
+use calamus_proto::v1::operation::Kind;
+use calamus_proto::v1::{
+    ErrorDetail, GetRequest, ListTreesRequest, Operation, Put, Range, ScanRequest, ScanResponse, TxnRequest,
+    TxnResponse,
+};
+use calamus_proto::{ERROR_DETAIL_METADATA, MAX_MESSAGE_BYTES};
+use common::{Node, run, stderr, wait_for};
+use prost::Message;
+use rustix::process::Signal;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+type Kv = KvClient<Channel>;
+
+async fn kv(node: &Node) -> Kv {
+    let client = KvClient::connect(format!("http://{}", node.address)).await.expect("the node takes connections");
+    client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn put(tree: &str, key: &[u8], value: impl Into<Bytes>) -> Operation {
+    let key = Bytes::copy_from_slice(key);
+    Operation { kind: Some(Kind::Put(Put { tree: tree.to_owned(), key, value: value.into(), tree_must_exist: false })) }
+}
+
+async fn txn(kv: &mut Kv, operations: Vec<Operation>) -> Result<TxnResponse, Status> {
+    kv.txn(TxnRequest { operations, ..TxnRequest::default() }).await.map(tonic::Response::into_inner)
+}
+
+async fn get(kv: &mut Kv, tree: &str, key: &[u8]) -> Result<Option<Bytes>, Status> {
+    let key = Bytes::copy_from_slice(key);
+    let answer = kv.get(GetRequest { tree: tree.to_owned(), key, consistency: 0 }).await?.into_inner();
+    assert!(answer.read_point.is_some());
+    Ok(answer.entry.map(|entry| entry.value))
+}
+
+async fn scan(kv: &mut Kv, request: ScanRequest) -> Result<Vec<ScanResponse>, Status> {
+    let mut stream = kv.scan(request).await?.into_inner();
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.message().await? {
+        all.push(chunk);
+    }
+    Ok(all)
+}
+
+fn keys(chunks: &[ScanResponse]) -> Vec<String> {
+    let entries = chunks.iter().flat_map(|chunk| &chunk.entries);
+    entries.map(|entry| String::from_utf8(entry.key.to_vec()).expect("the keys of these tests are text")).collect()
+}
+
+/// The detail that goes with an error.
+fn detail(status: &Status) -> ErrorDetail {
+    let value = status.metadata().get_bin(ERROR_DETAIL_METADATA).expect("every error has its detail");
+    ErrorDetail::decode(value.to_bytes().expect("base64")).expect("a detail")
+}
+
+fn check_clean(dir: &Path) {
+    let output = run(&["check", dir.to_str().expect("temporary paths are UTF-8")]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+}
+
+#[tokio::test]
+async fn what_was_put_is_there_after_an_end_in_order_and_after_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("n1");
+    let mut node = Node::bootstrap(&dir, "n1");
+    let mut client = kv(&node).await;
+    let first = txn(&mut client, vec![put("t", b"a", "1"), put("t", b"b", "2")]).await.unwrap();
+    assert_eq!(first.txn_id, 1);
+    assert_eq!(get(&mut client, "t", b"a").await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(get(&mut client, "t", b"c").await.unwrap(), None);
+    assert_eq!(node.process.end(Signal::TERM).code(), Some(0), "{}", node.process.read_log());
+    assert!(!dir.join("pid").exists(), "an end in order removes the process id");
+    check_clean(&dir);
+
+    let mut node = Node::start(&dir, &[]);
+    let mut client = kv(&node).await;
+    assert_eq!(get(&mut client, "t", b"b").await.unwrap().as_deref(), Some(&b"2"[..]));
+    for number in 0..50u32 {
+        txn(&mut client, vec![put("t", format!("k{number:03}").as_bytes(), vec![7; 3000])]).await.unwrap();
+    }
+    assert_eq!(node.process.end(Signal::KILL).code(), None);
+
+    let mut node = Node::start(&dir, &[]);
+    let mut client = kv(&node).await;
+    let found = scan(&mut client, ScanRequest { tree: "t".to_owned(), ..ScanRequest::default() }).await.unwrap();
+    assert_eq!(keys(&found).len(), 52, "every acknowledged put is there");
+    assert_eq!(node.process.end(Signal::USR1).code(), Some(0));
+    check_clean(&dir);
+}
+
+#[tokio::test]
+async fn scans_come_in_chunks_in_both_directions_and_end_at_their_limit() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::bootstrap(&temp.path().join("n1"), "n1");
+    let mut client = kv(&node).await;
+    let names: Vec<String> = (0..300).map(|number| format!("{}{number:03}", ["a", "b", "c"][number / 100])).collect();
+    for part in names.chunks(50) {
+        let puts = part.iter().map(|name| put("t", name.as_bytes(), vec![1; 20_000])).collect();
+        txn(&mut client, puts).await.unwrap();
+    }
+    let all = ScanRequest { tree: "t".to_owned(), ..ScanRequest::default() };
+    let found = scan(&mut client, all.clone()).await.unwrap();
+    assert_eq!(keys(&found), names);
+    assert!(found.len() >= 5, "6 MB come in chunks of 1 MiB, not in {}", found.len());
+    assert!(found.iter().all(|chunk| chunk.encoded_len() < 1_200_000));
+    assert!(found[0].read_point.is_some() && found[1].read_point.is_none());
+
+    let reversed: Vec<String> = names.iter().rev().cloned().collect();
+    let back = ScanRequest { reverse: true, ..all.clone() };
+    assert_eq!(keys(&scan(&mut client, back.clone()).await.unwrap()), reversed);
+    for (limit, keys_only) in [(1, false), (32, true), (33, false), (150, true), (1000, true)] {
+        let request = ScanRequest { limit, keys_only, ..back.clone() };
+        let found = scan(&mut client, request).await.unwrap();
+        assert_eq!(keys(&found), reversed[..(limit as usize).min(300)], "limit {limit}");
+        assert!(found.iter().flat_map(|chunk| &chunk.entries).all(|entry| entry.value.is_empty() == keys_only));
+    }
+
+    let range = |start: &'static str, end: &'static str, prefix: &'static str| Range {
+        start: start.into(),
+        end: end.into(),
+        prefix: prefix.into(),
+    };
+    for (range, from, to) in [
+        (range("", "", "b"), 100, 200),
+        (range("a099", "b101", ""), 99, 101),
+        (range("a0995", "b", ""), 100, 100),
+        (range("c299", "", ""), 299, 300),
+        (range("d", "", ""), 300, 300),
+    ] {
+        let forward = ScanRequest { range: Some(range), ..all.clone() };
+        let backward = ScanRequest { reverse: true, ..forward.clone() };
+        let found = scan(&mut client, forward).await.unwrap();
+        assert!(found[0].read_point.is_some(), "an empty range has a read point too");
+        assert_eq!(keys(&found), names[from..to]);
+        assert_eq!(keys(&scan(&mut client, backward).await.unwrap()), reversed[300 - to..300 - from]);
+    }
+}
+
+#[tokio::test]
+async fn the_largest_value_goes_in_and_one_over_any_limit_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::bootstrap(&temp.path().join("n1"), "n1");
+    let mut client = kv(&node).await;
+    let largest: Bytes = (0..8usize << 20).map(|at| (at % 251) as u8).collect();
+    txn(&mut client, vec![put("big", b"k", largest.clone())]).await.unwrap();
+    assert_eq!(get(&mut client, "big", b"k").await.unwrap(), Some(largest.clone()));
+    let found = scan(&mut client, ScanRequest { tree: "big".to_owned(), ..ScanRequest::default() }).await.unwrap();
+    assert_eq!(found[0].entries[0].value, largest);
+
+    let over = vec![0u8; (8 << 20) + 1];
+    let refused: [(Vec<Operation>, &str); 5] = [
+        (vec![put("big", b"k", over)], "value_too_large"),
+        (vec![put("big", &[1; 2049], "v")], "key_too_long"),
+        (vec![put("big", b"", "v")], "key_empty"),
+        (vec![put("", b"k", "v")], "bad_tree_name"),
+        (vec![put("$sessions", b"k", "v")], "system_tree"),
+    ];
+    for (operations, reason) in refused {
+        let status = txn(&mut client, operations).await.unwrap_err();
+        let detail = detail(&status);
+        assert_eq!((detail.reason.as_str(), detail.outcome()), (reason, OutcomeClass::NotCommitted), "{status:?}");
+        assert!(!detail.retryable && !detail.message.is_empty());
+    }
+    let unknown = get(&mut client, "nowhere", b"k").await.unwrap_err();
+    assert_eq!((unknown.code(), detail(&unknown).reason.as_str()), (Code::NotFound, "no_such_tree"));
+    let range = Range { start: "b".into(), end: "a".into(), ..Range::default() };
+    let request = ScanRequest { tree: "big".to_owned(), range: Some(range), ..ScanRequest::default() };
+    let wrong = scan(&mut client, request).await.unwrap_err();
+    assert_eq!((wrong.code(), detail(&wrong).reason.as_str()), (Code::InvalidArgument, "bad_range"));
+    let request = GetRequest { tree: "big".to_owned(), key: "k".into(), consistency: 9 };
+    assert_eq!(client.get(request).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let trees = client.list_trees(ListTreesRequest::default()).await.unwrap().into_inner().trees;
+    assert_eq!(trees.iter().map(|tree| tree.name.as_str()).collect::<Vec<_>>(), ["big"], "nothing refused left a tree");
+}
+
+#[tokio::test]
+async fn health_follows_readiness_and_reflection_lists_the_services() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::bootstrap(&temp.path().join("n1"), "n1");
+    let url = format!("http://{}", node.address);
+    let mut health = HealthClient::connect(url.clone()).await.unwrap();
+    for service in ["", "calamus.v1.Kv", "calamus.v1.Cluster"] {
+        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
+    }
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::connect(url).await.unwrap();
+    let answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("{answer:?}") };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["calamus.v1.Kv", "calamus.v1.Cluster", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_moves_to_another_address_and_the_cluster_knows() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("n1");
+    let mut node = Node::bootstrap(&dir, "n1");
+    assert_eq!(node.process.end(Signal::TERM).code(), Some(0));
+    let moved = Node::start(&dir, &["--listen", "127.0.0.1:0"]);
+    let status = wait_for("the new address in the membership", || {
+        let output = run(&["cluster", "status", "--json", "--endpoints", &moved.address]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (status["nodes"][0]["address"] == moved.address.as_str()).then_some(status)
+    });
+    assert_eq!(status["leader"], "n1");
+    assert_eq!(status["nodes"][0]["role"], "leader");
+}
