@@ -195,8 +195,9 @@ async fn health_follows_readiness_and_reflection_lists_the_services() {
 
     let temp = tempfile::tempdir().unwrap();
     let node = Node::bootstrap(&temp.path().join("n1"), "n1");
-    let url = format!("http://{}", node.address);
-    let mut health = HealthClient::connect(url.clone()).await.unwrap();
+    let endpoint = Channel::from_shared(format!("http://{}", node.address)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
     for service in ["", "calamus.v1.Kv", "calamus.v1.Cluster"] {
         let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
@@ -205,7 +206,7 @@ async fn health_follows_readiness_and_reflection_lists_the_services() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let mut reflection = ServerReflectionClient::connect(url).await.unwrap();
+    let mut reflection = ServerReflectionClient::new(channel);
     let answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("{answer:?}") };
