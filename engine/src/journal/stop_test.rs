@@ -112,8 +112,11 @@ fn a_killed_process_loses_only_what_no_callback_promised() {
     wait(&lost);
 }
 
-/// A note of each callback's outcome, in the order they ran.
-fn notes() -> (impl Fn(&'static str) -> Done, Arc<Mutex<Vec<(&'static str, bool)>>>) {
+/// Which callback ran, and whether it heard of success; in the order they ran.
+type Noted = Arc<Mutex<Vec<(&'static str, bool)>>>;
+
+/// Callbacks that note their outcomes.
+fn notes() -> (impl Fn(&'static str) -> Done, Noted) {
     let notes = Arc::new(Mutex::new(Vec::new()));
     let inner = notes.clone();
     let note = move |what| -> Done {
