@@ -480,3 +480,38 @@ fn the_fixed_part_of_a_record_is_what_it_was() {
     ];
     assert_eq!(hex(&frame.payload().bytes()[..104]), expected.concat());
 }
+
+/// Fills more than one group of pages and empties it again: the second group's bitmap page is free then too, and the
+/// digest, the file and a follower know it.
+#[test]
+fn a_group_that_comes_and_goes_takes_its_bitmap_with_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let large = EngineOptions {
+        journal: JournalOptions { segment_bytes: 32 << 20, mode: JournalMode::Inline, ..JournalOptions::default() },
+        ..options()
+    };
+    let engine = Engine::create(disk, home.path(), &identity(1), DatabaseId(9), large).expect("new");
+    let value = vec![5; 8 << 20];
+    let mut number = 0_u8;
+    while u64::from(crate::alloc::PAGES_PER_GROUP) >= engine.status().page_count {
+        commit(&engine, |batch| {
+            batch.create_tree("t").expect("works");
+            batch.put("t", &[number], &value).expect("fits");
+        });
+        number += 1;
+        engine.purge(engine.applied().log_id.expect("not empty")).expect("only noted");
+        engine.checkpoint().expect("works");
+    }
+    commit(&engine, |batch| {
+        batch.drop_tree("t").expect("works");
+    });
+    assert!(engine.status().page_count < 100);
+    let read = engine.read();
+    let report = check_pages(&read, &mut |_| {}).expect("readable");
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.digest, engine.applied().digest, "the digest forgets the bitmap");
+    drop(read);
+    engine.checkpoint().expect("works");
+    assert_eq!(data_bytes(home.path()).len() as u64, engine.status().page_count * 8192);
+}
