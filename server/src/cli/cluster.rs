@@ -155,12 +155,15 @@ fn show(client: &ClientArgs, found: StatusResponse) {
         rows.add_row(row(node));
     }
     println!("{rows}");
+    for node in members.iter().filter(|node| node.unreachable) {
+        println!("{} does not answer: {}", node.name, node.state);
+    }
 }
 
 fn row(node: &NodeStatus) -> Vec<String> {
     let name_and_address = [node.name.clone(), node.address.clone()];
     if node.unreachable {
-        return name_and_address.into_iter().chain(["?".to_owned(), node.state.clone()]).collect();
+        return name_and_address.into_iter().chain(["?".to_owned(), "no answer".to_owned()]).collect();
     }
     let role = match (role_word(node.role()), node.voter) {
         ("learner", false) => "learner".to_owned(),

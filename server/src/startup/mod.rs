@@ -152,9 +152,8 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
     let dir = &config.dir;
-    let (engine, report) =
+    let (engine, _report) =
         Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
-    info!(?report, "opened the database");
     let opened = check_and_listen(config, &disk, &engine).await;
     if opened.is_err() {
         engine.close();
