@@ -152,7 +152,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
     let dir = &config.dir;
-    let (engine, _report) =
+    let (engine, _) =
         Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
     let opened = check_and_listen(config, &disk, &engine).await;
     if opened.is_err() {
