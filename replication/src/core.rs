@@ -15,7 +15,7 @@ use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, Raft, ReadPolicy, ServerState};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 
 use crate::freshness::Freshness;
 use crate::log_store::{LogStore, SwitchGate};
@@ -39,6 +39,8 @@ pub struct Core {
     /// Something happened that leadership must be confirmed again for.
     pub(crate) doubt: Arc<Notify>,
     pub(crate) config: Arc<NodeConfig>,
+    /// Held while this node changes the membership.
+    pub(crate) changing: Arc<Mutex<()>>,
     /// As the watchdog last saw it: asking the file system for every answer to a peer would cost more than the answer.
     pub(crate) free_disk_bytes: Arc<AtomicU64>,
     /// When this node last knew that it was up to date.
@@ -72,7 +74,7 @@ impl Core {
         let options = openraft_config(config, &identity.cluster_id.to_string()).map_err(|error| error.to_string())?;
         let applied = watch::Sender::new(engine.applied().log_id);
         let gate = SwitchGate::default();
-        let log_store = LogStore::new(engine.clone(), gate.clone());
+        let log_store = LogStore::new(engine.clone(), gate.clone(), config.acknowledges_early());
         let machine = StateMachine::new(engine.clone(), applied.clone(), gate, stop.clone());
         let raft = Raft::new(identity.raft_id.0, Arc::new(options), network, log_store, machine)
             .await
@@ -86,6 +88,7 @@ impl Core {
             config: Arc::new(config.clone()),
             free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
             freshness: Arc::default(),
+            changing: Arc::default(),
         })
     }
 

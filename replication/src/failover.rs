@@ -28,6 +28,9 @@ use crate::types::RaftVote;
 const PROBES: usize = 3;
 const PROBE_PAUSE: Duration = Duration::from_millis(4);
 const PROBE_LIMIT: Duration = Duration::from_millis(50);
+/// How long a listener may outlive its connections.
+const GONE_ROUNDS: usize = 10;
+const GONE_PAUSE: Duration = Duration::from_millis(10);
 /// How long the others may take to find out too.
 const ASK_ROUNDS: usize = 20;
 const ASK_PAUSE: Duration = Duration::from_millis(10);
@@ -110,7 +113,7 @@ async fn replace_leader(core: &Core, peers: &Peers) {
         return;
     }
     let Some(address) = leader_address(core, &vote) else { return };
-    if !refused(&address).await || !quorum_lost(core, peers, &vote, &voters).await {
+    if !is_gone(core, &address, &vote).await || !quorum_lost(core, peers, &vote, &voters).await {
         return;
     }
     tracing::info!(leader, "a quorum has lost the leader: electing at once");
@@ -133,6 +136,21 @@ async fn replace_leader(core: &Core, peers: &Peers) {
         }
         tokio::time::sleep(ELECTION_PAUSE).await;
     }
+}
+
+/// Whether the leader of `vote` is gone. A stream also breaks when the leader only ends it; and a process that dies may
+/// close its connections before its listener.
+async fn is_gone(core: &Core, address: &str, vote: &RaftVote) -> bool {
+    for _ in 0..GONE_ROUNDS {
+        if core.metrics().vote != *vote {
+            return false;
+        }
+        if refused(address).await {
+            return true;
+        }
+        tokio::time::sleep(GONE_PAUSE).await;
+    }
+    false
 }
 
 /// Whether this node and enough others have lost the leader of `vote`.

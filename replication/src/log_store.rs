@@ -95,14 +95,16 @@ pub struct LogStore {
     engine: Engine,
     committed: Arc<Mutex<Option<LogId>>>,
     gate: SwitchGate,
+    /// A planted fault: see [`crate::options::NodeConfig`].
+    acknowledge_early: bool,
 }
 
 impl LogStore {
     /// On an open engine.
     #[must_use]
-    pub fn new(engine: Engine, gate: SwitchGate) -> Self {
+    pub fn new(engine: Engine, gate: SwitchGate, acknowledge_early: bool) -> Self {
         let committed = Arc::new(Mutex::new(engine.applied().log_id));
-        Self { engine, committed, gate }
+        Self { engine, committed, gate, acknowledge_early }
     }
 
     /// The frames of `entries`: those of peers as they are, our own sealed in order.
@@ -179,6 +181,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.gate.until(|| self.continues(first)).await?;
         }
         let frames = self.seal(entries);
+        if self.acknowledge_early {
+            callback.io_completed(Ok(()));
+            return self.engine.append(frames, Box::new(drop)).map_err(storage_error);
+        }
         let done = Box::new(move |result: Result<(), StorageError>| {
             callback.io_completed(result.map_err(storage_error));
         });

@@ -31,6 +31,9 @@ pub struct NodeConfig {
     pub read_patience: Duration,
     /// The merger's options.
     pub merger: MergerOptions,
+    /// Planted faults, for tests that must find them.
+    #[cfg(feature = "mutants")]
+    pub mutants: Mutants,
 }
 
 impl Default for NodeConfig {
@@ -46,6 +49,50 @@ impl Default for NodeConfig {
             fast_failover: true,
             read_patience: Duration::from_secs(5),
             merger: MergerOptions::default(),
+            #[cfg(feature = "mutants")]
+            mutants: Mutants::from_environment(),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Whether the planted fault *a restarted leader leads on* is on.
+    fn restores_leader(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.enable_leader_restore;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+
+    /// Whether the planted fault *acknowledge before the sync* is on.
+    pub(crate) fn acknowledges_early(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.acknowledge_before_sync;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+}
+
+/// Planted faults.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutants {
+    /// A leader that restarts leads the same term again, with whatever of its log reached the disk.
+    pub enable_leader_restore: bool,
+    /// Frames are acknowledged when they are queued.
+    pub acknowledge_before_sync: bool,
+}
+
+#[cfg(feature = "mutants")]
+impl Mutants {
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
+        let named = |fault: &str| named.split(',').any(|name| name.trim() == fault);
+        Self {
+            enable_leader_restore: named("enable_leader_restore"),
+            acknowledge_before_sync: named("acknowledge_before_sync"),
         }
     }
 }
@@ -109,7 +156,7 @@ pub fn openraft_config(config: &NodeConfig, cluster: &str) -> Result<Config, Con
         allow_log_reversion: Some(false),
         // The default lets a restarted leader go on leading its term, with whatever part of its log reached the disk:
         // a second proposer of the same (term, index).
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(config.restores_leader()),
     }
     .validate()
 }

@@ -6,7 +6,8 @@
 //! replication stream, which ends the leader. So the journal never recycles on its own: it is asked by
 //! [`crate::log_store`], after openraft has waited for its streams.
 //!
-//! A follower that is slow, dead or frozen holds nothing: it is seeded when it comes back.
+//! A follower that is slow, dead or frozen holds nothing: it is seeded when it comes back. A running seeding holds the
+//! log behind it, up to [`HOLD_BYTES`] of journal; beyond, it is given up and begins again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::core::Core;
 /// A node that was seeded goes on from where its seeding was declared; it gets this long to do so before the log
 /// behind it may go.
 const HOLD_AFTER_SEEDING: Duration = Duration::from_secs(10);
+/// The journal may grow to this many bytes for seedings.
+const HOLD_BYTES: u64 = 1 << 30;
 /// A purge that was asked for may wait for a stream; it is asked for again at this pace.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -103,7 +106,8 @@ async fn trim(engine: &Engine, core: &Core, holds: &SeedHolds) -> Result<(), Str
     let Some(limit) = engine.purge_limit() else {
         return Ok(());
     };
-    let limit = holds.lowest().map_or(limit.index, |held| held.min(limit.index)).min(checkpointed.index);
+    let held = holds.lowest().filter(|_| engine.status().journal_bytes <= HOLD_BYTES);
+    let limit = held.map_or(limit.index, |held| held.min(limit.index)).min(checkpointed.index);
     if engine.log_state().last_purged.is_none_or(|purged| purged.index < limit) {
         core.purge(limit).await?;
     }

@@ -96,8 +96,6 @@ mod model_test;
 mod rig_test;
 #[cfg(test)]
 mod stop_test;
-#[cfg(test)]
-mod walk_test;
 
 pub use format::LogStart;
 pub use frame::CHAIN_START;

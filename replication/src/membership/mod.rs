@@ -70,7 +70,14 @@ fn check_text(what: &str, text: &str) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Runs one change at a time: between the two steps of one, another must not take its joint membership for one that
+/// was left behind.
 async fn change(core: &Core, change: Change) -> Result<(), NodeError> {
+    let _one = core.changing.lock().await;
+    change_alone(core, change).await
+}
+
+async fn change_alone(core: &Core, change: Change) -> Result<(), NodeError> {
     let changing = core.raft.change_membership(change, false);
     let result = tokio::time::timeout(CHANGE_LIMIT, changing).await.map_err(|_| NodeError::Timeout {
         waited: CHANGE_LIMIT,
@@ -195,13 +202,16 @@ pub(crate) async fn promote_learners(core: Core) {
         if ensure_leader(&core).is_err() {
             continue;
         }
+        let Ok(_one) = core.changing.try_lock() else {
+            continue;
+        };
         let metrics = core.metrics();
         if metrics.membership_config != metrics.committed_membership_config {
             continue;
         }
         let next = next_change(&core, metrics.membership_config.membership());
         if let Some(next) = next
-            && let Err(error) = change(&core, next).await
+            && let Err(error) = change_alone(&core, next).await
         {
             tracing::warn!(%error, "a learner is not promoted yet");
         }

@@ -87,8 +87,10 @@ impl ChainCheck {
     }
 
     fn own_chain(&self, log_id: LogId) -> Option<u64> {
-        let own = self.engine.log_id(log_id.index).filter(|own| *own == log_id)?;
-        self.engine.chain_at(own.index)
+        let same = || self.engine.log_id(log_id.index) == Some(log_id);
+        // Asked before and after: a cut in between would give the chain value of another frame.
+        let chain = same().then(|| self.engine.chain_at(log_id.index)).flatten()?;
+        same().then_some(chain)
     }
 
     fn compare(&self, log_id: LogId, chain: u64) -> Result<(), Status> {

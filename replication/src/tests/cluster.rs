@@ -1,13 +1,14 @@
 //! A cluster in one process: each node with a runtime, a directory and a port of its own, over loopback.
 //!
-//! Killing a node drops its runtime: its connections break and its listener is gone, as with a process.
+//! Killing a node drops its runtime: its connections break and its listener is gone, as with a process. Its disk is a
+//! door that forgets what was not synced by then.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calamus_engine::env::RealDisk;
+use calamus_engine::env::{Disk, LosingDisk};
 use calamus_engine::ids::Term;
 use calamus_engine::{Engine, NodeIdentity};
 use calamus_proto::v1::{AddRequest, TxnResponse};
@@ -29,19 +30,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct TestNode {
     pub(super) identity: NodeIdentity,
     pub(super) directory: PathBuf,
+    config: NodeConfig,
+    pub(super) disk: LosingDisk,
     pub(super) node: Option<Node>,
     runtime: Option<Runtime>,
 }
 
 impl TestNode {
     /// A new directory, a free port, started.
-    pub(super) fn create(root: &Path, name: &str, raft_id: u64) -> Self {
+    pub(super) fn create(root: &Path, name: &str, raft_id: u64, config: &NodeConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
         let identity = support::identity(raft_id, name, &address);
         let directory = root.join(format!("{name}-{raft_id}"));
-        let engine = support::create(&directory, &identity);
-        let mut node = Self { identity, directory, node: None, runtime: None };
+        let disk = LosingDisk::new();
+        let engine = support::create(Arc::new(disk.clone()), &directory, &identity);
+        let mut node = Self { identity, directory, config: config.clone(), disk, node: None, runtime: None };
         node.run(engine, listener);
         node
     }
@@ -52,7 +56,7 @@ impl TestNode {
         let node = runtime.block_on(async {
             listener.set_nonblocking(true).expect("a socket");
             let incoming = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            let node = Node::start(engine, NodeConfig::default()).await.expect("the node starts");
+            let node = Node::start(engine, self.config.clone()).await.expect("the node starts");
             let server = tonic::transport::Server::builder().add_service(node.raft_server());
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(incoming)));
             node
@@ -63,14 +67,18 @@ impl TestNode {
     /// Started again on its directory and address.
     pub(super) fn restart(&mut self) {
         assert!(self.runtime.is_none(), "it runs");
-        let disk = Arc::new(RealDisk);
+        // Another door: what the old one had not synced is gone.
+        self.disk = LosingDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let (engine, _) = Engine::open(disk, &self.directory, support::options()).expect("the directory opens");
         let listener = retry("the port is free again", || TcpListener::bind(&self.identity.listen).ok());
         self.run(engine, listener);
     }
 
-    /// Gone, without a word to anybody.
+    /// Gone, without a word to anybody, and without what was not synced.
     pub(super) fn kill(&mut self) {
+        self.disk.fail_syncs(true);
+        self.disk.hang_syncs(false);
         self.node = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(PATIENCE);
@@ -148,13 +156,17 @@ pub(super) struct TestCluster {
 impl TestCluster {
     /// One node bootstraps, the others join it and become voters by themselves.
     pub(super) fn start(count: u64) -> Self {
+        Self::start_with(count, &NodeConfig::default())
+    }
+
+    pub(super) fn start_with(count: u64, config: &NodeConfig) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let mut cluster = Self { root, nodes: Vec::new() };
-        let first = TestNode::create(cluster.root.path(), "n1", 101);
+        let first = TestNode::create(cluster.root.path(), "n1", 101, config);
         first.on(first.replica().bootstrap()).expect("an empty log");
         cluster.nodes.push(first);
         for number in 2..=count {
-            let node = TestNode::create(cluster.root.path(), &format!("n{number}"), 100 + number);
+            let node = TestNode::create(cluster.root.path(), &format!("n{number}"), 100 + number, config);
             cluster.nodes.push(node);
             cluster.join(cluster.nodes.len() - 1, false);
         }
@@ -180,7 +192,23 @@ impl TestCluster {
 
     #[track_caller]
     pub(super) fn leader_index(&self) -> usize {
-        retry("a node leads", || self.nodes.iter().position(|node| node.leading().is_some()))
+        let started = Instant::now();
+        loop {
+            if let Some(index) = self.nodes.iter().position(|node| node.leading().is_some()) {
+                return index;
+            }
+            assert!(started.elapsed() < PATIENCE, "nobody leads:\n{}", self.describe());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn describe(&self) -> String {
+        let running = self.nodes.iter().filter_map(|node| node.node.as_ref());
+        let lines = running.map(|node| {
+            let shown = node.leadership().borrow().clone();
+            format!("{shown:?}, {}", node.replica().core().metrics())
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// Writes, on whoever leads, until it is committed.

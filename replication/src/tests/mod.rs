@@ -1,6 +1,7 @@
 //! Tests of the binding as a whole, on real files and loopback.
 
 mod cluster;
+mod disk;
 mod refusals;
 mod replication;
 mod suite;

@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 use super::cluster::TestNode;
 use super::support::CLUSTER;
 use crate::network::convert;
+use crate::options::NodeConfig;
 
 const SENDER: RaftId = RaftId(77);
 
@@ -21,7 +22,7 @@ struct Lone {
 /// A node with an empty log that knows nobody.
 fn lone() -> Lone {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let node = TestNode::create(root.path(), "n1", 101);
+    let node = TestNode::create(root.path(), "n1", 101, &NodeConfig::default());
     Lone { _root: root, node }
 }
 

@@ -7,8 +7,10 @@
 //! nothing else: whatever the suite looks at is answered by the real adapter.
 
 use std::io;
+use std::sync::Arc;
 
 use calamus_engine::Engine;
+use calamus_engine::env::RealDisk;
 use calamus_engine::ids::{LogId, LogIndex, Term};
 use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
 use futures::{Stream, TryStreamExt};
@@ -189,10 +191,12 @@ struct Builder;
 impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, SuiteLog, SuiteMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let open = |part: &str| support::create(&directory.path().join(part), &support::identity(1, part, "nowhere:1"));
+        let open = |part: &str| {
+            support::create(Arc::new(RealDisk), &directory.path().join(part), &support::identity(1, part, "nowhere:1"))
+        };
         let (log, machine) = (open("log"), open("machine"));
         let gate = SwitchGate::default();
-        let store = SuiteLog { inner: LogStore::new(log.clone(), gate.clone()), engine: log, last: None };
+        let store = SuiteLog { inner: LogStore::new(log.clone(), gate.clone(), false), engine: log, last: None };
         let inner = StateMachine::new(machine.clone(), watch::Sender::new(None), gate, StopReason::default());
         Ok((directory, store, SuiteMachine { inner, engine: machine }))
     }

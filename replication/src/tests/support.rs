@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use calamus_engine::env::RealDisk;
+use calamus_engine::env::Disk;
 use calamus_engine::ids::{ClusterId, DatabaseId, RaftId};
 use calamus_engine::journal::JournalOptions;
 use calamus_engine::{Engine, EngineOptions, NodeIdentity};
@@ -31,6 +31,6 @@ pub(crate) fn identity(raft_id: u64, name: &str, address: &str) -> NodeIdentity 
     }
 }
 
-pub(crate) fn create(directory: &Path, identity: &NodeIdentity) -> Engine {
-    Engine::create(Arc::new(RealDisk), directory, identity, DATABASE, options()).expect("a new directory")
+pub(crate) fn create(disk: Arc<dyn Disk>, directory: &Path, identity: &NodeIdentity) -> Engine {
+    Engine::create(disk, directory, identity, DATABASE, options()).expect("a new directory")
 }

@@ -89,8 +89,7 @@ impl DataArgs {
     /// A read that failed.
     fn read_failed(&self, what: &str, error: &ReadError) -> Failure {
         self.tell(json!({ "error": error.0.reason, "message": error.0.message }));
-        let failure = Failure::new(format!("{what} failed"), error, next_step(&error.0.reason));
-        if error.0.reason == "no_such_tree" { failure.with_exit(Exit::No) } else { failure }
+        Failure::new(format!("{what} failed"), error, next_step(&error.0.reason))
     }
 
     /// A transaction that is not known to be committed.

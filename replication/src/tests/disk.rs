@@ -1,0 +1,119 @@
+//! What a node does with a disk that is slow to sync, hangs, fails or forgets.
+
+use std::sync::Arc;
+
+use calamus_engine::env::LosingDisk;
+use calamus_engine::ids::LogId;
+use futures::FutureExt;
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+
+use super::cluster::{TestCluster, retry};
+use super::support;
+use crate::log_store::{LogStore, SwitchGate};
+use crate::network::convert::to_raft_log_id;
+use crate::seam::Leadership;
+use crate::test_requests::{put, txn};
+use crate::types::{Entry, TypeConfig};
+
+/// Appends while syncs hang, and looks who was told what.
+async fn append_while_syncs_hang(acknowledge_early: bool) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = LosingDisk::new();
+    let engine =
+        support::create(Arc::new(disk.clone()), &directory.path().join("n"), &support::identity(1, "n", "h:1"));
+    let mut store = LogStore::new(engine.clone(), SwitchGate::default(), acknowledge_early);
+    disk.hang_syncs(true);
+    let (sender, mut told) = TypeConfig::oneshot();
+    let entry = Entry::new_blank(to_raft_log_id(LogId::new(1, 0)));
+    store.append([entry], IOFlushed::signal(sender)).await.expect("queued");
+    assert_eq!(engine.log_state().last, Some(LogId::new(1, 0)), "it can be read at once");
+    let mut vote = Box::pin(async move {
+        let vote = openraft::impls::Vote::new(3, 1);
+        store.save_vote(&vote).await.expect("saved");
+    });
+    let early = (&mut told).now_or_never().is_some() || (&mut vote).now_or_never().is_some();
+    let durable = engine.log_state().durable;
+    // Before any assert: a sync that hangs for ever would keep the test from failing.
+    disk.hang_syncs(false);
+    assert_eq!(durable, None);
+    assert!(!early, "an acknowledgement before the sync");
+    told.await.expect("told").expect("durable");
+    vote.await;
+    assert_eq!(engine.log_state().durable, Some(LogId::new(1, 0)));
+    assert_eq!(engine.vote().map(|vote| vote.term.0), Some(3));
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_before_its_sync() {
+    append_while_syncs_hang(false).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "an acknowledgement before the sync")]
+async fn acknowledging_before_the_sync_is_found() {
+    append_while_syncs_hang(true).await;
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_hands_over_and_comes_back() {
+    let cluster = TestCluster::start(3);
+    cluster.write("before", b"x");
+    let hung = cluster.leader_index();
+    let node = &cluster.nodes[hung];
+    node.disk.hang_syncs(true);
+    // Something that needs a sync; nobody waits for it here.
+    let request = node.node().clone();
+    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    let moved = retry("another node leads", || {
+        cluster.nodes.iter().position(|other| other.leading().is_some()).filter(|leader| *leader != hung)
+    });
+    let other = &cluster.nodes[moved];
+    retry("a write is committed without the hung node", || other.put("after", b"z").ok());
+    node.disk.hang_syncs(false);
+    cluster.assert_equal();
+    for node in &cluster.nodes {
+        assert_eq!(node.get("after").as_deref(), Some(&b"z"[..]), "on {}", node.identity.name);
+    }
+}
+
+#[test]
+fn a_leader_with_a_hanging_disk_and_no_successor_stops() {
+    let cluster = TestCluster::start(1);
+    cluster.write("before", b"x");
+    let node = cluster.leader();
+    node.disk.hang_syncs(true);
+    let request = node.node().clone();
+    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    let why = retry("the consensus stops", || match &*node.node().leadership().borrow() {
+        Leadership::Stopped { why } => Some(why.clone()),
+        _ => None,
+    });
+    assert!(why.contains("sync hangs"), "{why}");
+    // Local reads go on.
+    let local = node.on(node.node().read(calamus_proto::v1::Consistency::Local));
+    assert_eq!(node.get("before").as_deref(), Some(&b"x"[..]));
+    assert!(local.is_ok(), "{:?}", local.err());
+    node.disk.hang_syncs(false);
+}
+
+#[test]
+fn a_failed_sync_stops_the_node_and_nothing_acknowledged_is_lost() {
+    let mut cluster = TestCluster::start(3);
+    cluster.write("before", b"x");
+    let failed = cluster.leader_index();
+    cluster.nodes[failed].disk.fail_syncs(true);
+    let node = &cluster.nodes[failed];
+    let request = node.node().clone();
+    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    retry("the consensus of the node stops", || {
+        matches!(*node.node().leadership().borrow(), Leadership::Stopped { .. }).then_some(())
+    });
+    cluster.write("after", b"z");
+    cluster.nodes[failed].kill();
+    cluster.nodes[failed].restart();
+    cluster.write("later", b"w");
+    cluster.assert_equal();
+    assert_eq!(cluster.nodes[failed].get("after").as_deref(), Some(&b"z"[..]));
+}
