@@ -195,11 +195,13 @@ impl SeedReceiver {
             let what = format!("it ends at {:?}, and this node has applied {old_applied:?}", applied.log_id);
             return Err(SeedError::Stream(what));
         }
-        if let Some(log_id) = applied.log_id
-            && old.journal.chain(log_id.index) == Some(applied.chain)
-        {
+        let (next, same_history) = match applied.log_id {
+            Some(log_id) => (log_id.index.0 + 1, old.journal.chain(log_id.index) == Some(applied.chain)),
+            None => (0, old.journal.first_kept().previous.is_none()),
+        };
+        if same_history {
             let end = old.journal.last().map_or(0, |last| last.index.0 + 1);
-            for_each_frame::<StorageError>(&old.journal, log_id.index.0 + 1, end, |frame| {
+            for_each_frame::<StorageError>(&old.journal, next, end, |frame| {
                 append(&store.journal, vec![frame.clone()])
             })?;
         }

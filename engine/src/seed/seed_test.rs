@@ -159,3 +159,17 @@ fn a_stream_of_another_database_is_refused() {
     let error = feed(&other, stream_while_writing(&source, 0)).expect_err("another database").to_string();
     assert!(error.contains("is of database"), "{error}");
 }
+
+#[test]
+fn seeding_from_a_source_that_has_applied_nothing_keeps_what_was_acknowledged() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    let writer = create(&disk(), &home.path().join("b"), 2);
+    put(&writer, 1, 100);
+    let frames = writer.read_frames(crate::ids::LogIndex(0), crate::ids::LogIndex(1), 1).expect("kept");
+    let target = create(&disk(), &home.path().join("c"), 3);
+    append(&target, frames.clone());
+    feed(&target, stream_while_writing(&source, 0)).expect("a good stream");
+    assert_eq!(target.log_state().last, Some(frames[0].log_id()), "the frame was acknowledged before");
+    assert_eq!(target.log_state().durable, Some(frames[0].log_id()));
+}
