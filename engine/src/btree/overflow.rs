@@ -53,18 +53,17 @@ pub(crate) fn write_run<S: PageStore + ?Sized>(store: &mut S, value: &[u8]) -> R
     Ok(first)
 }
 
-/// Writes a value over another that takes as many pages. Pages that would not change are not touched.
+/// Writes a value over another that takes as many pages. All of them are touched, also those that stay as they are: the
+/// record of a batch holds every value that it wrote whole.
 pub(crate) fn rewrite_run<S: PageStore + ?Sized>(
     store: &mut S,
     first: PageNumber,
     value: &[u8],
 ) -> Result<(), ReadError> {
     for (index, chunk) in (0..).zip(value.chunks(OVERFLOW_CAPACITY_BYTES)) {
-        let range = PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + chunk.len();
-        let same = run_page(store, first, index)?.bytes()[range.clone()] == *chunk;
-        if !same {
-            store.page_mut(PageNumber(first.0 + index))?.bytes_mut()[range].copy_from_slice(chunk);
-        }
+        run_page(store, first, index)?;
+        let page = store.page_mut(PageNumber(first.0 + index))?;
+        page.bytes_mut()[PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + chunk.len()].copy_from_slice(chunk);
     }
     Ok(())
 }

@@ -11,7 +11,9 @@ use crate::env::{Disk, RealDisk};
 use crate::ids::{ClusterId, DatabaseId, LogId, RaftId, TxnId};
 use crate::journal::frame::{Frame, FrameKind};
 use crate::journal::{JournalMode, JournalOptions};
+use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES};
 use crate::store::{Applied, Published};
+use crate::txn::ops::ValueAt;
 use crate::txn::{Batch, Staged};
 use crate::verify::check_pages;
 
@@ -171,6 +173,38 @@ fn dropping_staged_batches_goes_back_to_the_applied_state() {
     });
     assert_eq!(contents(&engine, "t").len(), 2);
     check(&engine);
+}
+
+#[test]
+fn a_large_value_written_over_one_that_is_equal_or_nearly_so_is_whole_in_the_record() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let leader = create(&disk, &home.path().join("leader"), 1);
+    let follower = create(&disk, &home.path().join("follower"), 2);
+    let mut value = vec![7; 30_000];
+    for change in [None, None, Some(9_000), Some(29_999)] {
+        if let Some(place) = change {
+            value[place] += 1;
+        }
+        let frame = commit(&leader, |batch| {
+            batch.create_tree("t").expect("works");
+            batch.put("t", b"k", &value).expect("fits");
+        })
+        .expect("a new version");
+        let bytes = frame.payload().bytes();
+        let record = crate::txn::record::Record::decode(bytes).expect("a record");
+        let put = record.operations.iter().find(|operation| operation.key == b"k").expect("the put");
+        let ValueAt::Run(start, length) = put.value else { panic!("{:?}", put.value) };
+        let pages =
+            bytes[start as usize..].chunks(PAGE_BYTES).take(value.len().div_ceil(PAGE_BYTES - PAGE_HEADER_BYTES));
+        let mut found: Vec<u8> = pages.flat_map(|page| &page[PAGE_HEADER_BYTES..]).copied().collect();
+        found.truncate(length as usize);
+        assert!(found == value, "the value stands whole in the record");
+        append(&follower, vec![frame.clone()]);
+        follower.apply(&frame).expect("applies");
+        assert_eq!(contents(&follower, "t"), BTreeMap::from([(b"k".to_vec(), value.clone())]));
+    }
+    check(&follower);
 }
 
 #[test]
