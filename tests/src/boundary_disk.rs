@@ -1,0 +1,103 @@
+//! A door that calls a hook before every operation that changes something: one place for each point at which the power
+//! can go.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+
+use calamus_engine::env::{Disk, DiskFile, FileMap, OpenMode};
+use calamus_engine::error::StorageError;
+
+/// What is about to be done to which file or directory.
+pub type Hook = Arc<dyn Fn(&'static str, &Path) + Send + Sync>;
+
+/// Calls the hook, then passes on.
+pub struct BoundaryDisk {
+    inner: Arc<dyn Disk>,
+    hook: Hook,
+}
+
+impl BoundaryDisk {
+    /// Wraps a door.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Disk>, hook: Hook) -> Self {
+        Self { inner, hook }
+    }
+}
+
+impl Disk for BoundaryDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
+        if mode == OpenMode::CreateNew {
+            (self.hook)("create", path);
+        }
+        Ok(Arc::new(BoundaryFile { inner: self.inner.open(path, mode)?, hook: self.hook.clone() }))
+    }
+    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
+        self.inner.exists(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        (self.hook)("create directory", path);
+        self.inner.create_dir_all(path)
+    }
+    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        self.inner.list_dir(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        (self.hook)("rename", from);
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        (self.hook)("remove", path);
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        (self.hook)("remove directory", path);
+        self.inner.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
+        (self.hook)("sync directory", path);
+        self.inner.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
+        self.inner.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.inner.free_bytes(path)
+    }
+}
+
+struct BoundaryFile {
+    inner: Arc<dyn DiskFile>,
+    hook: Hook,
+}
+
+impl DiskFile for BoundaryFile {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.inner.read_at(buffer, offset)
+    }
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
+        (self.hook)("write", self.path());
+        self.inner.write_at(parts, offset)
+    }
+    fn sync_data(&self) -> Result<(), StorageError> {
+        (self.hook)("sync", self.path());
+        self.inner.sync_data()
+    }
+    fn len(&self) -> Result<u64, StorageError> {
+        self.inner.len()
+    }
+    fn set_len(&self, length: u64) -> Result<(), StorageError> {
+        (self.hook)("set length", self.path());
+        self.inner.set_len(length)
+    }
+    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        (self.hook)("punch", self.path());
+        self.inner.punch(offset, length)
+    }
+    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
+        self.inner.map(length)
+    }
+}

@@ -1,0 +1,4 @@
+//! Random lives of engines beside a plain map. See `docs/testing.md`.
+
+mod life;
+mod lives;
