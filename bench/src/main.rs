@@ -1,1 +1,81 @@
-fn main() {}
+//! Measures Calamus, and a rival beside it.
+//!
+//! ```text
+//! cluster    the load on three nodes, alternating with a rival; the marks to reach
+//! restart    how fast a node is back
+//! workload   what is put and read, by how many: one program for every system
+//! calamus    three `calamus serve` processes and how they are spoken to
+//! etcd       three etcd processes and how they are spoken to
+//! process    child processes, and what the kernel says of them
+//! report     lines, ratios, marks
+//! ```
+
+mod calamus;
+mod cluster;
+mod etcd;
+mod process;
+mod report;
+mod restart;
+mod workload;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "calamus-bench", about = "Measures Calamus, and a rival beside it")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Puts and gets on three nodes: operations a second, latencies, and what they cost.
+    Cluster(cluster::ClusterArgs),
+    /// A clean restart with 1 GiB of data, and one after kill -9 with 256 MiB of journal to replay.
+    Restart(restart::RestartArgs),
+}
+
+/// What both commands need.
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    /// The folder for data; a new one within it is used and removed. By default the build's target folder: it is on a disk, as
+    /// /tmp may not be.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The `calamus` binary; by default it is built from this source.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+impl Common {
+    fn temp_dir(&self) -> anyhow::Result<tempfile::TempDir> {
+        let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let within = self.dir.clone().unwrap_or(target);
+        Ok(tempfile::Builder::new().prefix("calamus-bench-").tempdir_in(within)?)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: its numbers mean nothing (cargo run --release -p calamus-bench -- ...)");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let run = async {
+            match cli.command {
+                Command::Cluster(args) => cluster::run(args).await,
+                Command::Restart(args) => restart::run(args).await,
+            }
+        };
+        // Ended from outside, everything is dropped too: so the children end.
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            done = run => done,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+        }
+    })
+}

@@ -283,8 +283,8 @@ impl Client {
             if !refusal.retryable || (refusal.unknown && if_unknown == IfUnknown::Stop) {
                 return Err((refusal, tries));
             }
-            // The leader may refuse for a moment and is then the one to ask again; others have to forward.
-            failed = refusal.broken.then_some(address);
+            // A leader that refuses for a moment is the one to ask again; after worse, another node has to forward.
+            failed = (refusal.broken || refusal.unknown).then_some(address);
             if elsewhere && redirects < REDIRECTS {
                 redirects += 1;
                 continue;

@@ -55,6 +55,8 @@ pub mod slots;
 pub mod store;
 pub mod txn;
 pub mod verify;
+#[cfg(test)]
+mod verify_test;
 pub mod versions;
 
 pub use checkpoint::meta::NodeIdentity;

@@ -11,6 +11,9 @@ use clap::builder::FalseyValueParser;
 
 use crate::endpoint::Endpoint;
 
+/// What is logged by default: the consensus library speaks of every retry, and what matters of it is logged by us.
+pub const DEFAULT_LOG: &str = "info,openraft=error";
+
 /// The flags of `calamus serve`, each with its environment variable.
 #[derive(Clone, Debug, Args)]
 pub struct NodeConfig {
@@ -49,7 +52,7 @@ pub struct NodeConfig {
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]
     pub election_timeout_ms: u32,
     /// What to log to stderr: `info`, or `warn,calamus_replication=debug`, ...
-    #[arg(long, env = "CALAMUS_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "CALAMUS_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     pub log: String,
 }
 

@@ -8,6 +8,8 @@
 //! - what [`Allocator`] keeps in memory is derived from the bitmaps: [`Allocator::load`] makes it anew, and choices
 //!   depend on the bitmaps alone.
 
+#[cfg(test)]
+mod alloc_test;
 mod bitmap;
 
 use crate::btree::{PageRef, PageSource, ReadError};

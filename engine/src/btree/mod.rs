@@ -27,8 +27,8 @@
 mod check;
 mod cursor;
 mod insert;
-mod node;
-mod node_mut;
+pub(crate) mod node;
+pub(crate) mod node_mut;
 mod overflow;
 mod range;
 mod rebalance;
@@ -40,6 +40,8 @@ mod value;
 
 #[cfg(test)]
 mod cursor_test;
+#[cfg(test)]
+mod damage_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

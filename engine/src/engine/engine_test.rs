@@ -450,3 +450,102 @@ fn catch_up(engine: &Engine) {
         engine.apply(&frames[0]).expect("applies");
     }
 }
+
+#[test]
+fn a_batch_staged_on_another_batch_of_the_same_txn_id_is_void() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let engine = create(&disk, home.path(), 1);
+    let stage = |value: &[u8]| {
+        let mut batch = engine.begin_batch().expect("memory");
+        batch.begin_txn();
+        batch.create_tree("t").expect("works");
+        batch.put("t", b"k", value).expect("fits");
+        batch.commit_txn();
+        batch.seal(1).expect("fits").expect("changed something")
+    };
+    let first = stage(b"first");
+    // Its outcome is not known; it is dropped here, and two batches are staged in its place.
+    engine.drop_staged();
+    let (second, third) = (stage(b"second"), stage(b"third"));
+    assert_eq!((second.first_txn, third.first_txn), (TxnId(1), TxnId(2)));
+    // The log has all three. The third builds on txn 1, and txn 1 is applied: but it is another txn 1.
+    let mut applied = Vec::new();
+    for staged in [first, second, third] {
+        let frame = frame_of(&engine, &staged);
+        append(&engine, vec![frame.clone()]);
+        applied.push(engine.apply(&frame).expect("a defined case"));
+    }
+    assert!(matches!(applied[0], Applied::Record { .. }));
+    assert_eq!(applied[1..], [Applied::Void, Applied::Void]);
+    assert_eq!(contents(&engine, "t"), BTreeMap::from([(b"k".to_vec(), b"first".to_vec())]));
+    check(&engine);
+}
+
+#[test]
+fn the_fixed_part_of_a_record_is_what_it_was() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let engine = create(&disk, home.path(), 1);
+    let base = engine.applied().digest;
+    let frame = commit(&engine, |batch| {
+        batch.create_tree("t").expect("works");
+        batch.put("t", b"k", b"v").expect("fits");
+    })
+    .expect("changed something");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let expected = [
+        "43524543",
+        "0100",
+        "0000",
+        "0000000000000000",
+        "0100000000000000",
+        "0100000000000000",
+        "0100000000000000",
+        "0100000000000000",
+        &hex(&engine.applied().digest.0.to_le_bytes()),
+        &hex(&base.0.to_le_bytes()),
+        "00000000", // freed runs
+        "02000000", // full images: a leaf of "t", and one of the tree of trees
+        "02000000", // diffs: the superblock and the bitmap
+        "01000000", // names
+        "02000000", // operations: create tree, put
+        "00000000",
+    ];
+    assert_eq!(hex(&frame.payload().bytes()[..104]), expected.concat());
+}
+
+/// Fills more than one group of pages and empties it again: the second group's bitmap page is free then too, and the
+/// digest, the file and a follower know it.
+#[test]
+fn a_group_that_comes_and_goes_takes_its_bitmap_with_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let large = EngineOptions {
+        journal: JournalOptions { segment_bytes: 32 << 20, mode: JournalMode::Inline, ..JournalOptions::default() },
+        ..options()
+    };
+    let engine = Engine::create(disk, home.path(), &identity(1), DatabaseId(9), large).expect("new");
+    let value = vec![5; 8 << 20];
+    let mut number = 0_u8;
+    while u64::from(crate::alloc::PAGES_PER_GROUP) >= engine.status().page_count {
+        commit(&engine, |batch| {
+            batch.create_tree("t").expect("works");
+            batch.put("t", &[number], &value).expect("fits");
+        });
+        number += 1;
+        engine.purge(engine.applied().log_id.expect("not empty")).expect("only noted");
+        engine.checkpoint().expect("works");
+    }
+    commit(&engine, |batch| {
+        batch.drop_tree("t").expect("works");
+    });
+    assert!(engine.status().page_count < 100);
+    let read = engine.read();
+    let report = check_pages(&read, &mut |_| {}).expect("readable");
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.digest, engine.applied().digest, "the digest forgets the bitmap");
+    drop(read);
+    engine.checkpoint().expect("works");
+    assert_eq!(data_bytes(home.path()).len() as u64, engine.status().page_count * 8192);
+}

@@ -138,6 +138,8 @@ fn a_cut_holds_and_appends_go_on() {
     cut(&journal, Some(frames[4].log_id()));
     frames.truncate(5);
     assert_eq!(journal.stats().segments, 1);
+    let names = RealDisk::new().list_dir(folder.path()).expect("list");
+    assert_eq!(names.iter().filter(|name| name.ends_with(".seg")).count(), 1, "{names:?}");
     assert_eq!(all(&journal), frames);
     frames.extend(append(&journal, 2, &[3000; 30]));
     assert_eq!(all(&journal), frames);

@@ -34,7 +34,7 @@ pub(super) fn look_further(
 ) -> Result<Found, StorageError> {
     let mut found = Found { witness: None, epoch: current.0, number: current.1 };
     for segment in segments.iter().copied().filter(|segment| *segment >= from.0) {
-        let mut window = Window::new(disk.open(&segment_path(directory, segment), OpenMode::Read)?);
+        let mut window = Window::new(disk.open(&segment_path(directory, segment), OpenMode::Read)?, geometry);
         let mut offset = if segment == from.0 { from.1 } else { SEGMENT_HEADER_BYTES };
         loop {
             let bytes = window.bytes(offset, GROUP_BLOCK_BYTES as u64)?;

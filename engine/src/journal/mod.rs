@@ -96,6 +96,8 @@ mod model_test;
 mod rig_test;
 #[cfg(test)]
 mod stop_test;
+#[cfg(test)]
+mod walk_test;
 
 pub use format::LogStart;
 pub use frame::CHAIN_START;

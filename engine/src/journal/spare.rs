@@ -175,16 +175,17 @@ pub(super) fn housekeep_all(shared: &Shared) -> Result<(), StorageError> {
 /// The spare thread of threaded mode.
 pub(super) fn run(shared: &Shared) {
     loop {
+        // Asked before each task: zeroing that stops early because of closing leaves its task as it was.
+        if shared.state.lock().closing {
+            return;
+        }
         match housekeep(shared, true) {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "no spare journal segment could be prepared"),
         }
         let mut state = shared.state.lock();
-        if state.closing {
-            return;
-        }
-        if !state.spares.has_task() {
+        if !state.closing && !state.spares.has_task() {
             shared.spare_wake.wait(&mut state);
         }
     }

@@ -64,31 +64,62 @@ fn all_that_wait_share_one_write_and_one_sync() {
 fn a_cut_overtakes_what_is_being_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let losing = LosingDisk::new();
-    let disk: Arc<dyn Disk> = Arc::new(losing.clone());
+    let counting = CountingDisk::new(Arc::new(losing.clone()));
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
     let options = small(JournalMode::Threaded);
     let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("create");
     wait(&append(&journal, &[10]));
+    let bytes = counting.snapshot().journal.bytes;
     losing.hang_syncs(true);
-    let mut waiting = vec![append(&journal, &[20, 30, 40])];
-    until("it is being written", || journal.stats().queued_bytes > 0 && journal.oldest_pending().is_some());
+    let mut waiting = vec![append(&journal, &[20, 3000, 40])];
+    until("it is being written", || counting.snapshot().journal.bytes > bytes + 3000);
     waiting.push(append(&journal, &[50, 60]));
     let kept = journal.log_id(LogIndex(1));
-    for (last, lengths) in [(journal.log_id(LogIndex(4)), &[1, 2][..]), (kept, &[70])] {
+    for (last, lengths) in [(journal.log_id(LogIndex(4)), &[1, 2][..]), (kept, &[70, 80])] {
         let (callback, outcome) = done();
         journal.cut_after(last, callback).expect("cut");
         assert_eq!(journal.last(), last, "gone at once");
         waiting.extend([outcome, append(&journal, lengths)]);
     }
     let expected = journal.read(LogIndex(0), LogIndex(99), 1 << 20).expect("read");
-    assert_eq!(expected.len(), 3);
+    assert_eq!(expected.len(), 4);
+    // When the group that is being written is durable, its frame 2 is, but that is not the frame 2 of now.
+    let (seen, durable_between) = channel();
+    let watched = journal.clone();
+    let first_outcome = waiting.remove(0);
     losing.hang_syncs(false);
+    wait(&first_outcome);
+    seen.send(watched.durable()).expect("kept");
     waiting.iter().for_each(wait);
+    assert!(durable_between.recv().expect("sent") <= journal.durable());
     assert_eq!(journal.durable(), journal.last());
     assert_eq!(journal.read(LogIndex(0), LogIndex(99), 1 << 20).expect("read"), expected);
     drop(journal);
     let (journal, scan) = Journal::open(disk, folder.path(), options).expect("open");
     assert_eq!(scan.damage, None);
     assert_eq!(journal.read(LogIndex(0), LogIndex(99), 1 << 20).expect("read"), expected);
+}
+
+/// A cut to the very end of a segment waits; a purge up to there would leave the journal without its place.
+#[test]
+fn nothing_is_purged_while_a_cut_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let losing = LosingDisk::new();
+    let options = small(JournalMode::Threaded);
+    let disk: Arc<dyn Disk> = Arc::new(losing.clone());
+    let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("create");
+    wait(&append(&journal, &[30_000, 20_000, 40_000, 5]));
+    assert_eq!(journal.stats().segments, 2);
+    losing.hang_syncs(true);
+    let (callback, outcome) = done();
+    journal.cut_after(journal.log_id(LogIndex(1)), callback).expect("cut");
+    assert_eq!(journal.purge(LogIndex(1)).expect("purge"), None);
+    losing.hang_syncs(false);
+    wait(&outcome);
+    wait(&append(&journal, &[7]));
+    drop(journal);
+    let (journal, scan) = Journal::open(disk, folder.path(), options).expect("open");
+    assert_eq!((scan.damage, scan.frames, journal.first_kept()), (None, 3, EMPTY));
 }
 
 #[test]
@@ -112,8 +143,11 @@ fn a_killed_process_loses_only_what_no_callback_promised() {
     wait(&lost);
 }
 
-/// A note of each callback's outcome, in the order they ran.
-fn notes() -> (impl Fn(&'static str) -> Done, Arc<Mutex<Vec<(&'static str, bool)>>>) {
+/// Which callback ran, and whether it heard of success; in the order they ran.
+type Noted = Arc<Mutex<Vec<(&'static str, bool)>>>;
+
+/// Callbacks that note their outcomes.
+fn notes() -> (impl Fn(&'static str) -> Done, Noted) {
     let notes = Arc::new(Mutex::new(Vec::new()));
     let inner = notes.clone();
     let note = move |what| -> Done {

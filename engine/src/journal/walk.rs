@@ -67,20 +67,23 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// A stretch of a segment in memory.
 pub(super) struct Window {
     file: Arc<dyn DiskFile>,
+    /// The size of the file, in bytes; no more is read at once.
+    file_bytes: u64,
     start: u64,
     bytes: Bytes,
 }
 
 impl Window {
-    pub fn new(file: Arc<dyn DiskFile>) -> Self {
-        Self { file, start: 0, bytes: Bytes::new() }
+    pub fn new(file: Arc<dyn DiskFile>, geometry: Geometry) -> Self {
+        Self { file, file_bytes: geometry.segment_bytes, start: 0, bytes: Bytes::new() }
     }
 
     /// `length` bytes from `offset`; fewer if the file ends.
     pub fn bytes(&mut self, offset: u64, length: u64) -> Result<Bytes, StorageError> {
         let covered = offset >= self.start && offset + length <= self.start + self.bytes.len() as u64;
         if !covered {
-            let mut buffer = vec![0; usize::try_from(length.max(WINDOW_BYTES)).expect("a frame fits memory")];
+            let wanted = length.max(WINDOW_BYTES).min(self.file_bytes.saturating_sub(offset));
+            let mut buffer = vec![0; usize::try_from(wanted).expect("a frame fits memory")];
             let got = self.file.read_at(&mut buffer, offset)?;
             buffer.truncate(got);
             (self.start, self.bytes) = (offset, buffer.into());
@@ -147,6 +150,7 @@ impl Walker {
         let path = segment_path(directory, first);
         let (file, header) = open_segment(&*disk, &path)?;
         let header = header.map_err(|what| StorageError::corrupted(&path, 0, what))?;
+        let geometry = Geometry { segment_bytes: header.segment_bytes };
         if header.number != first {
             return Err(StorageError::corrupted(&path, 0, format!("it is segment {}", header.number)));
         }
@@ -154,11 +158,11 @@ impl Walker {
             disk,
             directory: directory.to_path_buf(),
             numbers,
-            geometry: Geometry { segment_bytes: header.segment_bytes },
+            geometry,
             segments: VecDeque::from([Segment { number: first, start: header.start, file: file.clone() }]),
             last: header.start,
             tail: (first, SEGMENT_HEADER_BYTES),
-            window: Window::new(file),
+            window: Window::new(file, geometry),
             segment: first,
             offset: SEGMENT_HEADER_BYTES,
             number: header.first_group.saturating_sub(1),
@@ -314,7 +318,7 @@ impl Walker {
             return Ok(false);
         }
         self.segments.push_back(Segment { number, start: self.last, file: file.clone() });
-        self.window = Window::new(file);
+        self.window = Window::new(file, self.geometry);
         self.segment = number;
         self.offset = SEGMENT_HEADER_BYTES;
         Ok(true)

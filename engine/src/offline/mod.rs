@@ -14,14 +14,12 @@ use crate::engine::{OpenError, Paths, open_meta, open_vote, take_lock};
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{Digest, LogId, LogIndex, PageNumber};
-use crate::journal::frame::FrameKind;
 use crate::journal::{FrameInfo, inspect};
 use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::recovery::Damage;
 use crate::recovery::replay::{advance, put_in_place};
 use crate::store::{AppliedState, DataFile};
-use crate::txn::record::Record;
 use crate::verify::{CheckReport, Progress, check_pages};
 use crate::versions::Image;
 
@@ -102,11 +100,8 @@ impl OfflineState {
             if !frame.follows(applied.chain) {
                 return Err(OpenError::Damaged { directory: directory.to_path_buf(), damage: Damage::OtherHistory });
             }
-            let before = applied.txn_id;
             let bad = |error| StorageError::corrupted(data.path(), 0, format!("frame {index}: {error}"));
-            advance(&mut applied, &frame).map_err(bad)?;
-            if frame.kind() == FrameKind::Record && applied.txn_id > before {
-                let record = Record::decode(frame.payload().bytes()).map_err(bad)?;
+            if let Some(record) = advance(&mut applied, &frame).map_err(bad)? {
                 put_in_place(&data, &mut images, &record, frame.payload().bytes())?;
             }
         }

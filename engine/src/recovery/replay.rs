@@ -35,24 +35,27 @@ pub(crate) fn for_each_frame<E: From<StorageError>>(
     Ok(())
 }
 
-/// Moves a state on by a frame, going by the record's own words: what it is after it, without looking at pages.
-pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<(), RecordError> {
+/// Moves a state on by a frame, going by the record's own words: what it is after it, without looking at pages. Returns
+/// the record, if it is one that changes the state.
+pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<Option<Record>, RecordError> {
     state.log_id = Some(frame.log_id());
     state.chain = frame.chain();
     match frame.kind() {
         FrameKind::Blank => {}
         FrameKind::Membership => state.membership = Some((frame.log_id(), frame.payload().bytes().clone())),
         FrameKind::Record => {
-            let header = Record::decode(frame.payload().bytes())?.header;
+            let record = Record::decode(frame.payload().bytes())?;
+            let header = &record.header;
             // A record that does not build on the state is void, as it was when it was applied.
-            if header.builds_on == state.txn_id {
+            if header.builds_on(state) {
                 state.txn_id = header.last_txn;
                 state.digest = header.digest;
                 state.wall_time_micros = header.wall_time_micros;
+                return Ok(Some(record));
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The pages that blind replay touched, as of the target, and the target's view.
@@ -78,30 +81,20 @@ pub(crate) fn replay_blindly(
     let position = |state: &AppliedState| state.log_id.map_or(0, |log_id| log_id.index.0 + 1);
     let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
     let mut flushed: BTreeSet<PageNumber> = BTreeSet::new();
-    let mut txn_id = checkpoint.txn_id;
-    let mut membership = checkpoint.membership.clone();
+    let mut state = checkpoint.clone();
     for_each_frame::<StorageError>(journal, position(checkpoint), position(target), |frame| {
-        match frame.kind() {
-            FrameKind::Blank => {}
-            FrameKind::Membership => membership = Some((frame.log_id(), frame.payload().bytes().clone())),
-            FrameKind::Record => {
-                let record = Record::decode(frame.payload().bytes()).map_err(|error| {
-                    StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()))
-                })?;
-                // A record that does not build on the state is void, as it was when it was applied.
-                if record.header.builds_on == txn_id {
-                    txn_id = record.header.last_txn;
-                    put_in_place(data, &mut images, &record, frame.payload().bytes())?;
-                }
-                if images.len() > MAX_IMAGES {
-                    flush(data, &mut images, &mut flushed)?;
-                }
+        let bad =
+            |error: RecordError| StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()));
+        if let Some(record) = advance(&mut state, frame).map_err(bad)? {
+            put_in_place(data, &mut images, &record, frame.payload().bytes())?;
+            if images.len() > MAX_IMAGES {
+                flush(data, &mut images, &mut flushed)?;
             }
         }
         Ok(())
     })?;
-    if txn_id != target.txn_id {
-        let what = format!("replay ends at txn {txn_id}, and the target is txn {}", target.txn_id);
+    if (state.txn_id, state.digest) != (target.txn_id, target.digest) {
+        let what = format!("replay ends at txn {}, and the target is txn {}", state.txn_id, target.txn_id);
         return Err(StorageError::corrupted(data.path(), 0, what));
     }
     for (number, image) in &images {
@@ -119,7 +112,7 @@ pub(crate) fn replay_blindly(
         _ => Superblock::decode(&*data.read(PageNumber(0))?),
     };
     let superblock = superblock.map_err(|what| StorageError::corrupted(data.path(), 0, what))?;
-    let applied = AppliedState { membership, ..target.clone() };
+    let applied = AppliedState { membership: state.membership, ..target.clone() };
     Ok(Replayed { images, view: View { applied, superblock } })
 }
 

@@ -176,6 +176,7 @@ impl SeedReceiver {
         let until = end.map_or(0, |(log_id, _)| log_id.index.0 + 1);
         for_each_frame::<SeedError>(&journal, from, until.max(from), |frame| {
             crate::recovery::replay::advance(&mut target, frame)
+                .map(drop)
                 .map_err(|error| SeedError::Stream(format!("frame {}: {error}", frame.log_id())))
         })?;
         journal.close();

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use crate::alloc::{Allocator, BitmapPages};
+use crate::alloc::{self, Allocator, BitmapPages};
 use crate::btree::{PageRef, PageSource, PageStore, ReadError, SplitPolicy};
 use crate::ids::{PageNumber, TxnId};
 use crate::page::Page;
@@ -169,9 +169,13 @@ impl BatchPages {
         self.page_count = savepoint.page_count;
     }
 
-    /// Cuts the free tail of the file.
+    /// Cuts the free tail of the file. A last group that is empty goes with its bitmap, which so becomes free too.
     pub(super) fn trim_tail(&mut self) -> Result<(), ReadError> {
+        let before = self.page_count;
         self.allocator.trim_tail(&mut self.copies, &mut self.page_count)?;
+        for number in (self.page_count..before).map(PageNumber).filter(|number| alloc::is_bitmap_page(*number)) {
+            self.copies.remove(number);
+        }
         Ok(())
     }
 

@@ -11,19 +11,23 @@
 //!     32     8  timeline
 //!     40     8  wall time, microseconds since 1970
 //!     48    16  digest of the state after it
-//!     64     4  count of freed runs
-//!     68     4  count of full images
-//!     72     4  count of diffs
-//!     76     4  count of tree names
-//!     80     4  count of operations
-//!     84     4  zero
-//!     88        freed runs: first page u32, count u32
+//!     64    16  digest of the state that it changes
+//!     80     4  count of freed runs
+//!     84     4  count of full images
+//!     88     4  count of diffs
+//!     92     4  count of tree names
+//!     96     4  count of operations
+//!    100     4  zero
+//!    104        freed runs: first page u32, count u32
 //!               numbers of the pages with full images, u32 each, ascending
 //!               full images, 8192 bytes each, in that order
 //!               diffs: page u32, count of ranges u16, zero u16; each range: offset u16, length u16, bytes
 //!               tree names: length u16, bytes
 //!               operations: see [`super::ops`]
 //! ```
+//!
+//! The digest of the state that it changes tells two states of one txn id apart: a batch that was staged on another
+//! batch than the one that was committed under its txn id is void, however the numbers look.
 //!
 //! A page has a full image if it was allocated in this batch, whatever it was before; else a diff. No page is named
 //! twice. Ranges ascend and do not overlap: applying a diff twice, or on a mixture of the page's content before and
@@ -34,9 +38,10 @@ use bytes::{Bytes, BytesMut};
 use super::ops::OperationView;
 use crate::ids::{Digest, PageNumber, Timeline, TxnId};
 use crate::page::PAGE_BYTES;
+use crate::store::AppliedState;
 
 /// The size of a record's fixed part, in bytes.
-pub const RECORD_HEADER_BYTES: usize = 88;
+pub const RECORD_HEADER_BYTES: usize = 104;
 /// The size of a diff's header, in bytes.
 pub const DIFF_HEADER_BYTES: usize = 8;
 /// The size of a range's header, in bytes.
@@ -60,6 +65,16 @@ pub struct RecordHeader {
     pub wall_time_micros: u64,
     /// The digest of the state after it.
     pub digest: Digest,
+    /// The digest of the state that it changes.
+    pub base_digest: Digest,
+}
+
+impl RecordHeader {
+    /// Whether the record changes this state; else it is void.
+    #[must_use]
+    pub fn builds_on(&self, state: &AppliedState) -> bool {
+        self.builds_on == state.txn_id && self.base_digest == state.digest
+    }
 }
 
 /// Builds a record front to back.
@@ -113,10 +128,11 @@ impl RecordWriter {
         fixed[32..40].copy_from_slice(&header.timeline.0.to_le_bytes());
         fixed[40..48].copy_from_slice(&header.wall_time_micros.to_le_bytes());
         fixed[48..64].copy_from_slice(&header.digest.0.to_le_bytes());
+        fixed[64..80].copy_from_slice(&header.base_digest.0.to_le_bytes());
         for (place, count) in
             [counts.freed, counts.full, counts.diffs, counts.names, counts.operations].into_iter().enumerate()
         {
-            fixed[64 + place * 4..68 + place * 4].copy_from_slice(&count.to_le_bytes());
+            fixed[80 + place * 4..84 + place * 4].copy_from_slice(&count.to_le_bytes());
         }
         self.bytes.freeze()
     }
@@ -227,6 +243,7 @@ impl Record {
             timeline: Timeline(reader.u64()?),
             wall_time_micros: reader.u64()?,
             digest: Digest(reader.u128()?),
+            base_digest: Digest(reader.u128()?),
         };
         if header.builds_on.0.checked_add(1) != Some(header.first_txn.0) || header.first_txn > header.last_txn {
             return reader.fail("txn ids out of order");

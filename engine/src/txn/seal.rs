@@ -233,6 +233,7 @@ impl Batch {
             timeline: self.superblock.timeline,
             wall_time_micros: self.superblock.wall_time_micros,
             digest: plan.digest,
+            base_digest: self.digest,
         };
         out.finish(&header, counts)
     }

@@ -55,7 +55,7 @@ pub(super) fn from_batch(error: BatchError) -> Fault {
         BatchError::NameLength(_) => (reason::BAD_TREE_NAME, false),
         BatchError::TooLarge { .. } => (reason::TXN_TOO_LARGE, false),
         BatchError::Read(ReadError::Expired) => (reason::READER_EXPIRED, true),
-        BatchError::ForgottenReader { .. } => (reason::OVERLOADED, true),
+        BatchError::ForgottenReader { .. } | BatchError::NoMemory { .. } => (reason::OVERLOADED, true),
         _ => (reason::STORAGE, true),
     };
     Fault { reason: word, text: error.to_string(), passes }

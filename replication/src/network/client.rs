@@ -63,7 +63,7 @@ impl Network {
 
     fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
         self.shared.peers.note_address(RaftId(target), &node.address);
-        Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared) }
+        Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared), failed_opens: 0 }
     }
 }
 
@@ -89,6 +89,20 @@ pub struct Peer {
     /// The lane of append requests; everything else has a fixed one.
     lane: Lane,
     shared: Arc<Shared>,
+    /// How often in a row no stream of appends could be opened.
+    failed_opens: u32,
+}
+
+/// The pause before a stream is opened again: this much, doubled by each failure, up to the most. openraft's own backoff
+/// holds back requests, and a stream that cannot be opened never asks for one: it was tried thousands of times a second.
+const REOPEN_PAUSE: Duration = Duration::from_millis(10);
+const REOPEN_PAUSE_MOST: Duration = Duration::from_millis(160);
+
+fn reopen_pause(failed_opens: u32) -> Duration {
+    match failed_opens {
+        0 => Duration::ZERO,
+        failed => REOPEN_PAUSE_MOST.min(REOPEN_PAUSE * 2u32.pow((failed - 1).min(10))),
+    }
 }
 
 fn unreachable(error: &PeerError) -> RPCError<C> {
@@ -281,7 +295,13 @@ impl RaftNetworkV2<C> for Peer {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let answers = self.open_stream(input).await?;
+            let pause = reopen_pause(self.failed_opens);
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let opened = self.open_stream(input).await;
+            self.failed_opens = if opened.is_ok() { 0 } else { self.failed_opens.saturating_add(1) };
+            let answers = opened?;
             let timeout = self.timeout(RPCTypes::AppendEntries, answers.limit);
             let stream = futures::stream::unfold((answers, timeout), |(mut answers, timeout)| async move {
                 if answers.ended {
@@ -387,5 +407,17 @@ impl Peer {
                 return Ok(SnapshotResponse::new(vote));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_gone_is_tried_at_once_then_less_and_less_often() {
+        let pauses: Vec<u128> = (0..8).map(|failed| reopen_pause(failed).as_millis()).collect();
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 160, 160]);
+        assert_eq!(reopen_pause(u32::MAX), REOPEN_PAUSE_MOST);
     }
 }

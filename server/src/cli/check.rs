@@ -122,7 +122,7 @@ fn to_json(report: &DirectoryReport) -> serde_json::Value {
         |at: Option<calamus_engine::ids::LogId>| at.map(|at| json!({ "term": at.term.0, "index": at.index.0 }));
     json!({
         "clean": report.is_clean(), "problems": problems(report),
-        "name": identity.name, "raft_id": identity.raft_id.0.to_string(),
+        "name": identity.name, "raft_id": format!("{:016x}", identity.raft_id.0),
         "cluster_id": identity.cluster_id.to_string(), "generation": report.meta.generation.0,
         "frames": report.frames, "last_frame": log_id(report.last_frame), "checked_at": log_id(report.checked_at),
         "checkpoint": log_id(report.meta.checkpoint.log_id), "target": log_id(report.meta.target.log_id),

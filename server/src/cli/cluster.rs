@@ -155,12 +155,15 @@ fn show(client: &ClientArgs, found: StatusResponse) {
         rows.add_row(row(node));
     }
     println!("{rows}");
+    for node in members.iter().filter(|node| node.unreachable) {
+        println!("{} does not answer: {}", node.name, node.state);
+    }
 }
 
 fn row(node: &NodeStatus) -> Vec<String> {
     let name_and_address = [node.name.clone(), node.address.clone()];
     if node.unreachable {
-        return name_and_address.into_iter().chain(["?".to_owned(), node.state.clone()]).collect();
+        return name_and_address.into_iter().chain(["?".to_owned(), "no answer".to_owned()]).collect();
     }
     let role = match (role_word(node.role()), node.voter) {
         ("learner", false) => "learner".to_owned(),
@@ -184,7 +187,7 @@ fn row(node: &NodeStatus) -> Vec<String> {
 fn node_json(node: &NodeStatus) -> Value {
     let at = |position: &Option<Position>| position.as_ref().map(|at| json!({ "term": at.term, "index": at.index }));
     json!({
-        "name": node.name, "raft_id": node.raft_id.to_string(), "address": node.address, "role": role_word(node.role()),
+        "name": node.name, "raft_id": format!("{:016x}", node.raft_id), "address": node.address, "role": role_word(node.role()),
         "voter": node.voter, "unreachable": node.unreachable, "state": node.state, "frozen": node.frozen,
         "term": node.term, "leader": node.leader, "leader_address": node.leader_address,
         "last_log": at(&node.last_log), "durable": at(&node.durable), "committed": at(&node.committed),
@@ -240,7 +243,7 @@ async fn transfer(client: &ClientArgs, to: String) -> Result<Exit, Failure> {
 
 fn show_members(client: &ClientArgs, members: &[Member]) {
     if client.json {
-        let member = |member: &Member| json!({ "name": member.name, "raft_id": member.raft_id.to_string(), "address": member.address, "voter": member.voter });
+        let member = |member: &Member| json!({ "name": member.name, "raft_id": format!("{:016x}", member.raft_id), "address": member.address, "voter": member.voter });
         println!("{}", json!({ "members": members.iter().map(member).collect::<Vec<_>>() }));
         return;
     }

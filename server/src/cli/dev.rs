@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, Failure};
+use crate::config::DEFAULT_LOG;
 use crate::dev::{DEFAULT_FIRST_PORT, DevOptions};
 
 /// Starts a cluster of child processes on this machine, and shows what happens to it. Ctrl-C ends it; the same command
@@ -21,7 +22,7 @@ pub struct DevArgs {
     #[arg(long, default_value_t = DEFAULT_FIRST_PORT, value_name = "PORT")]
     first_port: u16,
     /// What the nodes log, into DIR/nK.log.
-    #[arg(long, env = "CALAMUS_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "CALAMUS_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     log: String,
     /// Print events as JSON lines.
     #[arg(long)]

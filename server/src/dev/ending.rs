@@ -44,8 +44,9 @@ pub async fn end(children: &mut Children, watch: &mut Watch, printer: &Printer) 
         }
     }
     // What is left does not answer: stopped or hung.
-    let silent = watch.nodes().iter().filter(|node| children.pid(&node.name).is_some());
-    killed.extend(silent.map(|node| node.name.clone()));
+    let left = watch.nodes().iter().map(|node| &node.name).filter(|name| children.pid(name).is_some());
+    let silent: Vec<String> = left.filter(|name| !killed.contains(name)).cloned().collect();
+    killed.extend(silent);
     children.kill_all().await;
     printer.print(&Event::Ended);
     if killed.is_empty() {

@@ -87,15 +87,14 @@ impl ClusterService {
 /// What a member says; if it says nothing, or another node answers at its address, it is unreachable.
 async fn ask(member: Member) -> NodeStatus {
     let answer = peer::status(&member.address, false, STATUS_LIMIT).await;
-    let (found, state) = match answer {
+    let state = match answer {
         Ok(StatusResponse { node: Some(node), .. }) if node.raft_id == member.raft_id => {
             return NodeStatus { voter: member.voter, ..node };
         }
-        Ok(StatusResponse { node: Some(node), .. }) => (true, format!("another node answers there: {}", node.name)),
-        Ok(_) => (true, "an answer without content".to_owned()),
-        Err(error) => (false, error.message().to_owned()),
+        Ok(StatusResponse { node: Some(node), .. }) => format!("another node answers there: {}", node.name),
+        Ok(_) => "an answer without content".to_owned(),
+        Err(error) => error.message().to_owned(),
     };
-    let state = if found { state } else { format!("no answer: {state}") };
     NodeStatus {
         name: member.name,
         raft_id: member.raft_id,

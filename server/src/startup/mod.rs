@@ -146,15 +146,14 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     first_start.write(&*disk, dir).map_err(|error| cannot_make(dir, &error))?;
     let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options(config))
         .map_err(|error| open_error::explain(dir, &error))?;
-    info!(name = identity.name, raft_id = identity.raft_id.0, cluster = %identity.cluster_id, "made a new node");
+    info!(name = identity.name, raft_id = format!("{:016x}", identity.raft_id.0), cluster = %identity.cluster_id, "made a new node");
     Ok(Opened { disk, engine, listening, first_start: Some(first_start), moved: false })
 }
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
     let dir = &config.dir;
-    let (engine, report) =
+    let (engine, _) =
         Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
-    info!(?report, "opened the database");
     let opened = check_and_listen(config, &disk, &engine).await;
     if opened.is_err() {
         engine.close();

@@ -89,7 +89,8 @@ impl DataArgs {
     /// A read that failed.
     fn read_failed(&self, what: &str, error: &ReadError) -> Failure {
         self.tell(json!({ "error": error.0.reason, "message": error.0.message }));
-        Failure::new(format!("{what} failed"), error, next_step(&error.0.reason))
+        let failure = Failure::new(format!("{what} failed"), error, next_step(&error.0.reason));
+        if error.0.reason == "no_such_tree" { failure.with_exit(Exit::No) } else { failure }
     }
 
     /// A transaction that is not known to be committed.

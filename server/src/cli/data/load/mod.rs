@@ -73,7 +73,8 @@ pub(super) struct Summary {
 
 impl Summary {
     fn new(resumed_after_line: u64) -> Summary {
-        let latency = Histogram::new(3).expect("three digits are allowed");
+        // In microseconds, up to an hour. With bounds, because a histogram that grows by itself does not when it saturates.
+        let latency = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are allowed");
         let (documents, transactions, bytes, retries, unknown_resolved) = (0, 0, 0, 0, 0);
         Summary { documents, transactions, bytes, latency, retries, unknown_resolved, seconds: 0.0, resumed_after_line }
     }
