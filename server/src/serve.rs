@@ -37,6 +37,9 @@ pub const PID_FILE: &str = "pid";
 
 /// How long connections may take to end after the node has stopped.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long a connection may be silent before the other end is asked, and how long it then has to answer. Longer than a
+/// process is stopped for a while.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How much of a stream a client may send ahead, in bytes; per connection four times that. Values are up to 8 MiB, and
 /// hundreds of clients must not fill the memory.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -84,6 +87,9 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
+            // A client that is gone without a word is noticed, and what it holds is freed.
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, until(stopped)),
     );

@@ -185,6 +185,38 @@ async fn the_largest_value_goes_in_and_one_over_any_limit_is_refused() {
 }
 
 #[tokio::test]
+async fn a_scan_that_its_client_forgot_is_broken_off_and_holds_up_nobody() {
+    let temp = tempfile::tempdir().unwrap();
+    let new = ["--name", "n1", "--listen", "127.0.0.1:0", "--bootstrap", "--versions-mib", "8"];
+    let node = Node::start(&temp.path().join("n1"), &new);
+    let mut client = kv(&node).await;
+    let write =
+        |round: u8| (0..16u8).map(move |part| (0..12u8).map(move |key| put("t", &[part, key], vec![round; 64 << 10])));
+    for batch in write(0) {
+        txn(&mut client, batch.collect()).await.unwrap();
+    }
+    // 12 MiB, far more than the windows of a connection hold; the first chunk is taken, then nothing.
+    let all = ScanRequest { tree: "t".to_owned(), ..ScanRequest::default() };
+    let mut forgotten = kv(&node).await.scan(all.clone()).await.unwrap().into_inner();
+    assert!(!forgotten.message().await.unwrap().unwrap().entries.is_empty());
+    for round in 1..6 {
+        for batch in write(round) {
+            txn(&mut client, batch.collect()).await.unwrap();
+        }
+    }
+    let broken = loop {
+        match forgotten.message().await {
+            Ok(Some(chunk)) => assert!(chunk.entries.iter().all(|entry| entry.value.iter().all(|byte| *byte == 0))),
+            Ok(None) => panic!("the scan ended as if it were complete"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((broken.code(), detail(&broken).reason.as_str()), (Code::Aborted, "reader_expired"), "{broken:?}");
+    let found = scan(&mut client, all).await.unwrap();
+    assert_eq!(found.iter().map(|chunk| chunk.entries.len()).sum::<usize>(), 16 * 12);
+}
+
+#[tokio::test]
 async fn health_follows_readiness_and_reflection_lists_the_services() {
     use tonic_health::pb::health_check_response::ServingStatus;
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};

@@ -31,6 +31,13 @@ impl ReadTxn {
         self.registration.state().applied.txn_id
     }
 
+    /// Whether this reader was expired: every access says so. Whoever holds one without accessing it asks now and then, and
+    /// drops it.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.registration.is_expired()
+    }
+
     /// The state that the snapshot shows.
     #[must_use]
     pub fn view(&self) -> &View {

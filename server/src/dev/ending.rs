@@ -73,7 +73,13 @@ async fn live(watch: &Watch) -> Vec<NodeStatus> {
 async fn come_together(watch: &Watch) -> Event {
     let until = Instant::now() + EQUAL;
     loop {
-        let live = live(watch).await;
+        let mut live = live(watch).await;
+        // A node that was removed gets nothing any more: whom the leader counts, counts.
+        if let Some(leader) = live.iter().find(|status| status.role() == Role::Leader)
+            && let Ok(view) = peer::status(&leader.address, true, FREEZE).await
+        {
+            live.retain(|status| view.members.iter().any(|member| member.raft_id == status.raft_id));
+        }
         let last = live.iter().filter_map(|status| status.last_log.as_ref().map(|at| at.index)).max().unwrap_or(0);
         let applied = |status: &NodeStatus| status.applied.as_ref().map_or(0, |at| at.index);
         if live.iter().all(|status| applied(status) == last) {

@@ -5,6 +5,8 @@
 //! channel holds one chunk: a slow client holds its snapshot, a chunk or two, and no thread. A snapshot that is held
 //! for too long is expired by the engine, and the stream ends with an error that says so.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use calamus_engine::ReadTxn;
 use calamus_engine::btree::{Cursor, ReadError};
@@ -24,6 +26,9 @@ use crate::status::of_txn_error;
 const CHUNK_BYTES: usize = 1 << 20;
 /// A scan of no more entries than this is copied at once, on the thread that serves the call.
 const INLINE_ENTRIES: u64 = 32;
+/// How often a scan whose client takes no chunk looks whether its snapshot was expired: it must be dropped then, because
+/// the engine waits for that.
+const EXPIRY_LOOK: Duration = Duration::from_millis(100);
 /// What an entry counts beside its key and value, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 16;
 
@@ -76,10 +81,32 @@ async fn produce(
             Ok(entries) => Ok(ScanResponse { entries, read_point: read_point.take() }),
             Err(error) => Err(of_txn_error(&read_failed(&error))),
         };
-        let ends = scan.done || message.is_err();
-        if sender.send(message).await.is_err() || ends {
+        if scan.done || message.is_err() {
+            // The snapshot is not held for a client that takes its time over the last chunk.
+            drop(txn);
+            let _ = sender.send(message).await;
             return;
         }
+        let expired = tokio::select! {
+            room = sender.reserve() => {
+                let Ok(room) = room else { return };
+                room.send(message);
+                false
+            }
+            () = until_expired(&txn) => true,
+        };
+        if expired {
+            // What holds back the engine goes at once; the client learns of it when it takes the next chunk.
+            drop(txn);
+            let _ = sender.send(Err(of_txn_error(&read_failed(&ReadError::Expired)))).await;
+            return;
+        }
+    }
+}
+
+async fn until_expired(txn: &ReadTxn) {
+    while !txn.is_expired() {
+        tokio::time::sleep(EXPIRY_LOOK).await;
     }
 }
 

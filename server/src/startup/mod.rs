@@ -66,6 +66,7 @@ fn patience(config: &NodeConfig) -> Duration {
 fn options(config: &NodeConfig) -> EngineOptions {
     EngineOptions {
         checkpoint_journal_bytes: u64::from(config.checkpoint_mib) << 20,
+        version_bytes_limit: (config.versions_mib as usize) << 20,
         retention_bytes: u64::from(config.retention_mib) << 20,
         ..EngineOptions::default()
     }
