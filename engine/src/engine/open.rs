@@ -270,7 +270,11 @@ pub(crate) fn open_store(
     counters: Arc<Counters>,
 ) -> Result<OpenedStore, OpenError> {
     let home = Paths::generation(directory, meta.generation);
-    let journal_options = JournalOptions { segment_bytes: meta.segment_bytes, ..options.journal };
+    let journal_options = JournalOptions {
+        segment_bytes: meta.segment_bytes,
+        acknowledge_before_sync: options.faults.acknowledge_before_sync,
+        ..options.journal
+    };
     let (journal, scan) = Journal::open(disk.clone(), &Paths::journal(&home), journal_options)?;
     if let Some(damage) = &scan.damage {
         return Err(OpenError::JournalDamaged { directory: directory.to_path_buf(), what: format!("{damage:?}") });

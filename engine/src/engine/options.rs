@@ -49,6 +49,8 @@ impl EngineOptions {
 /// Planted faults, each of which a test must catch. All are off unless the crate is built with the feature `mutants`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
+    /// The journal runs callbacks before it syncs.
+    pub acknowledge_before_sync: bool,
     /// Write pages before the target is durable in `node.meta`.
     pub target_not_durable_first: bool,
     /// Recovery stops before the target.

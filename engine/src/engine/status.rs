@@ -28,6 +28,8 @@ pub struct EngineStatus {
     pub staged_bytes: usize,
     /// Bytes queued for the journal and not yet durable.
     pub queued_bytes: usize,
+    /// Appends, cuts, votes and checkpoints that wait for what the journal is writing.
+    pub queued_jobs: usize,
     /// How long the oldest of them has waited.
     pub pending_sync_age: Option<Duration>,
     /// Finished checkpoints.
@@ -75,6 +77,7 @@ impl Engine {
             version_bytes: store.versions.bytes(),
             staged_bytes: staged.bytes,
             queued_bytes: journal.queued_bytes,
+            queued_jobs: journal.queued_jobs,
             pending_sync_age: store.journal.oldest_pending(),
             checkpoints: count(&core.counters.checkpoints),
             tree_mutations: count(&core.counters.tree_mutations),

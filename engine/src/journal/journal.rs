@@ -48,11 +48,27 @@ pub struct JournalOptions {
     pub cache_bytes: usize,
     /// Who does the work.
     pub mode: JournalMode,
+    /// A planted fault, for tests of the tests: callbacks run before the sync. Does nothing unless the crate is built
+    /// with the feature `mutants`.
+    pub acknowledge_before_sync: bool,
+}
+
+impl JournalOptions {
+    /// Whether the fault is planted; always `false` without the feature.
+    pub(super) fn acknowledges_before_sync(&self) -> bool {
+        cfg!(feature = "mutants") && self.acknowledge_before_sync
+    }
 }
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, max_group_bytes: 8 << 20, cache_bytes: 32 << 20, mode: JournalMode::Threaded }
+        Self {
+            segment_bytes: 64 << 20,
+            max_group_bytes: 8 << 20,
+            cache_bytes: 32 << 20,
+            mode: JournalMode::Threaded,
+            acknowledge_before_sync: false,
+        }
     }
 }
 

@@ -17,7 +17,13 @@ use crate::journal::CHAIN_START;
 pub(super) const EMPTY: LogStart = LogStart { previous: None, chain: CHAIN_START };
 
 pub(super) fn small(mode: JournalMode) -> JournalOptions {
-    JournalOptions { segment_bytes: 64 << 10, max_group_bytes: 16 << 10, cache_bytes: 8 << 10, mode }
+    JournalOptions {
+        segment_bytes: 64 << 10,
+        max_group_bytes: 16 << 10,
+        cache_bytes: 8 << 10,
+        mode,
+        ..JournalOptions::default()
+    }
 }
 
 /// Frames of these payload lengths behind the journal's last one, in `term`.

@@ -76,7 +76,14 @@ fn step(shared: &Shared, writer: &mut Writer) -> bool {
     };
     let Some(Taken { work, dones }) = taken else { return false };
     match perform(shared, writer, work) {
-        Ok(()) => dones.into_iter().for_each(|done| done(Ok(()))),
+        Ok(()) => {
+            dones.into_iter().for_each(|done| done(Ok(())));
+            if shared.options.acknowledges_before_sync()
+                && let Err(error) = writer.file.sync_data()
+            {
+                shared.poison(&error, Vec::new());
+            }
+        }
         Err(error) => shared.poison(&error, dones),
     }
     true

@@ -113,6 +113,8 @@ pub struct JournalStats {
     pub bytes_written: u64,
     /// Bytes of frames queued or being written.
     pub queued_bytes: usize,
+    /// Jobs queued behind what is being done.
+    pub queued_jobs: usize,
     /// Segments kept.
     pub segments: usize,
     /// Bytes from the first kept segment to the end of what is written.
@@ -401,6 +403,7 @@ impl State {
         let last = self.segments[self.segments.len() - 1].number;
         JournalStats {
             queued_bytes: self.pending_bytes(),
+            queued_jobs: self.queue.len(),
             segments: self.segments.len(),
             bytes_kept: (last - first) * self.geometry.segment_bytes + self.end_offset,
             spares: self.spares.ready(),

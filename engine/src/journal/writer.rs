@@ -76,7 +76,9 @@ impl Writer {
         };
         let header = fresh.then(|| self.header().encode());
         let bytes = write_parts(&*self.file, header.as_ref().map(|header| &header[..]), &block, frames, begin)?;
-        self.file.sync_data()?;
+        if !shared.options.acknowledges_before_sync() {
+            self.file.sync_data()?;
+        }
         let last = frames.last().expect("a group has frames");
         self.last = LogStart { previous: Some(last.log_id()), chain: last.chain() };
         self.number = block.number;
