@@ -1,0 +1,139 @@
+//! Tests of the tests: with each fault planted, the same searches must find a failure. (The faults exist only in builds
+//! for tests, and are off unless an option plants them.)
+
+use std::sync::Arc;
+
+use calamus_engine::engine::Faults;
+use calamus_engine::env::{CrashChoice, SimDisk};
+use calamus_engine::journal::JournalMode;
+use calamus_tests::boundary_disk::BoundaryDisk;
+use calamus_tests::engine_driver::changes::put;
+use calamus_tests::engine_driver::node::Node;
+use calamus_tests::engine_driver::promise::Promise;
+use calamus_tests::engine_driver::{Stop, disk};
+use parking_lot::{Condvar, Mutex};
+
+use super::enumerate::{caught, enumerate, options};
+use super::workloads;
+
+fn is_found(name: &str, faults: Faults) {
+    let found = enumerate(workloads::leader, 0, faults);
+    let what = found.failure.unwrap_or_else(|| {
+        panic!("{name} was planted, and {} disks show nothing; is the feature `mutants` on?", found.images)
+    });
+    println!("mutant: {name}: found at operation {}: {what:.300}", found.boundaries);
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_found() {
+    is_found("acknowledge before fdatasync", Faults { acknowledge_before_sync: true, ..Faults::default() });
+}
+
+#[test]
+fn a_target_that_is_not_durable_first_is_found() {
+    is_found("target not durable first", Faults { target_not_durable_first: true, ..Faults::default() });
+}
+
+#[test]
+fn a_replay_that_stops_before_the_target_is_found() {
+    is_found("replay stops before the target", Faults { replay_stops_before_target: true, ..Faults::default() });
+}
+
+#[test]
+fn free_pages_that_are_not_zeroed_are_found() {
+    is_found("free pages not zeroed", Faults { free_pages_not_zeroed: true, ..Faults::default() });
+}
+
+#[test]
+fn a_data_file_that_is_not_synced_is_found() {
+    is_found("no data sync", Faults { no_data_sync: true, ..Faults::default() });
+}
+
+/// Holds up every sync of a segment while it is closed.
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        *self.closed.lock() = closed;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut closed = self.closed.lock();
+        while *closed {
+            self.opened.wait(&mut closed);
+        }
+    }
+}
+
+fn stage(node: &mut Node, number: u32) -> Result<(), Stop> {
+    node.stage(&mut |batch, state| {
+        let version = batch.begin_txn();
+        batch.create_tree("a").map_err(disk("create tree"))?;
+        state.trees.entry("a".into()).or_default();
+        put(batch, state, "a", number, vec![7; 900], version)?;
+        batch.commit_txn();
+        state.txn_id = version;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A quorum of others commits an entry while this node's own sync of it hangs; then a checkpoint is due; then the power
+/// goes, and what hangs is lost.
+fn checkpoint_while_a_sync_hangs(faults: Faults) -> Result<(), Stop> {
+    let (sim, gate) = (SimDisk::new(5), Arc::new(Gate::default()));
+    let at_gate = gate.clone();
+    let hook = move |operation: &'static str, path: &std::path::Path| {
+        if operation == "sync" && path.extension().is_some_and(|extension| extension == "seg") {
+            at_gate.pass();
+        }
+    };
+    let door = Arc::new(BoundaryDisk::new(Arc::new(sim.clone()), Arc::new(hook)));
+    let mut threaded = options(faults);
+    threaded.journal.mode = JournalMode::Threaded;
+    let promise = Arc::new(Mutex::new(Promise::unborn()));
+    let mut node = Node::create(sim.clone(), door, 1, threaded, promise.clone())?;
+    stage(&mut node, 1)?;
+    let first = node.frames(1, 0);
+    node.append(&first)?;
+    promise.lock().truth.clone_from(&node.log);
+    node.apply(1)?;
+
+    gate.set(true);
+    stage(&mut node, 2)?;
+    let second = node.frames(1, 1);
+    node.log.extend_from_slice(&second);
+    promise.lock().log_becomes(&node.log);
+    promise.lock().truth.clone_from(&node.log);
+    let frames = second.iter().map(|entry| entry.frame.clone()).collect();
+    node.engine().append(frames, Box::new(|_| ())).map_err(disk("append"))?;
+    node.apply(2)?;
+    let engine = node.engine().clone();
+    let checkpoint = std::thread::spawn(move || engine.checkpoint());
+    // The group is at the gate. Whatever waits for it is queued behind it.
+    while node.engine().status().queued_jobs == 0 && !checkpoint.is_finished() {
+        std::thread::yield_now();
+    }
+    let image = sim.crash(CrashChoice::LoseAll);
+    let promised = promise.lock().clone();
+    gate.set(false);
+    checkpoint.join().expect("no panic").map_err(disk("checkpoint"))?;
+    node.close();
+
+    let mut after = Node::closed(image.clone(), Arc::new(image), options(faults), Arc::new(Mutex::new(promised)));
+    after.open()?;
+    after.go_on(true)
+}
+
+#[test]
+fn a_checkpoint_ahead_of_the_local_journal_is_found() {
+    checkpoint_while_a_sync_hangs(Faults::default()).expect("a checkpoint waits for the journal");
+    let faults = Faults { checkpoint_ahead_of_journal: true, ..Faults::default() };
+    let what = caught(|| checkpoint_while_a_sync_hangs(faults)).expect_err("the data file is ahead of the journal");
+    println!("mutant: checkpoint ahead of the local journal: found: {what:.300}");
+}

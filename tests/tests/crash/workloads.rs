@@ -1,0 +1,164 @@
+//! Short lives with everything in them that writes to a disk.
+
+use calamus_engine::Vote;
+use calamus_engine::ids::{RaftId, Term};
+use calamus_engine::journal::frame::FrameKind;
+use calamus_tests::engine_driver::changes::put;
+use calamus_tests::engine_driver::pair::Pair;
+use calamus_tests::engine_driver::{Stop, disk};
+
+/// Stages a batch on the leader: values of `length` bytes under `count` keys from `first` on.
+fn puts(pair: &mut Pair, tree: &str, first: u32, count: u32, length: usize) -> Result<(), Stop> {
+    pair.leader().stage(&mut |batch, state| {
+        let version = batch.begin_txn();
+        batch.create_tree(tree).map_err(disk("create tree"))?;
+        state.trees.entry(tree.into()).or_default();
+        for number in first..first + count {
+            let value = (0..length).map(|place| (place as u32 + number + first) as u8).collect();
+            put(batch, state, tree, number, value, version)?;
+        }
+        batch.commit_txn();
+        state.txn_id = version;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Stages a batch that drops a tree.
+fn drop_tree(pair: &mut Pair, tree: &str) -> Result<(), Stop> {
+    pair.leader().stage(&mut |batch, state| {
+        let version = batch.begin_txn();
+        batch.drop_tree(tree).map_err(disk("drop tree"))?;
+        state.trees.remove(tree);
+        batch.commit_txn();
+        state.txn_id = version;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Appends, commits and applies on the leader.
+fn settle(pair: &mut Pair) -> Result<(), Stop> {
+    pair.send(true)?;
+    let all = pair.leader().log.len();
+    pair.commit(all);
+    pair.apply(pair.leader, usize::MAX)
+}
+
+/// A leader: groups, votes, batches ahead, refusals, a file that grows and shrinks, checkpoints past a reader,
+/// segments that are begun, purged and recycled.
+pub fn leader(pair: &mut Pair) -> Result<(), Stop> {
+    pair.leader().vote(Vote { term: Term(1), node: Some(RaftId(1)), committed: false })?;
+    puts(pair, "a", 0, 12, 60)?;
+    settle(pair)?;
+    puts(pair, "a", 8, 6, 900)?;
+    puts(pair, "b", 0, 2, 9_000)?;
+    pair.send(true)?;
+    pair.leader().checkpoint()?;
+    pair.commit(2);
+    pair.apply(0, 1)?;
+    pair.leader().checkpoint()?;
+    settle(pair)?;
+    pair.send_other(FrameKind::Membership, vec![1, 2, 3])?;
+    puts(pair, "run", 0, 4, 80_000)?;
+    // Does not fit a segment of this size: goes in parts.
+    pair.leader().drop_staged();
+    for number in 0..5 {
+        puts(pair, "run", number, 1, 70_000)?;
+        settle(pair)?;
+    }
+    pair.leader().open_reader();
+    puts(pair, "a", 3, 9, 300)?;
+    settle(pair)?;
+    pair.leader().checkpoint()?;
+    pair.leader().readers.clear();
+    pair.leader().checkpoint()?;
+    let all = pair.leader().log.len();
+    pair.leader().purge(all)?;
+    drop_tree(pair, "run")?;
+    puts(pair, "c", 0, 3, 2_000)?;
+    settle(pair)?;
+    pair.leader().checkpoint()?;
+    pair.leader().vote(Vote { term: Term(2), node: None, committed: false })?;
+    for number in 0..4 {
+        puts(pair, "c", number, 3, 30_000)?;
+        pair.send(false)?;
+    }
+    settle(pair)?;
+    pair.leader().check()?;
+    pair.leader().reopen()?;
+    drop_tree(pair, "c")?;
+    settle(pair)?;
+    pair.leader().checkpoint()?;
+    pair.leader().check()
+}
+
+/// A follower: frames in groups, cuts of what was not committed, in its own segment and back over others.
+pub fn follower(pair: &mut Pair) -> Result<(), Stop> {
+    puts(pair, "a", 0, 20, 200)?;
+    settle(pair)?;
+    pair.replicate(usize::MAX)?;
+    pair.apply(1, usize::MAX)?;
+    for round in 0..3 {
+        // The follower has all of it, and none is committed; it leads for a moment, then it does not.
+        puts(pair, "a", round, 5, 1_500)?;
+        puts(pair, "b", 0, 2 + round, 20_000)?;
+        pair.send(false)?;
+        pair.replicate(usize::MAX)?;
+        pair.elect(1)?;
+        puts(pair, "x", 0, 2, 10_000)?;
+        pair.send(true)?;
+        pair.elect(0)?;
+        pair.replicate(usize::MAX)?;
+        let all = pair.leader().log.len();
+        pair.commit(all);
+        pair.apply(0, usize::MAX)?;
+        pair.apply(1, 2)?;
+        pair.follower().checkpoint()?;
+        pair.apply(1, usize::MAX)?;
+    }
+    let applied = pair.follower().applied;
+    pair.follower().checkpoint()?;
+    pair.follower().purge(applied)?;
+    puts(pair, "b", 2, 3, 30_000)?;
+    settle(pair)?;
+    pair.replicate(usize::MAX)?;
+    pair.apply(1, usize::MAX)?;
+    pair.follower().checkpoint()?;
+    pair.follower().reopen()?;
+    pair.follower().check()
+}
+
+/// A follower that is too far behind: seeded, and switched to a new generation, twice.
+pub fn seeded(pair: &mut Pair) -> Result<(), Stop> {
+    puts(pair, "a", 0, 20, 300)?;
+    settle(pair)?;
+    pair.replicate(usize::MAX)?;
+    pair.apply(1, usize::MAX)?;
+    for round in 0..2 {
+        for number in 0..4 {
+            puts(pair, "b", number + round, 2, 20_000)?;
+            settle(pair)?;
+        }
+        pair.leader().checkpoint()?;
+        if round == 1 {
+            drop_tree(pair, "b")?;
+            settle(pair)?;
+        }
+        pair.seed(&mut |pair, chunk| {
+            if chunk < 2 {
+                puts(pair, "a", 5 * chunk, 9, 400)?;
+                settle(pair)?;
+                pair.leader().checkpoint()?;
+            }
+            Ok(())
+        })?;
+        puts(pair, "a", 0, 2, 5_000)?;
+        settle(pair)?;
+        pair.replicate(usize::MAX)?;
+        pair.apply(1, usize::MAX)?;
+        pair.follower().checkpoint()?;
+        pair.follower().check()?;
+    }
+    Ok(())
+}
