@@ -135,6 +135,17 @@ impl<T: Cluster> Subject<T> {
         self.target.processes().iter().map(|process| usage(process.pid())).collect()
     }
 
+    /// Errors are no measurement: what the nodes say of them is shown, as their logs go with their folder.
+    fn complain(&self, measured: &Measured) {
+        let first = measured.first_error.as_deref().unwrap_or_default();
+        eprintln!("{}: {} errors, the first: {first}", self.name, measured.errors);
+        for process in self.target.processes() {
+            let log = process.log_end();
+            let worse: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
+            eprintln!("--- {} ---\n{}", process.name, worse.join("\n"));
+        }
+    }
+
     /// Space by kind of file, of all nodes.
     fn files(&self) -> BTreeMap<String, u64> {
         let mut all = BTreeMap::new();
@@ -153,6 +164,9 @@ impl<T: Cluster> Subject<T> {
         self.memory.since_last_look();
         let (before, checkpoints) = (self.usages()?, self.target.checkpoints().await?);
         let measured: Measured = workload.run(&self.target, length, seed).await?;
+        if measured.errors > 0 {
+            self.complain(&measured);
+        }
         let (after, checkpoints_after) = (self.usages()?, self.target.checkpoints().await?);
         let cost = |(before, after): (&Usage, &Usage)| Usage {
             cpu_seconds: after.cpu_seconds - before.cpu_seconds,
