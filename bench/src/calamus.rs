@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use calamus_client::{Client, Options};
+use calamus_client::{Client, Options, Txn};
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1::kv_client::KvClient;
 use calamus_proto::v1::operation::Kind;
@@ -98,6 +98,13 @@ impl Calamus {
     /// Each node's own view.
     pub async fn statuses(&self) -> anyhow::Result<Vec<NodeStatus>> {
         Ok(self.client.cluster().status(true).await?.members)
+    }
+
+    /// Puts a value and comes back when it is committed, whatever happens to leaders meanwhile. Not for measurements.
+    pub async fn store(&self, key: Bytes, value: Bytes) -> anyhow::Result<()> {
+        let txn = Txn::new().put(TREE, key, value).idempotent().deadline(START_TIMEOUT);
+        self.client.txn(txn).await?;
+        Ok(())
     }
 
     fn connections(&self) -> Arc<Connections> {

@@ -92,6 +92,8 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     pub cpu_seconds: f64,
+    /// As /proc/PID/io says: where the page cache holds a file in large folios (a preallocated journal), the kernel counts a whole
+    /// folio for each small write, many times what reaches the device (seen: 2.1 GB counted, 0.2 GB on the device).
     pub written_bytes: u64,
 }
 

@@ -12,7 +12,6 @@ use rustix::process::Signal;
 
 use crate::Common;
 use crate::calamus::{self, Calamus, get_request, kv};
-use crate::workload::Target;
 
 /// Options of `restart`.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,7 +81,7 @@ async fn fill(calamus: &std::sync::Arc<Calamus>, from: u64, count: u64) -> anyho
                 let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(number);
                 let mut value = vec![0; VALUE_BYTES];
                 rand::RngCore::fill_bytes(&mut rng, &mut value);
-                calamus.put(client as usize, key(number), value.into()).await?;
+                calamus.store(key(number), value.into()).await?;
             }
             anyhow::Ok(())
         });
