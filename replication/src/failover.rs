@@ -16,8 +16,10 @@ use calamus_engine::ids::RaftId;
 use calamus_proto::raft::v1 as wire;
 use futures::future::join_all;
 use openraft::raft::TransferLeaderRequest;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::network::convert;
@@ -41,9 +43,15 @@ const ELECTION_PAUSE: Duration = Duration::from_millis(40);
 /// No raft id is 0 outside openraft's own tests: nobody takes leadership over by this name.
 const NOBODY: u64 = 0;
 
-/// Tells when a stream from a leader ended.
-#[derive(Clone, Default)]
-pub struct Lost(Arc<Notify>);
+/// Tells when a stream from a leader ended, and when a leader was last heard of.
+#[derive(Clone)]
+pub struct Lost(Arc<Notify>, Arc<Mutex<Instant>>);
+
+impl Default for Lost {
+    fn default() -> Self {
+        Self(Arc::default(), Arc::new(Mutex::new(Instant::now())))
+    }
+}
 
 /// Held while a leader's stream is open.
 pub(crate) struct Connected(Arc<Notify>);
@@ -58,6 +66,15 @@ impl Lost {
     /// A leader's stream is open.
     pub(crate) fn connected(&self) -> Connected {
         Connected(Arc::clone(&self.0))
+    }
+
+    /// A leader has sent something.
+    pub(crate) fn heard(&self) {
+        *self.1.lock() = Instant::now();
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.1.lock().elapsed()
     }
 
     /// Whether this node follows the leader of `vote` and cannot connect to it.
@@ -91,14 +108,17 @@ async fn refused(address: &str) -> bool {
     true
 }
 
-/// Runs until the core stops.
+/// Runs until the core stops. Silence is looked into too: a stream may have been broken before the leader was lost, and
+/// whoever stood first may not have been elected.
 pub(crate) async fn run(core: Core, peers: Arc<Peers>, lost: Lost) {
+    let silence = core.config.heartbeat_interval * 3;
     loop {
-        tokio::select! {
-            () = lost.0.notified() => {}
+        let ended = tokio::select! {
+            () = lost.0.notified() => true,
+            () = tokio::time::sleep(silence) => false,
             () = core.stopped() => return,
-        }
-        if core.config.fast_failover {
+        };
+        if core.config.fast_failover && (ended || lost.silent_for() > silence) {
             replace_leader(&core, &peers).await;
         }
     }
@@ -109,26 +129,32 @@ async fn replace_leader(core: &Core, peers: &Peers) {
     let vote = metrics.vote;
     let leader = vote.leader_id.voted_for;
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    if !vote.committed || leader == metrics.id || !voters.contains(&metrics.id) {
+    if !voters.contains(&metrics.id) || (vote.committed && leader == metrics.id) {
         return;
     }
-    let Some(address) = leader_address(core, &vote) else { return };
-    if !is_gone(core, &address, &vote).await || !quorum_lost(core, peers, &vote, &voters).await {
-        return;
-    }
-    tracing::info!(leader, "a quorum has lost the leader: electing at once");
-    // "Leadership goes to nobody" drops this node's lease and changes nothing else.
-    let drop_lease = TransferLeaderRequest::new(vote, NOBODY, None);
-    if core.raft.handle_transfer_leader(drop_lease).await.is_err() {
-        return;
+    if vote.committed {
+        let Some(address) = leader_address(core, &vote) else { return };
+        if !is_gone(core, &address, &vote).await || !quorum_lost(core, peers, &vote, &voters).await {
+            return;
+        }
+        tracing::info!(leader, "a quorum has lost the leader: electing at once");
+        // "Leadership goes to nobody" drops this node's lease and changes nothing else.
+        // It is refused where the vote has changed; that vote gave no lease.
+        let drop_lease = TransferLeaderRequest::new(vote, NOBODY, None);
+        if core.raft.handle_transfer_leader(drop_lease).await.is_err() {
+            return;
+        }
+    } else {
+        // Another stands for election already. If its log is shorter than this node's, it is not elected: after giving
+        // it the time it needs, this node stands too.
+        tokio::time::sleep(ELECTION_PAUSE).await;
     }
     let mut ranks: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
     ranks.sort_unstable();
     let rank = ranks.iter().position(|id| *id == metrics.id).unwrap_or(0);
     tokio::time::sleep(STAGGER * u32::try_from(rank).unwrap_or(u32::MAX).min(8)).await;
     for _ in 0..ELECTION_ROUNDS {
-        let now = core.metrics();
-        if now.vote != vote && now.current_leader.is_some() {
+        if matches!(now(core, &vote), Now::Led) {
             return;
         }
         if core.raft.trigger().elect(true).await.is_err() {
@@ -138,12 +164,31 @@ async fn replace_leader(core: &Core, peers: &Peers) {
     }
 }
 
+/// What has become of the vote for the leader that seems lost.
+enum Now {
+    Same,
+    /// Another stands for election already: whoever let it has found the leader lost too.
+    Electing,
+    /// There is a leader.
+    Led,
+}
+
+fn now(core: &Core, vote: &RaftVote) -> Now {
+    match core.metrics().vote {
+        current if current == *vote => Now::Same,
+        current if current.committed => Now::Led,
+        _ => Now::Electing,
+    }
+}
+
 /// Whether the leader of `vote` is gone. A stream also breaks when the leader only ends it; and a process that dies may
 /// close its connections before its listener.
 async fn is_gone(core: &Core, address: &str, vote: &RaftVote) -> bool {
     for _ in 0..GONE_ROUNDS {
-        if core.metrics().vote != *vote {
-            return false;
+        match now(core, vote) {
+            Now::Same => {}
+            Now::Electing => return true,
+            Now::Led => return false,
         }
         if refused(address).await {
             return true;
@@ -159,8 +204,11 @@ async fn quorum_lost(core: &Core, peers: &Peers, vote: &RaftVote, voters: &[u64]
     let others: Vec<u64> =
         voters.iter().copied().filter(|other| *other != id && *other != vote.leader_id.voted_for).collect();
     for _ in 0..ASK_ROUNDS {
-        if core.metrics().vote != *vote {
-            return false;
+        // Were this node to give up now, and the one that stands have a shorter log, nobody would be elected.
+        match now(core, vote) {
+            Now::Same => {}
+            Now::Electing => return true,
+            Now::Led => return false,
         }
         let answers = join_all(others.iter().map(|other| ask(peers, RaftId(*other), vote))).await;
         let lost = 1 + answers.into_iter().filter(|lost| *lost).count();

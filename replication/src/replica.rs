@@ -160,10 +160,10 @@ impl Replica {
         Ok(self.members())
     }
 
-    /// The members as this node knows them.
+    /// The members of the newest membership that this node knows to be committed.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        membership::members(self.inner.core.membership().membership())
+        membership::members(self.inner.core.metrics().committed_membership_config.membership())
     }
 
     /// Hands leadership to the voter called `to`, or if that is empty to the one that holds most. Returns its name.

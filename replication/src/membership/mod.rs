@@ -33,10 +33,13 @@ const PROMOTION_TICK: Duration = Duration::from_millis(50);
 
 type Change = ChangeMembers<u64, NodeInfo>;
 
-/// The members of a membership, in order of name.
+/// The members of a membership, in order of name. In a joint membership only who votes in both sets is a voter: who
+/// joins does not count alone yet, and who leaves does not count for long.
 #[must_use]
 pub fn members(membership: &Membership) -> Vec<Member> {
-    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let mut sets = membership.get_joint_config().iter();
+    let first = sets.next().cloned().unwrap_or_default();
+    let voters: BTreeSet<u64> = sets.fold(first, |both, set| both.intersection(set).copied().collect());
     let mut members: Vec<Member> = membership
         .nodes()
         .map(|(id, node)| Member {

@@ -83,6 +83,7 @@ impl RaftService {
     ) -> Result<AppendEntriesRequest<C>, Status> {
         let from = self.check(message.envelope.as_ref())?;
         let vote = self.leader_vote(from, message.vote)?;
+        self.lost.heard();
         let previous = message.previous.map(convert::plain_log_id_from_wire);
         let frames = chain.take(previous, message.previous_chain, message.frames)?;
         let newest = frames.last().map(|frame| frame.log_id().term.0);
