@@ -9,6 +9,7 @@
 //! status      the one place where errors become gRPC codes
 //! peer        one-shot calls to the Cluster service of other nodes
 //! config      flags and environment of a node
+//! disk, planted   what tests put under a node, and into it; in builds for tests only
 //! ```
 //!
 //! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`; `services` and
@@ -22,6 +23,7 @@ pub mod endpoint;
 pub mod failure;
 pub mod parent;
 pub mod peer;
+pub mod planted;
 pub mod serve;
 pub mod services;
 pub mod small_file;

@@ -5,10 +5,22 @@
 //! | [`oracle`] | the plain model of the engine, and its log |
 //! | [`engine_driver`] | engines driven as a consensus drives them, beside the model, through power cuts |
 //! | [`boundary_disk`] | a door with a hook before every operation that changes something |
+//! | [`wait`] | asking until something is true; the default share and the long run |
+//! | [`ports`] | free ports |
+//! | [`process`] | child processes that never outlive their test |
+//! | [`cluster`] | nodes as processes: start, kill, freeze, wipe; the closing act of every cluster test |
+//! | [`acknowledged`] | what clients were told: a load that records it, and the comparison with what nodes hold |
+//! | [`compare`] | directories of stopped nodes against each other |
 
+pub mod acknowledged;
 pub mod boundary_disk;
+pub mod cluster;
+pub mod compare;
 pub mod engine_driver;
 pub mod oracle;
+pub mod ports;
+pub mod process;
+pub mod wait;
 
 /// What a caught panic said.
 #[must_use]

@@ -16,6 +16,8 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::planted;
+
 /// The full names of the services whose health is reported, and "" for the node as a whole.
 const HEALTH_NAMES: [&str; 3] = ["", "calamus.v1.Kv", "calamus.v1.Cluster"];
 
@@ -34,11 +36,9 @@ pub async fn routes(node: &Node) -> Result<(Routes, Health), tonic_reflection::s
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let routes = Routes::new(kv)
-        .add_service(cluster)
-        .add_service(node.raft_server())
-        .add_service(health_server)
-        .add_service(reflection);
+    let routes = if planted::kv_is_shut() { Routes::default() } else { Routes::new(kv) };
+    let routes =
+        routes.add_service(cluster).add_service(node.raft_server()).add_service(health_server).add_service(reflection);
     Ok((routes, health))
 }
 

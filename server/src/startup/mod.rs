@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::config::NodeConfig;
 use crate::failure::Failure;
+use crate::planted;
 use first_start::{FirstStart, How};
 use listen::Listening;
 use place::Place;
@@ -68,6 +69,7 @@ fn options(config: &NodeConfig) -> EngineOptions {
         checkpoint_journal_bytes: u64::from(config.checkpoint_mib) << 20,
         version_bytes_limit: (config.versions_mib as usize) << 20,
         retention_bytes: u64::from(config.retention_mib) << 20,
+        split_percent: planted::split_percent().unwrap_or(EngineOptions::default().split_percent),
         ..EngineOptions::default()
     }
 }

@@ -1,0 +1,25 @@
+//! Clusters of real processes that are killed, frozen, wiped and filled while clients write.
+//!
+//! All of them run on disks that undo what was not synced when their process is killed (`Setup::losing`), except where
+//! memory is measured.
+
+mod directories;
+mod freeze;
+mod kill;
+mod rejoin;
+mod seeding;
+
+use std::time::Duration;
+
+use calamus_tests::cluster::Setup;
+
+/// A load takes seconds; a machine that runs everything else at the same time may take minutes.
+const LOAD_LIMIT: Duration = Duration::from_secs(300);
+
+/// How many clients write.
+const CLIENTS: usize = 8;
+
+/// Three nodes whose disks lose what was not synced, with checkpoints all the time.
+fn setup() -> Setup {
+    Setup::new(env!("CARGO_BIN_EXE_calamus-fault")).losing().flag("--checkpoint-mib", 1)
+}
