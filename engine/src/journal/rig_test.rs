@@ -163,6 +163,9 @@ impl Rig {
         assert_eq!((journal.last(), journal.last_chain()), (end_of(newest).previous, end_of(newest).chain));
         assert_eq!(journal.durable(), journal.last());
         assert!(read_all(journal)? == newest[first..], "the frames differ");
+        let names = self.disk.list_dir(Path::new(DIRECTORY))?;
+        let segments = names.iter().filter(|name| name.ends_with(".seg")).count();
+        assert_eq!(segments, journal.stats().segments, "no segment is left over: {names:?}");
         Ok(())
     }
 

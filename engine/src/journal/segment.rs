@@ -21,7 +21,7 @@
 use std::io::IoSlice;
 use std::path::Path;
 
-use crate::env::{Disk, OpenMode};
+use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::LogId;
 use crate::journal::format::{LogStart, SEGMENT_HEADER_BYTES};
@@ -101,7 +101,7 @@ impl SegmentHeader {
 
 /// Makes a file of `bytes` zeros, all of them written and synced, so that later writes change no metadata. `stop` is
 /// asked between pieces; when it says so, the file is left unfinished and `false` comes back. The name is not durable
-/// yet.
+/// yet. After an error the file is taken away again, if the disk lets it: a full disk must not get fuller.
 pub(super) fn make_zeroed(
     disk: &dyn Disk,
     path: &Path,
@@ -112,6 +112,14 @@ pub(super) fn make_zeroed(
         disk.remove_file(path)?;
     }
     let file = disk.open(path, OpenMode::CreateNew)?;
+    let written = write_zeros(&*file, bytes, stop);
+    if written.is_err() {
+        disk.remove_file(path).unwrap_or(());
+    }
+    written
+}
+
+fn write_zeros(file: &dyn DiskFile, bytes: u64, stop: &dyn Fn() -> bool) -> Result<bool, StorageError> {
     let mut done = 0;
     while done < bytes {
         if stop() {

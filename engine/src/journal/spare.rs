@@ -57,6 +57,10 @@ impl Spares {
         self.next_number
     }
 
+    fn has_purged(&self) -> bool {
+        !self.purged.is_empty()
+    }
+
     fn has_task(&self) -> bool {
         let something = !self.purged.is_empty() || (self.wanted && self.ready.is_empty());
         something && !self.working && self.failed.is_none()
@@ -172,21 +176,21 @@ pub(super) fn housekeep_all(shared: &Shared) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// The spare thread of threaded mode.
+/// The spare thread of threaded mode. On closing it still takes purged segments away, but makes no more spares; an
+/// unfinished one is removed by the next opening.
 pub(super) fn run(shared: &Shared) {
     loop {
-        // Asked before each task: zeroing that stops early because of closing leaves its task as it was.
-        if shared.state.lock().closing {
-            return;
+        {
+            let mut state = shared.state.lock();
+            while !state.closing && !state.spares.has_task() {
+                shared.spare_wake.wait(&mut state);
+            }
+            if state.closing && !(state.spares.has_task() && state.spares.has_purged()) {
+                return;
+            }
         }
-        match housekeep(shared, true) {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "no spare journal segment could be prepared"),
-        }
-        let mut state = shared.state.lock();
-        if !state.closing && !state.spares.has_task() {
-            shared.spare_wake.wait(&mut state);
+        if let Err(error) = housekeep(shared, true) {
+            tracing::warn!(%error, "no spare journal segment could be prepared");
         }
     }
 }

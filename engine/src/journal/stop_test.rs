@@ -30,6 +30,22 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Lets syncs hang until it is dropped: also when a check fails, else closing the journal would wait for ever.
+struct Hang<'a>(&'a LosingDisk);
+
+impl<'a> Hang<'a> {
+    fn new(disk: &'a LosingDisk) -> Self {
+        disk.hang_syncs(true);
+        Self(disk)
+    }
+}
+
+impl Drop for Hang<'_> {
+    fn drop(&mut self) {
+        self.0.hang_syncs(false);
+    }
+}
+
 #[test]
 fn all_that_wait_share_one_write_and_one_sync() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -39,7 +55,7 @@ fn all_that_wait_share_one_write_and_one_sync() {
     let options = JournalOptions { segment_bytes: 1 << 20, ..small(JournalMode::Threaded) };
     let journal = Journal::create(disk, folder.path(), EMPTY, options).expect("create");
     let before = counting.snapshot();
-    losing.hang_syncs(true);
+    let hang = Hang::new(&losing);
     let first = append(&journal, &[10]);
     until("the first group is being written", || (counting.snapshot() - before).journal.writes == 1);
     let second: Vec<_> = (0..50).map(|_| append(&journal, &[20, 30])).collect();
@@ -48,7 +64,7 @@ fn all_that_wait_share_one_write_and_one_sync() {
     let age = journal.oldest_pending().expect("something waits");
     until("it grows older", || journal.oldest_pending().is_some_and(|now| now > age));
     assert_eq!(journal.read(LogIndex(0), LogIndex(999), 1 << 20).expect("read").len(), 101, "readable at once");
-    losing.hang_syncs(false);
+    drop(hang);
     wait(&first);
     second.iter().for_each(wait);
     let counts = counting.snapshot() - before;
@@ -70,7 +86,7 @@ fn a_cut_overtakes_what_is_being_written() {
     let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("create");
     wait(&append(&journal, &[10]));
     let bytes = counting.snapshot().journal.bytes;
-    losing.hang_syncs(true);
+    let hang = Hang::new(&losing);
     let mut waiting = vec![append(&journal, &[20, 3000, 40])];
     until("it is being written", || counting.snapshot().journal.bytes > bytes + 3000);
     waiting.push(append(&journal, &[50, 60]));
@@ -87,7 +103,7 @@ fn a_cut_overtakes_what_is_being_written() {
     let (seen, durable_between) = channel();
     let watched = journal.clone();
     let first_outcome = waiting.remove(0);
-    losing.hang_syncs(false);
+    drop(hang);
     wait(&first_outcome);
     seen.send(watched.durable()).expect("kept");
     waiting.iter().for_each(wait);
@@ -110,11 +126,11 @@ fn nothing_is_purged_while_a_cut_waits() {
     let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("create");
     wait(&append(&journal, &[30_000, 20_000, 40_000, 5]));
     assert_eq!(journal.stats().segments, 2);
-    losing.hang_syncs(true);
+    let hang = Hang::new(&losing);
     let (callback, outcome) = done();
     journal.cut_after(journal.log_id(LogIndex(1)), callback).expect("cut");
     assert_eq!(journal.purge(LogIndex(1)).expect("purge"), None);
-    losing.hang_syncs(false);
+    drop(hang);
     wait(&outcome);
     wait(&append(&journal, &[7]));
     drop(journal);
@@ -129,7 +145,7 @@ fn a_killed_process_loses_only_what_no_callback_promised() {
     let options = small(JournalMode::Threaded);
     let journal = Journal::create(Arc::new(losing.clone()), folder.path(), EMPTY, options).expect("create");
     wait(&append(&journal, &[10, 3000, 60_000, 5]));
-    losing.hang_syncs(true);
+    let hang = Hang::new(&losing);
     let lost = append(&journal, &[20, 30]);
     // Another process would find the real files as they are now.
     let copy = tempfile::tempdir().expect("a folder");
@@ -139,7 +155,7 @@ fn a_killed_process_loses_only_what_no_callback_promised() {
     assert!(lost.try_recv().is_err());
     let (_, scan) = Journal::open(Arc::new(LosingDisk::new()), copy.path(), options).expect("open");
     assert_eq!((scan.damage, scan.frames), (None, 4));
-    losing.hang_syncs(false);
+    drop(hang);
     wait(&lost);
 }
 
@@ -242,6 +258,8 @@ fn a_full_disk_stops_the_journal_where_a_new_segment_is_needed() {
     wait(&append(&journal, &[30_000]));
     let error = append(&journal, &[40_000]).recv().expect("the callback runs").expect_err("no room");
     assert!(error.is_no_space(), "{error}");
+    let names = disk.list_dir(Path::new("/j")).expect("list");
+    assert_eq!(names, ["00000000000000000001.seg"], "no half-made spare stays");
     drop(journal);
     disk.set_space_limit(None);
     let (journal, scan) = Journal::open(Arc::new(disk), Path::new("/j"), small(JournalMode::Inline)).expect("open");
@@ -262,4 +280,25 @@ fn options_and_places_that_cannot_be() {
     }
     create(64 << 10).expect("a size");
     assert!(create(64 << 10).expect_err("there is one").to_string().contains("already"));
+}
+
+/// Closing while a spare is being made: neither is waited for, and what is queued is still written.
+#[test]
+fn closing_does_not_wait_for_spares() {
+    for round in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk: Arc<dyn Disk> = Arc::new(LosingDisk::new());
+        let options = JournalOptions { segment_bytes: 4 << 20, ..small(JournalMode::Threaded) };
+        let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("create");
+        let outcome = append(&journal, &[1 << 20, 1 << 20, 1 << 20, 1000, 1 << 20, 5]);
+        if round % 2 == 0 {
+            wait(&outcome);
+            journal.close();
+        } else {
+            journal.close();
+            wait(&outcome);
+        }
+        let (_, scan) = Journal::open(disk, folder.path(), options).expect("open");
+        assert_eq!((scan.damage, scan.frames), (None, 6));
+    }
 }
