@@ -70,10 +70,12 @@ impl Core {
 
     fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, StorageError> {
         let started = Instant::now();
-        let registration = store.readers.open_for_checkpoint();
+        let checkpointed = self.meta.lock().value.checkpoint.log_id;
+        let Some(registration) = store.readers.open_for_checkpoint() else {
+            return Ok(CheckpointReport { at: checkpointed, ..CheckpointReport::default() });
+        };
         let view = registration.state().clone();
         let target = &view.applied;
-        let checkpointed = self.meta.lock().value.checkpoint.log_id;
         assert!(target.log_id >= checkpointed || store.readers.count() > 0, "the applied state went back");
         if target.log_id <= checkpointed {
             return Ok(CheckpointReport { at: checkpointed, ..CheckpointReport::default() });

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use proptest::prelude::*;
 
 use super::{Engine, EngineOptions};
+use crate::btree::ReadError;
 use crate::checkpoint::meta::NodeIdentity;
 use crate::env::{Disk, RealDisk};
 use crate::ids::{ClusterId, DatabaseId, LogId, RaftId, TxnId};
@@ -205,6 +206,38 @@ fn a_large_value_written_over_one_that_is_equal_or_nearly_so_is_whole_in_the_rec
         assert_eq!(contents(&follower, "t"), BTreeMap::from([(b"k".to_vec(), value.clone())]));
     }
     check(&follower);
+}
+
+#[test]
+fn a_checkpoint_waits_for_an_expired_reader_that_is_still_held() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let small = EngineOptions { version_bytes_limit: 128 << 10, ..options() };
+    let engine = Engine::create(disk.clone(), home.path(), &identity(1), DatabaseId(9), small).expect("new");
+    let put = |round: u8| {
+        commit(&engine, |batch| {
+            batch.create_tree("t").expect("works");
+            batch.put("t", &[round], &[round; 12_000]).expect("fits");
+        });
+    };
+    put(1);
+    let reader = engine.read();
+    for round in 2..=7 {
+        put(round);
+    }
+    assert!(matches!(reader.get("t", &[1]), Err(ReadError::Expired)), "versions take more than their bound");
+    assert_eq!(engine.checkpoint().expect("works").at, None, "the reader's snapshot is not whole any more");
+    drop(engine);
+    drop(reader);
+    let (engine, _) = Engine::open(disk, home.path(), small).expect("opens");
+    let rest = engine.applied().log_id.map_or(0, |log_id| log_id.index.0 + 1);
+    for index in (rest..7).map(crate::ids::LogIndex) {
+        engine.apply(&engine.read_frames(index, index.next(), 1).expect("kept")[0]).expect("applies");
+    }
+    assert_eq!(contents(&engine, "t").len(), 7);
+    engine.checkpoint().expect("works");
+    assert_eq!(engine.checkpointed(), engine.applied(), "no reader is in the way any more");
+    check(&engine);
 }
 
 #[test]

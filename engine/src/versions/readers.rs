@@ -108,16 +108,27 @@ impl<S> Readers<S> {
     }
 
     /// Registers the checkpointer at the newest snapshot that no reader lies below: the oldest reader's, else the
-    /// newest state. An expired reader that still lives counts: it may hold slices of the map.
+    /// newest state.
+    ///
+    /// `None` while an expired reader is the oldest and still lives: it may hold slices of the map, so nothing newer
+    /// may be written over them, and its own snapshot is not whole any more, since versions that only it needed are
+    /// gone.
     #[track_caller]
-    pub fn open_for_checkpoint(&self) -> Registration<S> {
+    pub fn open_for_checkpoint(&self) -> Option<Registration<S>> {
         let mut inner = self.inner.lock();
-        let oldest = inner.open.iter().find(|(_, reader)| !reader.checkpointer);
-        let (txn_id, state) = match oldest {
-            Some(((txn_id, _), reader)) => (*txn_id, reader.state.clone()),
+        let mut readers = inner.open.iter().filter(|(_, reader)| !reader.checkpointer);
+        let (txn_id, state) = match readers.next() {
+            Some(((txn_id, _), reader)) => {
+                let mut same =
+                    std::iter::once(reader).chain(readers.map_while(|((other, _), r)| (other == txn_id).then_some(r)));
+                if same.all(|reader| reader.expired.load(Ordering::Acquire)) {
+                    return None;
+                }
+                (*txn_id, reader.state.clone())
+            }
             None => inner.newest.clone(),
         };
-        self.register(&mut inner, txn_id, state, true)
+        Some(self.register(&mut inner, txn_id, state, true))
     }
 
     fn register(&self, inner: &mut Inner<S>, txn_id: TxnId, state: Arc<S>, checkpointer: bool) -> Registration<S> {
