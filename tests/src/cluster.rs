@@ -2,6 +2,7 @@
 //!
 //! A cluster lives in a temporary directory: `nK/` and `nK.log` for each node. It must be ended by [`Cluster::close`];
 //! dropped otherwise (a panic, or a test that forgot) the nodes are killed, their directories kept and their logs shown.
+//! With `CALAMUS_TEST_KEEP=1` directories and logs are kept always.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -483,10 +484,14 @@ impl Drop for Cluster {
         for member in &mut self.members {
             member.process = None;
         }
-        if self.closed {
+        if self.closed && std::env::var_os("CALAMUS_TEST_KEEP").is_none() {
             return;
         }
         let kept = self.home.take().map(TempDir::keep).unwrap_or_default();
+        if self.closed {
+            eprintln!("the directories of the cluster are kept: {}", kept.display());
+            return;
+        }
         for member in &self.members {
             eprintln!("---- {}: the end of {} ----\n{}", member.name, member.log.display(), tail(&member.log));
         }
