@@ -3,10 +3,15 @@
 //!
 //! | the oldest sync under way | what happens |
 //! | --- | --- |
-//! | younger than half an election timeout | nothing |
+//! | younger than the longest election timeout | nothing |
 //! | older | proposals are refused, leadership is handed to a voter that answers |
-//! | older, and this node still leads one election timeout later | the consensus stops; local reads go on |
+//! | older, and this node still leads ten such timeouts later | the consensus stops; local reads go on |
 //! | done before that | proposals are taken again |
+//!
+//! Why not earlier: on a disk that is only slow, or that all nodes share, syncs of several hundred milliseconds come and
+//! go. Nothing is lost by them, since a quorum commits without this node's disk; but handing over at half an election
+//! timeout moved leadership from one slow disk to the next, and stopping one timeout later left nodes stopped for good
+//! that were slow for a second. See `docs/decisions/0007`.
 //!
 //! A sync that *fails* ends the consensus by itself: the journal is poisoned and openraft gets the error.
 
@@ -17,6 +22,9 @@ use calamus_engine::Engine;
 use tokio::time::Instant;
 
 use crate::core::{Core, Standing};
+
+/// A leader that cannot hand over stops after so many election timeouts.
+const STOP_AFTER: u32 = 10;
 
 /// What to do about the age of the oldest sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +43,7 @@ struct Watchdog {
 
 impl Watchdog {
     fn step(&mut self, now: Instant, pending: Option<Duration>, leads: bool, election: Duration) -> Step {
-        let hangs = pending.is_some_and(|age| age > election / 2);
+        let hangs = pending.is_some_and(|age| age > election);
         match (hangs, self.since) {
             (false, None) => Step::Nothing,
             (false, Some(_)) => {
@@ -47,7 +55,7 @@ impl Watchdog {
                 self.since = Some(now);
                 Step::HandOver
             }
-            (true, Some(since)) if now - since > election => Step::Stop,
+            (true, Some(since)) if now - since > election * STOP_AFTER => Step::Stop,
             (true, Some(_)) => Step::Nothing,
         }
     }
@@ -55,7 +63,7 @@ impl Watchdog {
 
 /// Runs until the core stops.
 pub(crate) async fn run(engine: Engine, core: Core) {
-    let election = core.config.election_timeout.start;
+    let election = core.config.election_timeout.end;
     let mut watchdog = Watchdog::default();
     let mut tick = tokio::time::interval((election / 10).max(Duration::from_millis(5)));
     loop {
@@ -110,11 +118,11 @@ mod tests {
     fn a_short_sync_is_nothing_and_a_long_one_moves_leadership_then_stops() {
         let (mut dog, start) = (Watchdog::default(), Instant::now());
         assert_eq!(dog.step(start, None, true, ELECTION), Step::Nothing);
-        assert_eq!(dog.step(start, pending(249), true, ELECTION), Step::Nothing);
-        assert_eq!(dog.step(start, pending(251), true, ELECTION), Step::HandOver);
-        assert_eq!(dog.step(start + ELECTION, pending(751), true, ELECTION), Step::Nothing);
-        let later = start + ELECTION + Duration::from_millis(1);
-        assert_eq!(dog.step(later, pending(752), true, ELECTION), Step::Stop);
+        assert_eq!(dog.step(start, pending(499), true, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start, pending(501), true, ELECTION), Step::HandOver);
+        assert_eq!(dog.step(start + ELECTION * 10, pending(5501), true, ELECTION), Step::Nothing);
+        let later = start + ELECTION * 10 + Duration::from_millis(1);
+        assert_eq!(dog.step(later, pending(5502), true, ELECTION), Step::Stop);
     }
 
     #[test]

@@ -207,6 +207,12 @@ impl DiskFile for CountingFile {
     fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.inner.punch(offset, length)
     }
+    fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.inner.write_zeros(offset, length)?;
+        self.counters().writes.fetch_add(1, Ordering::SeqCst);
+        self.counters().bytes.fetch_add(length, Ordering::SeqCst);
+        Ok(())
+    }
     fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
         self.inner.map(length)
     }

@@ -83,6 +83,20 @@ pub trait DiskFile: Send + Sync + 'static {
     /// it must not be touched). `None` where this disk has no maps: then all reads go through [`Self::read_at`].
     fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError>;
 
+    /// Writes zeros, in the way that later small writes to the range cost least.
+    fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        const PIECE_BYTES: u64 = 1 << 20;
+        static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];
+        let mut done = 0;
+        while done < length {
+            let piece = (length - done).min(PIECE_BYTES);
+            let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
+            self.write_at(&[IoSlice::new(zeros)], offset + done)?;
+            done += piece;
+        }
+        Ok(())
+    }
+
     /// Fills `buffer`, or reports that the file ends too early.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
         let got = self.read_at(buffer, offset)?;

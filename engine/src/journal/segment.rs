@@ -18,7 +18,6 @@
 //!     72        zeros up to 4096
 //! ```
 
-use std::io::IoSlice;
 use std::path::Path;
 
 use crate::env::{Disk, DiskFile, OpenMode};
@@ -34,7 +33,6 @@ const _: () = assert!(USED_BYTES <= 512, "the header is written whole or not at 
 
 /// Zeros are written in pieces of this many bytes, each synced: a sync of a whole segment would hold up the journal's.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
-static ZEROS: [u8; ZERO_PIECE_BYTES] = [0; ZERO_PIECE_BYTES];
 
 /// A decoded segment header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,8 +124,7 @@ fn write_zeros(file: &dyn DiskFile, bytes: u64, stop: &dyn Fn() -> bool) -> Resu
             return Ok(false);
         }
         let piece = (bytes - done).min(ZERO_PIECE_BYTES as u64);
-        let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
-        file.write_at(&[IoSlice::new(zeros)], done)?;
+        file.write_zeros(done, piece)?;
         file.sync_data()?;
         done += piece;
     }

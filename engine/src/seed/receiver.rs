@@ -138,7 +138,10 @@ impl SeedReceiver {
         if count == 0 || !bytes.len().is_multiple_of(PAGE_BYTES) || end > building.page_count as usize {
             return Err(SeedError::Stream(format!("{} bytes of pages from page {first} on", bytes.len())));
         }
-        building.data.write_at(&[IoSlice::new(bytes)], offset_of(first))?;
+        // One call a page, for the reason that `DataFile::write_run` gives.
+        for (number, page) in (first.0..).map(PageNumber).zip(bytes.chunks_exact(PAGE_BYTES)) {
+            building.data.write_at(&[IoSlice::new(page)], offset_of(number))?;
+        }
         self.bytes += bytes.len() as u64;
         self.pages += count as u64;
         Ok(())

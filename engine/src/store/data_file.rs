@@ -17,8 +17,8 @@ use crate::versions::PageBits;
 /// Free runs from this length on are punched; shorter ones are written as zeros. A punch of one page costs 145 us and
 /// slows the journal's syncs to a third (design brief, part 6).
 const PUNCH_FROM_PAGES: u32 = 32;
-/// The most pages in one write of the checkpointer: 512 KiB, so that a journal sync behind it does not wait long.
-const PAGES_PER_WRITE: usize = 64;
+/// The checkpointer looks around after so many pages, 512 KiB, so that a journal sync beside it does not wait long.
+const PAGES_PER_PAUSE: u32 = 64;
 
 static ZERO_BYTES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
@@ -99,14 +99,14 @@ impl DataFile {
         Ok((got > 0).then_some(page))
     }
 
-    /// Writes pages that follow each other in `pages`, in as few writes as the pacing allows; `pause` runs in between.
+    /// Writes pages that follow each other in `pages`; `pause` runs in between. One call a page: the page cache keeps
+    /// what one call wrote in one folio, and a later change of one page of it would write all of it again.
     pub fn write_run(&self, first: PageNumber, pages: &[Arc<Page>], pause: &dyn Fn()) -> Result<(), StorageError> {
-        let mut at = first;
-        for part in pages.chunks(PAGES_PER_WRITE) {
-            let slices: Vec<IoSlice<'_>> = part.iter().map(|page| IoSlice::new(page.bytes())).collect();
-            self.file.write_at(&slices, offset_of(at))?;
-            at = PageNumber(at.0 + u32::try_from(part.len()).expect("a short run"));
-            pause();
+        for (number, page) in (first.0..).map(PageNumber).zip(pages) {
+            self.file.write_at(&[IoSlice::new(page.bytes())], offset_of(number))?;
+            if number.0.is_multiple_of(PAGES_PER_PAUSE) {
+                pause();
+            }
         }
         Ok(())
     }
