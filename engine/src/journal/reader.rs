@@ -23,6 +23,7 @@ const RUN_BYTES: u64 = 4 << 20;
 /// Frames that stand one behind the other in one segment.
 struct Run {
     file: Arc<dyn DiskFile>,
+    segment: u64,
     offset: u64,
     frames: Vec<(LogId, Entry)>,
 }
@@ -116,9 +117,7 @@ fn look_up(
         let (segment, offset) = state.geometry.place(entry.position);
         let run = match &mut run {
             Some(run) => {
-                let same =
-                    state.segments.iter().any(|kept| kept.number == segment && Arc::ptr_eq(&kept.file, &run.file));
-                if !same || offset + span(entry.bytes as usize) - run.offset > RUN_BYTES {
+                if segment != run.segment || offset + span(entry.bytes as usize) - run.offset > RUN_BYTES {
                     break;
                 }
                 run
@@ -126,7 +125,7 @@ fn look_up(
             none => {
                 let kept = state.segments.iter().find(|kept| kept.number == segment);
                 let file = kept.expect("a written frame stands in a kept segment").file.clone();
-                none.insert(Run { file, offset, frames: Vec::new() })
+                none.insert(Run { file, segment, offset, frames: Vec::new() })
             }
         };
         if !fits(entry.bytes as usize) {
