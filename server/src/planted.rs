@@ -1,5 +1,5 @@
 //! What tests plant in a node, in builds with the feature `fault-door`. Builds without it do not look at the environment.
-//! (Planted disks are in [`crate::disk`].)
+//! (Planted disks are in [`crate::disk`]; the faults that `CALAMUS_MUTANTS` names are those of `calamus_replication`.)
 //!
 //! | variable | meaning |
 //! | --- | --- |

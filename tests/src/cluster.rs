@@ -176,6 +176,11 @@ impl Cluster {
         Client::connect(self.addresses(), options).await.expect("a node answers")
     }
 
+    /// Ends a cluster that is not expected to be in order: a fault was planted in it.
+    pub fn abandon(mut self) {
+        self.closed = true;
+    }
+
     // ---- starting and ending nodes ----
 
     fn spawn(&mut self, node: usize, arguments: Vec<String>) {
@@ -216,10 +221,14 @@ impl Cluster {
         process.kill();
     }
 
-    /// All at once: no node may go on while another one is gone already.
+    /// All at once: they are stopped within microseconds of each other, and none goes on. One after the other would give
+    /// the last ones time to sync what they have acknowledged.
     pub async fn kill_all(&mut self) {
         for node in 0..self.len() {
-            self.process(node).freeze().await;
+            self.process(node).signal(Signal::STOP);
+        }
+        for node in 0..self.len() {
+            self.process(node).is_frozen().await;
         }
         for node in 0..self.len() {
             self.kill(node);
@@ -283,6 +292,11 @@ impl Cluster {
         answer.is_ok_and(|answer| {
             answer.is_ok_and(|answer| answer.into_inner().status == i32::from(ServingStatus::Serving))
         })
+    }
+
+    /// Whether a node has ended by itself.
+    pub fn has_ended(&mut self, node: usize) -> bool {
+        self.members[node].process.as_mut().is_some_and(|process| process.try_wait().is_some())
     }
 
     /// Waits until a node says that it is ready.

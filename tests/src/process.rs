@@ -111,6 +111,11 @@ impl Process {
     /// Stops it in its tracks; it is stopped when this returns.
     pub async fn freeze(&self) {
         self.signal(Signal::STOP);
+        self.is_frozen().await;
+    }
+
+    /// Waits until it is stopped, after SIGSTOP.
+    pub async fn is_frozen(&self) {
         until("a process is stopped", Duration::from_secs(5), async || (self.state() == Some('T')).then_some(())).await;
     }
 

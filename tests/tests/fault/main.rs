@@ -6,6 +6,7 @@
 mod directories;
 mod freeze;
 mod kill;
+mod planted;
 mod rejoin;
 mod seeding;
 
