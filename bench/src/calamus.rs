@@ -71,7 +71,9 @@ impl Calamus {
     /// Starts an ended node again on its directory; it begins a checkpoint when this much journal lies above the last one.
     pub fn start_again(&mut self, name: &str, dir: &Path, address: &str, checkpoint_mib: u64) -> anyhow::Result<()> {
         let mut command = serve(&self.binary, dir);
-        command.args(["--checkpoint-mib", &checkpoint_mib.to_string()]);
+        // Page versions in memory start checkpoints too.
+        let mib = checkpoint_mib.to_string();
+        command.args(["--checkpoint-mib", &mib, "--versions-mib", &mib]);
         self.processes.push(Process::start(name, dir, address, command)?);
         Ok(())
     }

@@ -49,7 +49,7 @@ pub struct NodeConfig {
     #[arg(long, env = "CALAMUS_RETENTION_MIB", default_value_t = 256, value_name = "MIB")]
     pub retention_mib: u32,
     /// Memory for page versions, in MiB: what is committed and not yet in the data file, and what old snapshots still see.
-    #[arg(long, env = "CALAMUS_VERSIONS_MIB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(4..), value_name = "MIB")]
+    #[arg(long, env = "CALAMUS_VERSIONS_MIB", default_value_t = 96, value_parser = clap::value_parser!(u32).range(4..), value_name = "MIB")]
     pub versions_mib: u32,
     /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]

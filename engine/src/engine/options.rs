@@ -30,7 +30,7 @@ impl Default for EngineOptions {
         Self {
             journal: JournalOptions::default(),
             checkpoint_journal_bytes: 64 << 20,
-            version_bytes_limit: 128 << 20,
+            version_bytes_limit: 96 << 20,
             retention_bytes: 256 << 20,
             map_bytes: 1 << 40,
             background: true,
