@@ -49,7 +49,8 @@ async fn differs(cluster: &Cluster, ledger: &Ledger) -> bool {
     false
 }
 
-const SLOW: (&str, &str) = ("CALAMUS_DISK_SYNC_DELAY_MS", "10");
+/// Slow enough that the kills of all nodes, one behind the other, fall within one sync of each.
+const SLOW: (&str, &str) = ("CALAMUS_DISK_SYNC_DELAY_MS", "150");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledging_before_the_sync_is_found() {
