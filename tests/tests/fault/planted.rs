@@ -10,7 +10,7 @@ use calamus_tests::wait::{LIMIT, until};
 use super::{CLIENTS, LOAD_LIMIT, setup};
 
 /// So often is tried to find it. Once is nearly always enough.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 
 /// Whether something that was acknowledged is missing after all nodes were killed in the middle of a load: a node that
 /// finds its own directory damaged counts too.
@@ -54,8 +54,9 @@ const SLOW: (&str, &str) = ("CALAMUS_DISK_SYNC_DELAY_MS", "150");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledging_before_the_sync_is_found() {
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         if loses_something(&[SLOW, ("CALAMUS_MUTANTS", "acknowledge_before_sync")]).await {
+            eprintln!("found in round {round} of {ROUNDS}");
             return;
         }
     }
