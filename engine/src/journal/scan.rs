@@ -28,7 +28,7 @@ pub struct Scan {
     pub frames: u64,
     /// The highest commit index in any frame's header: that much was committed for certain.
     pub highest_commit: Option<LogIndex>,
-    /// Bytes that were durable once and are not what was written. The journal ends before them for now.
+    /// Bytes that were durable once and are not what was written. The journal ends before them until a cut.
     pub damage: Option<Damage>,
     /// Bytes of an unfinished group that were cut, as far as its block could be read.
     pub cut_bytes: u64,

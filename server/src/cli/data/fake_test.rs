@@ -65,7 +65,7 @@ impl Fake {
             match guard.condition.as_ref().unwrap() {
                 guard::Condition::Exists(exists) => found.is_some() == *exists,
                 guard::Condition::ValueEquals(value) => found.is_some_and(|(found, _)| found == value),
-                guard::Condition::Version(_) => unimplemented!("not needed here"),
+                guard::Condition::Version(_) => panic!("the scripted node compares no versions: ask a real one"),
             }
         };
         let guards_held = txn.guards.iter().all(holds);
@@ -89,7 +89,7 @@ impl Fake {
                     };
                     ResultKind::Get(GetResult { entry: found.map(entry) })
                 }
-                other => unimplemented!("not needed here: {other:?}"),
+                other => panic!("the scripted node only puts, deletes and gets, not {other:?}: ask a real one"),
             };
             OperationResult { kind: Some(kind) }
         };
