@@ -146,19 +146,41 @@ impl Engine {
     /// # Errors
     /// When memory does not become free: with the reader that is in the way, if one is.
     pub fn begin_batch(&self) -> Result<Batch, BatchError> {
-        let store = self.core.store();
-        self.wait_for_memory(&store)?;
-        Batch::begin(store)
+        self.wait_for_memory()?;
+        Batch::begin(self.core.store())
     }
 
-    fn wait_for_memory(&self, store: &Store) -> Result<(), BatchError> {
+    /// As [`Self::begin_batch`], but where page versions take too much memory it says `None` at once; then
+    /// [`Self::wait_for_memory`] waits for what `begin_batch` waits for.
+    ///
+    /// # Errors
+    /// When the newest state cannot be read.
+    pub fn try_begin_batch(&self) -> Result<Option<Batch>, BatchError> {
+        let store = self.core.store();
+        if !self.has_memory(&store) {
+            return Ok(None);
+        }
+        Batch::begin(store).map(Some)
+    }
+
+    fn has_memory(&self, store: &Store) -> bool {
+        store.versions.bytes() <= 2 * self.core.options.version_bytes_limit
+    }
+
+    /// Waits until page versions take little enough memory for a batch to begin. Blocks the thread for up to
+    /// some seconds.
+    ///
+    /// # Errors
+    /// When memory does not become free: with the reader that is in the way, if one is.
+    pub fn wait_for_memory(&self) -> Result<(), BatchError> {
+        let store = self.core.store();
         let started = Instant::now();
         loop {
             let mut guard = store.memory_lock.lock();
-            let bytes = store.versions.bytes();
-            if bytes <= 2 * self.core.options.version_bytes_limit {
+            if self.has_memory(&store) {
                 return Ok(());
             }
+            let bytes = store.versions.bytes();
             if let Some(error) = self.core.failed.lock().clone() {
                 return Err(error.into());
             }

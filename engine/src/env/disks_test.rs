@@ -291,3 +291,28 @@ fn a_real_file_takes_more_parts_than_one_call_does() {
     let map = file.map(1 << 20).expect("map").expect("real files have maps");
     assert_eq!(&map.page(crate::ids::PageNumber(0)).bytes()[10..100], &bytes[..90]);
 }
+
+/// Whole blocks, and anything else, from a handle that may write past the page cache; read through another one.
+#[test]
+fn writes_of_whole_blocks_are_seen_by_readers() {
+    const BLOCK: usize = super::BLOCK_BYTES as usize;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("file");
+    let disk = RealDisk::new();
+    disk.open(&path, OpenMode::CreateNew).expect("create").write_zeros(0, 16 * BLOCK as u64).expect("zeros");
+    let writer = disk.open(&path, OpenMode::WriteBlocks).expect("open");
+    let reader = disk.open(&path, OpenMode::Read).expect("open");
+    let mut model = vec![0; 16 * BLOCK];
+    // (offset, length): blocks, parts of them, and longer ones over what was written so.
+    let writes = [(0, BLOCK), (BLOCK, 2 * BLOCK), (100, 300), (BLOCK - 1, BLOCK), (0, 16 * BLOCK), (5 * BLOCK, BLOCK)];
+    for (turn, (offset, length)) in writes.into_iter().enumerate() {
+        let bytes: Vec<u8> = (0..length).map(|at| (at % 253) as u8 ^ (turn as u8 + 1)).collect();
+        let (head, tail) = bytes.split_at(length / 3);
+        writer.write_at(&[IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(tail)], offset as u64).expect("write");
+        model[offset..offset + length].copy_from_slice(&bytes);
+        for file in [&reader, &writer] {
+            assert!(read_all(&**file) == model, "after write {turn}");
+        }
+        writer.sync_data().expect("sync");
+    }
+}

@@ -5,6 +5,7 @@
 //! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
 
 mod counting;
+mod direct;
 mod losing;
 mod overlay;
 mod real;
@@ -24,6 +25,9 @@ pub use losing::LosingDisk;
 pub use real::RealDisk;
 pub use sim::{CrashChoice, SimDisk};
 
+/// The block that a disk, or the page cache, writes as one, in bytes. Only a sector of it is sure to be written whole.
+pub const BLOCK_BYTES: u64 = 4096;
+
 /// How to open a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {
@@ -31,6 +35,8 @@ pub enum OpenMode {
     Read,
     /// It must exist.
     Write,
+    /// It must exist. Writes of whole blocks ([`BLOCK_BYTES`]) at a time may go past the page cache.
+    WriteBlocks,
     /// It must not exist.
     CreateNew,
 }

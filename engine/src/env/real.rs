@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use super::direct::DirectFile;
 use crate::env::{Disk, DiskFile, FileMap, OpenMode};
 use crate::error::StorageError;
 
@@ -34,7 +35,7 @@ impl RealDisk {
         options.read(true);
         match mode {
             OpenMode::Read => {}
-            OpenMode::Write => {
+            OpenMode::Write | OpenMode::WriteBlocks => {
                 options.write(true);
             }
             OpenMode::CreateNew => {
@@ -43,7 +44,8 @@ impl RealDisk {
         }
         let operation = if mode == OpenMode::CreateNew { "create" } else { "open" };
         let file = options.open(path).map_err(|error| StorageError::io(path, 0, operation, &error))?;
-        Ok(RealFile { file, path: path.to_path_buf() })
+        let direct = if mode == OpenMode::WriteBlocks { DirectFile::open(path) } else { None };
+        Ok(RealFile { file, path: path.to_path_buf(), direct })
     }
 }
 
@@ -122,6 +124,8 @@ impl Disk for RealDisk {
 pub(super) struct RealFile {
     file: File,
     path: PathBuf,
+    /// For writes of whole blocks.
+    direct: Option<DirectFile>,
 }
 
 impl RealFile {
@@ -156,6 +160,11 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
+        if let Some(direct) = &self.direct
+            && direct.write_at(parts, offset).map_err(|error| self.failed(offset, "write", &error))?
+        {
+            return Ok(());
+        }
         let mut parts = parts.to_vec();
         let mut rest = &mut parts[..];
         let mut offset = offset;

@@ -38,7 +38,8 @@ impl Writer {
         // A handle of its own if the cut goes back to an older segment; the sync covers whatever the kernel still
         // holds of that file.
         let path = segment_path(directory, target.segment);
-        let file = if target.segment == self.segment { self.file.clone() } else { disk.open(&path, OpenMode::Write)? };
+        let file =
+            if target.segment == self.segment { self.file.clone() } else { disk.open(&path, OpenMode::WriteBlocks)? };
         file.write_at(&[IoSlice::new(&block.encode())], target.offset)?;
         file.sync_data()?;
         self.segment = target.segment;
@@ -49,6 +50,7 @@ impl Writer {
         self.attested = end;
         self.last = target.last;
         self.must_cut = false;
+        self.tail = None;
         Ok(Some(UNIT_BYTES))
     }
 }

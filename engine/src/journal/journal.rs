@@ -126,13 +126,14 @@ impl Journal {
         let writer = Writer {
             geometry,
             segment: FIRST_SEGMENT,
-            file: disk.open(&path, OpenMode::Write)?,
+            file: disk.open(&path, OpenMode::WriteBlocks)?,
             offset: SEGMENT_HEADER_BYTES,
             number: 0,
             epoch: 0,
             attested: geometry.position(FIRST_SEGMENT, SEGMENT_HEADER_BYTES),
             last: start,
             must_cut: false,
+            tail: None,
         };
         let segment = Segment { number: FIRST_SEGMENT, start, file: disk.open(&path, OpenMode::Read)? };
         let cache = Cache::new(options.cache_bytes);

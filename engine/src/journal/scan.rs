@@ -77,13 +77,14 @@ pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Opened, Sto
     let mut writer = Writer {
         geometry,
         segment,
-        file: disk.open(&segment_path(directory, segment), OpenMode::Write)?,
+        file: disk.open(&segment_path(directory, segment), OpenMode::WriteBlocks)?,
         offset,
         number: ending.number,
         epoch: ending.epoch,
         attested: scan.end,
         last: scan.last,
         must_cut: true,
+        tail: None,
     };
     if scan.damage.is_none() {
         writer.cut(&**disk, directory, &CutTarget { segment, offset, last: scan.last })?;

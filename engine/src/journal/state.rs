@@ -28,7 +28,7 @@ pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 /// Work that is done on the journal's thread in queue order.
 pub type InOrder = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
 
-/// Frames of one group at most: each is up to three parts of one `pwritev`, which takes 1024.
+/// Frames of one group at most: each is up to three parts of one `pwritev`, which takes 1024; four are around them.
 const MAX_GROUP_FRAMES: usize = 340;
 
 /// A segment that holds kept frames, or will.

@@ -3,11 +3,18 @@
 //! Only one writer exists; it is the only one that writes to segments. Its position pointers:
 //! `attested <= durable = the end of what is written`, since nothing but an attest is written without a sync, and an
 //! attest does not move the end.
+//!
+//! Every write covers whole blocks of [`BLOCK_BYTES`]: it begins with the bytes that stand in its first block before it,
+//! as they are, and ends with zeros up to the end of its last block (or of the segment). So it can go past the page
+//! cache, and the disk never has to read a block to change a part of it. What this changes for a crash:
+//! - The bytes before it are durable and written again as they are, so whichever sectors arrive, they stay the same.
+//! - The zeros go over bytes behind the end of the journal. Nothing there is ever needed: an attest of this very end,
+//!   which the block of the group replaces, or leftovers that only have to stay worthless.
 
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::env::{DiskFile, OpenMode};
+use crate::env::{BLOCK_BYTES, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::JournalPosition;
 use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span};
@@ -18,7 +25,8 @@ use crate::journal::segment::SegmentHeader;
 use crate::journal::spare;
 use crate::journal::state::{Segment, Written};
 
-static PADDING: [u8; 2 * UNIT_BYTES as usize] = [0; 2 * UNIT_BYTES as usize];
+static PADDING: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(BLOCK_BYTES) && UNIT_BYTES <= BLOCK_BYTES);
 
 pub(super) struct Writer {
     pub geometry: Geometry,
@@ -37,6 +45,8 @@ pub(super) struct Writer {
     pub last: LogStart,
     /// Bytes behind the end are not known to be worthless: the next cut may not be left out.
     pub must_cut: bool,
+    /// What stands in the block of `offset` before it, if that is known.
+    pub tail: Option<Vec<u8>>,
 }
 
 impl Writer {
@@ -75,7 +85,15 @@ impl Writer {
             frames: u32::try_from(frames.len()).expect("groups are bounded"),
         };
         let header = fresh.then(|| self.header().encode());
-        let bytes = write_parts(&*self.file, header.as_ref().map(|header| &header[..]), &block, frames, begin)?;
+        let encoded = block.encode();
+        let parts = group_parts(&encoded, frames);
+        let bytes = match header {
+            Some(header) => self.write_blocks(0, &header[..], parts, end)?,
+            None => {
+                let before = self.take_tail()?;
+                self.write_blocks(begin - before.len() as u64, &before, parts, end)?
+            }
+        };
         if !shared.options.acknowledges_before_sync() {
             self.file.sync_data()?;
         }
@@ -105,9 +123,10 @@ impl Writer {
         let path = segment_path(&shared.directory, number);
         shared.disk.rename(&spare, &path)?;
         shared.disk.sync_dir(&shared.directory)?;
-        self.file = shared.disk.open(&path, OpenMode::Write)?;
+        self.file = shared.disk.open(&path, OpenMode::WriteBlocks)?;
         self.segment = number;
         self.offset = SEGMENT_HEADER_BYTES;
+        self.tail = None;
         Ok(Segment { number, start: self.last, file: shared.disk.open(&path, OpenMode::Read)? })
     }
 
@@ -130,36 +149,68 @@ impl Writer {
             first_index: self.last.next_index(),
             frames: 0,
         };
-        self.file.write_at(&[IoSlice::new(&block.encode())], self.offset)?;
+        let (encoded, offset) = (block.encode(), self.offset);
+        let before = self.take_tail()?;
+        self.write_blocks(offset - before.len() as u64, &before, vec![&encoded], offset + UNIT_BYTES)?;
+        self.tail = Some(before);
         self.attested = position;
         Ok(())
     }
+
+    /// What stands in the block of `offset` before it.
+    fn take_tail(&mut self) -> Result<Vec<u8>, StorageError> {
+        if let Some(tail) = self.tail.take() {
+            return Ok(tail);
+        }
+        let length = self.offset % BLOCK_BYTES;
+        let mut tail = vec![0; usize::try_from(length).expect("less than a block")];
+        self.file.read_exact_at(&mut tail, self.offset - length)?;
+        Ok(tail)
+    }
+
+    /// Writes `before`, from the start of a block at `offset`, and `parts` behind it up to `end`, and zeros up to the end
+    /// of the block. Returns the bytes written.
+    fn write_blocks(&mut self, offset: u64, before: &[u8], parts: Vec<&[u8]>, end: u64) -> Result<u64, StorageError> {
+        let full = end.next_multiple_of(BLOCK_BYTES).min(self.geometry.segment_bytes);
+        let zeros = &PADDING[..usize::try_from(full - end).expect("less than a block")];
+        let slices: Vec<IoSlice<'_>> = [before].into_iter().chain(parts).chain([zeros]).map(IoSlice::new).collect();
+        self.file.write_at(&slices, offset)?;
+        let written = &slices[..slices.len() - 1];
+        self.tail = Some(last_bytes(written, usize::try_from(end % BLOCK_BYTES).expect("less than a block")));
+        Ok(full - offset)
+    }
 }
 
-/// One positioned write of a group; with `header`, of a segment from its start. Payloads are not copied.
-fn write_parts(
-    file: &dyn DiskFile,
-    header: Option<&[u8]>,
-    block: &GroupBlock,
-    frames: &[Frame],
-    offset: u64,
-) -> Result<u64, StorageError> {
-    let block: [u8; GROUP_BLOCK_BYTES] = block.encode();
-    let mut parts = Vec::with_capacity(frames.len() * 3 + 2);
-    let offset = if header.is_some() { 0 } else { offset };
-    parts.extend(header.map(IoSlice::new));
-    parts.push(IoSlice::new(&block));
+/// A group's block and frames. Payloads are not copied.
+fn group_parts<'a>(block: &'a [u8; GROUP_BLOCK_BYTES], frames: &'a [Frame]) -> Vec<&'a [u8]> {
+    let mut parts = Vec::with_capacity(frames.len() * 3 + 1);
+    parts.push(&block[..]);
     for frame in frames {
         let payload = frame.payload().bytes();
         let padding = span(frame.frame_bytes()) - (FRAME_HEADER_BYTES + payload.len()) as u64;
-        parts.push(IoSlice::new(frame.header()));
+        parts.push(&frame.header()[..]);
         if !payload.is_empty() {
-            parts.push(IoSlice::new(payload));
+            parts.push(payload);
         }
         if padding > 0 {
-            parts.push(IoSlice::new(&PADDING[..usize::try_from(padding).expect("less than two units")]));
+            parts.push(&PADDING[..usize::try_from(padding).expect("less than a unit")]);
         }
     }
-    file.write_at(&parts, offset)?;
-    Ok(parts.iter().map(|part| part.len() as u64).sum())
+    parts
+}
+
+/// The last `count` bytes of `parts`, which have at least as many.
+fn last_bytes(parts: &[IoSlice<'_>], count: usize) -> Vec<u8> {
+    let mut missing = count;
+    let mut ends: Vec<&[u8]> = Vec::new();
+    for part in parts.iter().rev() {
+        let taken = part.len().min(missing);
+        ends.push(&part[part.len() - taken..]);
+        missing -= taken;
+        if missing == 0 {
+            break;
+        }
+    }
+    assert_eq!(missing, 0, "fewer than {count} bytes were written");
+    ends.into_iter().rev().flatten().copied().collect()
 }

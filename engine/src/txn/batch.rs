@@ -47,7 +47,7 @@ pub struct Batch {
     pub(super) operations: Vec<Pending>,
     /// The last operation of the batch on a key, by a hash of tree and key.
     last_on_key: HashMap<u64, usize>,
-    operation_bytes: usize,
+    pub(super) operation_bytes: usize,
     open: Option<OpenTxn>,
     /// Last, so that it is released last.
     pub(super) exclusive: ArcMutexGuard<parking_lot::RawMutex, ()>,

@@ -117,7 +117,8 @@ impl RecordWriter {
         self.put(&u32::try_from(number).expect("fits by construction").to_le_bytes());
     }
 
-    /// Fills in the fixed part.
+    /// Fills in the fixed part. What is returned takes no more memory than it has bytes, within a quarter: frames are
+    /// kept by their bytes.
     pub(super) fn finish(mut self, header: &RecordHeader, counts: Counts) -> Bytes {
         let fixed = &mut self.bytes[..RECORD_HEADER_BYTES];
         fixed[0..4].copy_from_slice(&MAGIC);
@@ -133,6 +134,9 @@ impl RecordWriter {
             [counts.freed, counts.full, counts.diffs, counts.names, counts.operations].into_iter().enumerate()
         {
             fixed[80 + place * 4..84 + place * 4].copy_from_slice(&count.to_le_bytes());
+        }
+        if self.bytes.capacity() > self.bytes.len() / 4 * 5 + 256 {
+            return Bytes::copy_from_slice(&self.bytes);
         }
         self.bytes.freeze()
     }
@@ -319,5 +323,33 @@ impl Record {
             diffs.push(PageDiff { page, ranges });
         }
         Ok(diffs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames are kept by their bytes, so what a record takes must not be much more.
+    #[test]
+    fn a_record_takes_little_more_memory_than_its_bytes() {
+        let header = RecordHeader {
+            builds_on: TxnId(1),
+            first_txn: TxnId(2),
+            last_txn: TxnId(2),
+            timeline: Timeline(1),
+            wall_time_micros: 0,
+            digest: Digest(0),
+            base_digest: Digest(0),
+        };
+        let counts = Counts { freed: 0, full: 0, diffs: 0, names: 0, operations: 0 };
+        for (asked, written) in [(0, 0), (1 << 20, 10), (5000, 4500), (100, 70_000)] {
+            let mut writer = RecordWriter::new(asked);
+            writer.put(&vec![7; written]);
+            let bytes = writer.finish(&header, counts);
+            let length = bytes.len();
+            let taken = bytes.try_into_mut().expect("nobody else has it").capacity();
+            assert!(taken <= length / 4 * 5 + 256, "{length} bytes take {taken}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::batch::{Batch, Pending, PendingValue};
 use super::diff;
 use super::error::BatchError;
 use super::ops::{OperationKind, OperationView, ValueAt};
-use super::record::{Counts, DIFF_HEADER_BYTES, RANGE_HEADER_BYTES, RecordHeader, RecordWriter};
+use super::record::{Counts, DIFF_HEADER_BYTES, RANGE_HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, RecordWriter};
 use crate::btree::{self, PageSource, ValueLocation};
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::{MAX_PAYLOAD_BYTES, Payload};
@@ -37,6 +37,18 @@ struct Plan {
     diffs: Vec<(PageNumber, Vec<Range<usize>>)>,
     freed: Vec<(PageNumber, u32)>,
     digest: Digest,
+}
+
+impl Plan {
+    /// What the pages take in the record, its fixed part included.
+    fn bytes(&self) -> usize {
+        let ranges = self.diffs.iter().flat_map(|(_, ranges)| ranges);
+        RECORD_HEADER_BYTES
+            + self.freed.len() * 8
+            + self.full.len() * (4 + PAGE_BYTES)
+            + self.diffs.len() * DIFF_HEADER_BYTES
+            + ranges.map(|range| RANGE_HEADER_BYTES + range.len()).sum::<usize>()
+    }
 }
 
 /// Where pages and ranges of pages stand in the record.
@@ -195,7 +207,7 @@ impl Batch {
     }
 
     fn write_record(&self, plan: &Plan, locations: Vec<Option<ValueLocation>>) -> bytes::Bytes {
-        let mut out = RecordWriter::new(self.record_bytes_bound().min(MAX_PAYLOAD_BYTES));
+        let mut out = RecordWriter::new(plan.bytes() + self.operation_bytes);
         let mut places = Places::default();
         for (first, count) in &plan.freed {
             out.put_u32(first.0 as usize);

@@ -223,10 +223,12 @@ impl World {
     pub fn open(&mut self, path: &Path, mode: OpenMode) -> Result<u64, StorageError> {
         self.powered(path)?;
         match (self.names.get(path).copied(), mode) {
-            (Some(Node::File(inode)), OpenMode::Read | OpenMode::Write) => Ok(inode),
+            (Some(Node::File(inode)), OpenMode::Read | OpenMode::Write | OpenMode::WriteBlocks) => Ok(inode),
             (Some(Node::Directory), _) => Err(failed(path, "open", ErrorKind::IsADirectory)),
             (Some(_), OpenMode::CreateNew) => Err(failed(path, "create", ErrorKind::AlreadyExists)),
-            (None, OpenMode::Read | OpenMode::Write) => Err(failed(path, "open", ErrorKind::NotFound)),
+            (None, OpenMode::Read | OpenMode::Write | OpenMode::WriteBlocks) => {
+                Err(failed(path, "open", ErrorKind::NotFound))
+            }
             (None, OpenMode::CreateNew) => {
                 self.parent_is_there(path, "create")?;
                 self.operate(path)?;

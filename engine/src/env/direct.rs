@@ -1,0 +1,69 @@
+//! Writes that go past the page cache (`O_DIRECT`), for a log that is synced after each write.
+//!
+//! A write through the page cache makes pages dirty, and the sync then looks for them, locks them, writes them and waits.
+//! Past the cache the write itself is the disk's work, and the sync only flushes. With three nodes on one machine, 1 MiB
+//! and its sync take 0.6 ms so and 1.5 ms through the cache; small ones cost the kernel half the work.
+//!
+//! The kernel wants offset, length and memory to be aligned, so the bytes are copied once into a buffer that is. Files
+//! stay coherent for those who read them through the page cache: the kernel drops what it holds of the range.
+//! File systems that have no such writes refuse them, at opening or at the first write: then nothing is lost but speed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::BLOCK_BYTES;
+
+/// Larger writes go through the page cache, in which the kernel splits and queues them better than one call could.
+const MOST_BYTES: usize = 1 << 20;
+const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// A second handle of a file.
+pub(super) struct DirectFile {
+    file: File,
+    buffer: Mutex<Vec<u8>>,
+    refused: AtomicBool,
+}
+
+impl DirectFile {
+    /// `None` where the file system has no such writes.
+    pub(super) fn open(path: &Path) -> Option<Self> {
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
+        Some(Self { file, buffer: Mutex::default(), refused: AtomicBool::new(false) })
+    }
+
+    /// Writes all of `parts` from `offset`. `false` where it cannot be written so: nothing of it counts then, and it
+    /// is to be written otherwise.
+    pub(super) fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<bool> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let aligned = offset.is_multiple_of(BLOCK_BYTES) && length.is_multiple_of(BLOCK);
+        if !aligned || length > MOST_BYTES || self.refused.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let mut buffer = self.buffer.lock();
+        if buffer.len() < length + BLOCK {
+            buffer.resize(length + BLOCK, 0);
+        }
+        let start = buffer.as_ptr().align_offset(BLOCK);
+        let bytes = &mut buffer[start..start + length];
+        let mut filled = 0;
+        for part in parts {
+            bytes[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+        }
+        match self.file.write_all_at(bytes, offset) {
+            Ok(()) => Ok(true),
+            // This device wants another alignment, or the file system only let itself be opened so.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                self.refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
