@@ -1,7 +1,7 @@
 //! A node as the server sees it: the part in the consensus, the merger, the reads and the forwarding, in one handle.
 //!
 //! Stopped in this order: admission ends and what is in flight gets its outcome (for a while); leadership is handed
-//! over, if wished; the merger's thread ends; the consensus ends; a last checkpoint; the engine is closed. Whoever
+//! over, if wished; the merger ends; the consensus ends; a last checkpoint; the engine is closed. Whoever
 //! waits past one of these is told *unknown* or *not committed* by the part that ended.
 
 use std::sync::{Arc, Weak};
@@ -62,7 +62,7 @@ impl Node {
         let reads = Reads::start(engine, consensus, known_committed);
         let timeout = config.merger.default_timeout;
         let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout);
-        // Weak: the merger's thread holds the consensus, which holds this.
+        // Weak: the merger's task holds the consensus, which holds this.
         let weak = Arc::downgrade(&merger);
         replica.set_forwarder(Arc::new(move |request| serve_forwarded(weak.clone(), request).boxed()));
         let inner = Inner { name: identity.name, replica, merger, reads, forwarding, config };
@@ -217,10 +217,7 @@ impl Node {
         if hand_over {
             self.inner.replica.hand_over().await;
         }
-        let merger = Arc::clone(&self.inner.merger);
-        if let Err(panic) = tokio::task::spawn_blocking(move || merger.stop()).await {
-            tracing::error!(%panic, "the merger ended badly");
-        }
+        self.inner.merger.stop().await;
         self.inner.replica.shutdown().await
     }
 

@@ -14,7 +14,8 @@
 //! | `fault`, `text` | what errors say |
 
 use calamus_engine::txn::Batch;
-use calamus_proto::v1::{OperationResult, TxnRequest};
+use calamus_proto::v1::operation::Kind;
+use calamus_proto::v1::{Operation, OperationResult, TxnRequest};
 
 use crate::error::TxnError;
 
@@ -42,6 +43,17 @@ pub struct Executed {
     pub results: Vec<OperationResult>,
     /// About how many bytes the results hold that were read.
     pub result_bytes: usize,
+}
+
+/// Whether a transaction touches a few keys only, so that its execution takes no longer than its bytes let expect.
+#[must_use]
+pub fn is_short(request: &TxnRequest) -> bool {
+    const MOST: usize = 64;
+    let touches_one_key = |operation: &Operation| {
+        matches!(operation.kind, Some(Kind::Put(_) | Kind::Delete(_) | Kind::Get(_) | Kind::Add(_)))
+    };
+    request.guards.len() + request.operations.len() + request.otherwise.len() <= MOST
+        && request.operations.iter().chain(&request.otherwise).all(touches_one_key)
 }
 
 /// Begins a transaction on the batch and runs it. It is open afterwards if it succeeded, else rolled back.

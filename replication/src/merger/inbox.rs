@@ -1,4 +1,4 @@
-//! Where transactions arrive. Many push, the merger's thread takes all at once.
+//! Where transactions arrive. Many push, the merger takes all at once.
 //!
 //! Bytes that wait are bounded: who pushes has reserved them before, and they are given back when the transaction is
 //! executed. Frozen and stopped are decided under the queue's lock: after `freeze(true)` returns nothing more is
@@ -39,7 +39,7 @@ struct Shared {
     queue: VecDeque<Waiting>,
     frozen: bool,
     stopping: bool,
-    /// The merger's thread has ended.
+    /// The merger has ended.
     closed: bool,
     /// Something was pushed since the merger last said that it has nothing to do.
     busy: bool,

@@ -1,7 +1,9 @@
 //! The leader's merger: makes batches of the transactions that wait, stages them ahead of the quorum, and answers.
 //!
-//! One thread of the operating system does all of it, so that nothing in here is locked but the queue that transactions
-//! arrive in. What it keeps:
+//! One task does all of it, so that nothing in here is locked but the queue that transactions arrive in. It is a task
+//! of the runtime and not a thread of its own, because a lone client waits for every change of threads on its way: on
+//! two cores the two it cost were a seventh of a write. What might hold up a worker for long (large batches, ranges,
+//! whole trees; see [`stage`]) runs where the runtime allows blocking. What it keeps:
 //!
 //! 1. **It never waits to collect.** A batch takes what waits at that moment, up to a byte limit. While the pipeline
 //!    is full, transactions gather by themselves.
@@ -25,7 +27,7 @@
 //! | file | role |
 //! | --- | --- |
 //! | `inbox` | where transactions arrive; bounds, freezing |
-//! | `worker` | the thread: what happens, and what is done about it |
+//! | `worker` | the task: what happens, and what is done about it |
 //! | `stage` | one batch: from the queue to the proposal |
 //! | `chain` | the batches in flight, and when the next may be staged |
 //! | `confirm` | answers that change nothing |
@@ -51,7 +53,6 @@ mod submit_test;
 pub(crate) mod test_consensus;
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use calamus_engine::Engine;
@@ -59,6 +60,7 @@ use calamus_engine::ids::Term;
 use calamus_proto::v1::{TxnRequest, TxnResponse};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{TxnError, reason};
@@ -81,26 +83,22 @@ pub struct Merger {
     counters: Arc<Counters>,
     leadership: watch::Receiver<Leadership>,
     options: MergerOptions,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Merger {
-    /// Starts the merger's thread.
+    /// Starts the merger's task.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, or when the thread cannot be started.
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn start(engine: Engine, consensus: Arc<dyn Consensus>, options: MergerOptions) -> Self {
         let inbox = Arc::new(Inbox::new(options.queue_bytes));
         let counters = Arc::new(Counters::default());
         let leadership = consensus.leadership();
         let worker = Worker::new(engine, consensus, options.clone(), inbox.clone(), counters.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let thread = std::thread::Builder::new()
-            .name("merger".to_owned())
-            .spawn(move || worker.run(&runtime))
-            .expect("a thread can be started");
-        Self { inbox, counters, leadership, options, thread: Mutex::new(Some(thread)) }
+        let task = tokio::spawn(worker.run());
+        Self { inbox, counters, leadership, options, task: Mutex::new(Some(task)) }
     }
 
     /// Runs a transaction, if this node leads, and leads `term` if one is named. Waits for room in the queue.
@@ -176,20 +174,23 @@ impl Merger {
         self.counters.read()
     }
 
-    /// Stops the thread. Transactions that wait are not committed; those in flight are unknown. Takes as long as a
-    /// batch that is being executed.
-    pub fn stop(&self) {
+    /// Stops the task and waits for its end. Transactions that wait are not committed; those in flight are unknown.
+    /// Takes as long as a batch that is being executed.
+    pub async fn stop(&self) {
         self.inbox.stop();
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic of the thread has been reported by then, and all its clients were answered by dropping.
-            let _ = thread.join();
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && let Err(panic) = task.await
+        {
+            // All its clients were answered by dropping.
+            tracing::error!(%panic, "the merger ended badly");
         }
     }
 }
 
 impl Drop for Merger {
     fn drop(&mut self) {
-        self.stop();
+        self.inbox.stop();
     }
 }
 

@@ -298,7 +298,7 @@ async fn run(seed: u64, options: MergerOptions) -> (Arc<TestConsensus>, Vec<Told
         });
     }
     disturb(&consensus, &mut StdRng::seed_from_u64(seed), &done).await;
-    merger.stop();
+    merger.stop().await;
     consensus.apply(usize::MAX);
     let told = std::mem::take(&mut *told.lock());
     (consensus, told)

@@ -1,14 +1,27 @@
 //! One batch: from the queue to the proposal.
+//!
+//! Executing runs on a worker of the runtime, which must not be held up for long: heartbeats and followers' answers
+//! wait for it. What is known to be short (a few puts and gets) runs at once; anything else runs after the worker has
+//! given its other tasks away.
 
 use calamus_engine::ids::Term;
 use calamus_engine::txn::Batch;
 use calamus_proto::v1::{Outcome, TxnResponse};
+use tokio::runtime::RuntimeFlavor;
 
 use super::inbox::Waiting;
 use super::worker::Worker;
 use super::{Answer, Reply, other_term};
 use crate::error::{TxnError, reason};
 use crate::execute::{self, batch_fault};
+
+/// A batch of so many bytes of requests is executed in about a quarter of a millisecond.
+const SHORT_BATCH_BYTES: usize = 256 << 10;
+
+/// Whether this runtime can give a worker's other tasks away.
+fn may_block() -> bool {
+    tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread
+}
 
 /// What the transactions of an open batch are answered, if all goes well.
 #[derive(Default)]
@@ -33,12 +46,28 @@ impl Worker {
         {
             return false;
         }
-        let mut batch = match self.engine.begin_batch() {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.refuse_queue(&batch_fault(error));
-                return true;
-            }
+        if self.next_is_short() || !may_block() {
+            self.stage_batch(term);
+        } else {
+            tokio::task::block_in_place(|| self.stage_batch(term));
+        }
+        true
+    }
+
+    /// Whether the transactions that a batch would take now are known to run in well under a millisecond.
+    fn next_is_short(&self) -> bool {
+        let mut bytes = 0;
+        self.queue.iter().all(|waiting| {
+            bytes += waiting.bytes;
+            bytes <= SHORT_BATCH_BYTES && execute::is_short(&waiting.request)
+        })
+    }
+
+    fn stage_batch(&mut self, term: Term) {
+        let mut batch = match self.engine.try_begin_batch() {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return self.wait_for_memory(),
+            Err(error) => return self.refuse_queue(&batch_fault(error)),
         };
         let mut answers = Answers::default();
         while let Some(waiting) = self.queue.pop_front() {
@@ -57,7 +86,6 @@ impl Worker {
         }
         self.inbox.release(answers.taken_bytes);
         self.propose(term, batch, answers);
-        true
     }
 
     /// Whether the batch is large enough, or so near to what a record can hold that the next transaction would likely

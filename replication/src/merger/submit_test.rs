@@ -84,7 +84,7 @@ async fn stopping_leaves_nobody_waiting() {
     consensus.proposals(1).await;
     let waits = client(&merger, txn(vec![put("t", "b", "v")]));
     until(|| merger.stats().queued >= 1).await;
-    merger.stop();
+    merger.stop().await;
     assert_eq!(in_flight.await.unwrap().unwrap_err().outcome, Outcome::Unknown);
     let waits = waits.await.unwrap().unwrap_err();
     assert_eq!((waits.outcome, waits.reason), (Outcome::NotCommitted, reason::STOPPING));

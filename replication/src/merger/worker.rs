@@ -1,4 +1,4 @@
-//! The merger's thread: waits for anything to happen, and does what follows from it.
+//! The merger's task: waits for anything to happen, and does what follows from it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 
 use calamus_engine::Engine;
 use calamus_engine::ids::Term;
+use calamus_engine::txn::BatchError;
 use calamus_proto::v1::TxnResponse;
 use futures::Stream;
 use futures::future::BoxFuture;
-use tokio::runtime::Handle;
 use tokio_stream::wrappers::WatchStream;
 
 use super::chain::{Chain, InFlight};
@@ -21,9 +21,10 @@ use super::options::MergerOptions;
 use super::stats::Counters;
 use super::{Reply, consensus_stopped, stopping};
 use crate::error::{TxnError, reason};
+use crate::execute::batch_fault;
 use crate::seam::{Consensus, Leadership, Proposed};
 
-/// What the thread may do now.
+/// What the task may do now.
 enum Mode {
     /// This node does not lead.
     Following,
@@ -44,12 +45,14 @@ pub(super) struct Worker {
     pub(super) chain: Chain,
     pub(super) confirm: Confirm,
     pub(super) last_wall_time_micros: u64,
+    /// Page versions take too much memory for a batch: the wait for some to go.
+    memory: Option<BoxFuture<'static, Result<(), BatchError>>>,
     changes: WatchStream<Leadership>,
     leadership: Leadership,
     mode: Mode,
 }
 
-/// Whatever ends the thread, nobody waits for it any more.
+/// Whatever ends the task, nobody waits for it any more.
 struct CloseOnExit(Arc<Inbox>);
 
 impl Drop for CloseOnExit {
@@ -77,16 +80,17 @@ impl Worker {
             chain: Chain::default(),
             confirm: Confirm::default(),
             last_wall_time_micros: 0,
+            memory: None,
             changes,
             leadership: Leadership::Following { term: Term(0), leader: None },
             mode: Mode::Following,
         }
     }
 
-    /// Works until the inbox says stop. The runtime is entered for the timers of the futures that are waited for.
-    pub(super) fn run(mut self, runtime: &Handle) {
+    /// Works until the inbox says stop.
+    pub(super) async fn run(mut self) {
         let _close = CloseOnExit(self.inbox.clone());
-        runtime.block_on(poll_fn(|cx| self.poll(cx)));
+        poll_fn(|cx| self.poll(cx)).await;
         self.end();
     }
 
@@ -113,6 +117,7 @@ impl Worker {
             happened = true;
         }
         happened |= self.poll_settling(cx);
+        happened |= self.poll_memory(cx);
         happened |= self.stage();
         happened |= self.confirm.poll_round(cx);
         if let Some(term) = self.leadership.leading()
@@ -130,7 +135,29 @@ impl Worker {
 
     /// The term in which batches may be staged now.
     pub(super) fn staging_term(&self) -> Option<Term> {
-        matches!(self.mode, Mode::Staging).then(|| self.leadership.leading()).flatten()
+        let may = matches!(self.mode, Mode::Staging) && self.memory.is_none();
+        may.then(|| self.leadership.leading()).flatten()
+    }
+
+    /// Stages nothing before page versions have left memory.
+    pub(super) fn wait_for_memory(&mut self) {
+        let engine = self.engine.clone();
+        self.memory = Some(Box::pin(async move {
+            let waited = tokio::task::spawn_blocking(move || engine.wait_for_memory()).await;
+            // The runtime is ending: so is this task.
+            waited.unwrap_or(Ok(()))
+        }));
+    }
+
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Poll::Ready(waited)) = self.memory.as_mut().map(|memory| memory.as_mut().poll(cx)) else {
+            return false;
+        };
+        self.memory = None;
+        if let Err(error) = waited {
+            self.refuse_queue(&batch_fault(error));
+        }
+        true
     }
 
     fn poll_leadership(&mut self, cx: &mut Context<'_>) -> bool {
