@@ -95,9 +95,9 @@ fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), Stora
             let written = writer.write_group(shared, &frames, fresh)?;
             let mut state = shared.state.lock();
             state.finish_group(&frames, written);
-            // Past the middle of a segment it is time to have the next one ready.
-            if writer.offset > shared.geometry.segment_bytes / 2 {
-                state.spares.want();
+            // By the end of this segment the next one is to be ready.
+            state.spares.want();
+            if state.spares.has_task() {
                 shared.spare_wake.notify_all();
             }
         }

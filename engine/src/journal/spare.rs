@@ -4,9 +4,14 @@
 //! A file counts as spare only once its new name is durable: before that, a crash could bring it back under its old
 //! name with new bytes in it. Purged segments go one by one, oldest first, each durably, so that no crash leaves a gap
 //! in the numbers.
+//!
+//! Checkpoints purge several segments at a time, so several are kept: with one, every second segment was zeroed anew, a
+//! third of all that a node wrote. A spare that cannot be made (the disk is full) keeps nothing else back: purged segments
+//! go on to be spares, and it is tried again.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
@@ -16,7 +21,9 @@ use crate::journal::run::Shared;
 use crate::journal::segment::make_zeroed;
 
 /// Spares that are kept; more are removed.
-const KEPT_SPARES: usize = 1;
+pub(super) const KEPT_SPARES: usize = 4;
+/// How long after a failure the same is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The spares, and what is to be done about them.
 #[derive(Default)]
@@ -27,8 +34,19 @@ pub(super) struct Spares {
     /// Purged segments whose files are still there, ascending.
     purged: VecDeque<u64>,
     working: bool,
-    /// Why the last one could not be made.
-    failed: Option<StorageError>,
+    /// Why the last one could not be made, and when.
+    not_made: Option<Failure>,
+    /// Why the oldest purged segment could not be taken away, and when.
+    not_retired: Option<Failure>,
+}
+
+struct Failure {
+    error: StorageError,
+    at: Instant,
+}
+
+fn is_due(failure: Option<&Failure>) -> bool {
+    failure.is_none_or(|failure| failure.at.elapsed() >= RETRY_AFTER)
 }
 
 enum Task {
@@ -44,7 +62,7 @@ impl Spares {
 
     /// Asks for one more, if none is ready.
     pub fn want(&mut self) {
-        self.wanted = self.ready.is_empty() && self.failed.is_none();
+        self.wanted = self.ready.is_empty();
     }
 
     /// Gives purged segments over.
@@ -61,9 +79,14 @@ impl Spares {
         !self.purged.is_empty()
     }
 
-    fn has_task(&self) -> bool {
-        let something = !self.purged.is_empty() || (self.wanted && self.ready.is_empty());
-        something && !self.working && self.failed.is_none()
+    fn may_retire(&self) -> bool {
+        !self.purged.is_empty() && is_due(self.not_retired.as_ref())
+    }
+
+    /// Whether there is something to do now.
+    pub fn has_task(&self) -> bool {
+        let may_make = self.wanted && self.ready.is_empty() && is_due(self.not_made.as_ref());
+        (self.may_retire() || may_make) && !self.working
     }
 
     fn take_task(&mut self) -> Option<Task> {
@@ -71,7 +94,9 @@ impl Spares {
             return None;
         }
         self.working = true;
-        if let Some(segment) = self.purged.pop_front() {
+        if self.may_retire()
+            && let Some(segment) = self.purged.pop_front()
+        {
             let keep_as = (self.ready.len() < KEPT_SPARES).then(|| self.next());
             return Some(Task::Retire { segment, keep_as });
         }
@@ -99,16 +124,23 @@ fn housekeep(shared: &Shared, may_stop: bool) -> Result<bool, StorageError> {
     shared.spare_wake.notify_all();
     match outcome {
         Ok(spare) => {
+            match task {
+                Task::Retire { .. } => state.spares.not_retired = None,
+                Task::Make { .. } => state.spares.not_made = None,
+            }
             state.spares.ready.extend(spare);
             Ok(true)
         }
         Err(error) => {
-            if let Task::Retire { segment, .. } = task {
-                // No later one may go before it: the numbers on disk stay without a gap.
-                state.spares.purged.push_front(segment);
+            let failure = Some(Failure { error: error.clone(), at: Instant::now() });
+            match task {
+                Task::Retire { segment, .. } => {
+                    // No later one may go before it: the numbers on disk stay without a gap.
+                    state.spares.purged.push_front(segment);
+                    state.spares.not_retired = failure;
+                }
+                Task::Make { .. } => state.spares.not_made = failure,
             }
-            state.spares.wanted = false;
-            state.spares.failed = Some(error.clone());
             Err(error)
         }
     }
@@ -147,14 +179,15 @@ pub(super) fn retire_now(shared: &Shared, segments: &[u64]) -> Result<(), Storag
 /// A spare for the writer: one that is ready, or one made now.
 pub(super) fn take(shared: &Shared) -> Result<PathBuf, StorageError> {
     let mut state = shared.state.lock();
-    state.spares.failed = None;
+    // Now it is needed: whatever failed is tried once more, at once.
+    (state.spares.not_made, state.spares.not_retired) = (None, None);
     loop {
         if let Some(path) = state.spares.ready.pop() {
             state.spares.wanted = false;
             return Ok(path);
         }
-        if let Some(error) = state.spares.failed.take() {
-            return Err(error);
+        if let Some(failure) = state.spares.not_made.take() {
+            return Err(failure.error);
         }
         state.accepts_work()?;
         state.spares.wanted = true;

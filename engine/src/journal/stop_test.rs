@@ -267,6 +267,26 @@ fn a_full_disk_stops_the_journal_where_a_new_segment_is_needed() {
     wait(&append(&journal, &[40_000]));
 }
 
+/// With room for two segments, the third spare cannot be made; what is purged meanwhile takes its place.
+#[test]
+fn a_spare_that_cannot_be_made_does_not_keep_purged_segments_back() {
+    let disk = SimDisk::new(1);
+    let journal =
+        Journal::create(Arc::new(disk.clone()), Path::new("/j"), EMPTY, small(JournalMode::Threaded)).expect("create");
+    disk.set_space_limit(Some(130 << 10));
+    for index in 0..8 {
+        wait(&append(&journal, &[30_000]));
+        if index > 1 {
+            // Two frames fill a segment: all but the one being written may go.
+            journal.purge(LogIndex(index - 1)).expect("purge");
+            until("the purged segment is a spare", || journal.stats().spares + journal.stats().segments == 2);
+        }
+    }
+    journal.close();
+    let names = disk.list_dir(Path::new("/j")).expect("list");
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
 #[test]
 fn options_and_places_that_cannot_be() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
