@@ -8,6 +8,7 @@ use parking_lot::ArcMutexGuard;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::BatchError;
+use super::names::TreeNames;
 use super::ops::OperationKind;
 use super::pages::BatchPages;
 use super::record::RECORD_HEADER_BYTES;
@@ -21,7 +22,8 @@ use crate::store::Store;
 pub(super) struct Pending {
     pub(super) txn: u32,
     pub(super) kind: OperationKind,
-    pub(super) tree: Arc<str>,
+    /// Its place among the names.
+    pub(super) tree: u16,
     pub(super) key: Vec<u8>,
     pub(super) value: PendingValue,
 }
@@ -45,6 +47,7 @@ pub struct Batch {
     pub(super) builds_on: TxnId,
     pub(super) last_txn: TxnId,
     pub(super) operations: Vec<Pending>,
+    pub(super) names: TreeNames,
     /// The last operation of the batch on a key, by a hash of tree and key.
     last_on_key: HashMap<u64, usize>,
     operation_bytes: usize,
@@ -56,6 +59,7 @@ pub struct Batch {
 struct OpenTxn {
     trees: OpenTrees,
     operations: usize,
+    names: usize,
     operation_bytes: usize,
     changed: bool,
 }
@@ -85,6 +89,7 @@ impl Batch {
             builds_on,
             last_txn: builds_on,
             operations: Vec::new(),
+            names: TreeNames::default(),
             last_on_key: HashMap::new(),
             operation_bytes: 0,
             open: None,
@@ -128,6 +133,7 @@ impl Batch {
         self.open = Some(OpenTxn {
             trees: self.trees.clone(),
             operations: self.operations.len(),
+            names: self.names.len(),
             operation_bytes: self.operation_bytes,
             changed: false,
         });
@@ -157,16 +163,19 @@ impl Batch {
         self.pages.roll_back();
         self.trees = open.trees;
         self.operations.truncate(open.operations);
+        self.names.truncate(open.names);
         self.operation_bytes = open.operation_bytes;
     }
 
-    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) {
+    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) -> Result<(), BatchError> {
+        let named = self.names.place_of(tree).ok_or(BatchError::TooManyTrees)?;
         let open = self.open.as_mut().expect("operations run in a transaction");
         open.changed = true;
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
         self.operation_bytes += 24 + tree.len() + key.len() + inline;
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
-        self.operations.push(Pending { txn, kind, tree: tree.into(), key: key.to_vec(), value });
+        self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
+        Ok(())
     }
 
     /// Whether there is a tree of this name.
@@ -187,7 +196,7 @@ impl Batch {
             return Ok(false);
         }
         *state = Some(TreeState::default());
-        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None);
+        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None)?;
         Ok(true)
     }
 
@@ -196,7 +205,7 @@ impl Batch {
         self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
         let Some(mut state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
         btree::destroy(&mut self.pages, &mut state)?;
-        self.note(OperationKind::DropTree, tree, &[], PendingValue::None);
+        self.note(OperationKind::DropTree, tree, &[], PendingValue::None)?;
         Ok(true)
     }
 
@@ -208,7 +217,7 @@ impl Batch {
         self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
         let Some(state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
         *self.trees.open(&self.pages, new_name)? = Some(state);
-        self.note(OperationKind::RenameTree, tree, &[], PendingValue::Inline(new_name.as_bytes().to_vec()));
+        self.note(OperationKind::RenameTree, tree, &[], PendingValue::Inline(new_name.as_bytes().to_vec()))?;
         Ok(true)
     }
 
@@ -240,7 +249,7 @@ impl Batch {
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::insert(&mut self.pages, state, key, value, version)?;
         self.last_on_key.insert(hash_of(tree, key), self.operations.len());
-        self.note(OperationKind::Put, tree, key, PendingValue::InTree);
+        self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
         Ok(previous)
     }
 
@@ -251,7 +260,7 @@ impl Batch {
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::remove(&mut self.pages, state, key)?;
         if previous.is_some() {
-            self.note(OperationKind::Delete, tree, key, PendingValue::None);
+            self.note(OperationKind::Delete, tree, key, PendingValue::None)?;
         }
         Ok(previous)
     }
@@ -263,7 +272,7 @@ impl Batch {
         let deleted = btree::remove_range(&mut self.pages, state, start, end)?;
         if deleted > 0 {
             let (first, bounds) = encode_range(start, end);
-            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds));
+            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds))?;
         }
         Ok(deleted)
     }
@@ -272,7 +281,7 @@ impl Batch {
     fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
         let Some(place) = self.last_on_key.get(&hash_of(tree, key)).copied() else { return Ok(()) };
         match self.operations.get(place) {
-            Some(pending) if *pending.tree == *tree && pending.key == key => self.materialise(place),
+            Some(pending) if **self.names.get(pending.tree) == *tree && pending.key == key => self.materialise(place),
             // Of a transaction that was rolled back, or another key of the same hash.
             _ => self.keep_values(tree, Bound::Included(key), Bound::Included(key)),
         }
@@ -283,7 +292,9 @@ impl Batch {
         let range = (start, end);
         for place in 0..self.operations.len() {
             let pending = &self.operations[place];
-            if *pending.tree == *tree && std::ops::RangeBounds::<[u8]>::contains(&range, &pending.key[..]) {
+            if **self.names.get(pending.tree) == *tree
+                && std::ops::RangeBounds::<[u8]>::contains(&range, &pending.key[..])
+            {
                 self.materialise(place)?;
             }
         }
@@ -295,7 +306,8 @@ impl Batch {
         if !matches!(pending.value, PendingValue::InTree) {
             return Ok(());
         }
-        let entry = self.get(&pending.tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
+        let tree = self.names.get(pending.tree);
+        let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;
         self.operation_bytes += bytes.len();
         self.operations[place].value = PendingValue::Inline(bytes);

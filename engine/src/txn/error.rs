@@ -1,10 +1,10 @@
 //! Why a batch cannot go on.
 
+use super::names::MAX_NAMES;
 use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError};
 use crate::error::StorageError;
 
-/// Why an operation of a batch failed. Nothing of the operation is left when it is one of the request's own faults (all
-/// but `Read` and `Superseded`); the caller rolls the transaction back.
+/// Why an operation of a batch failed. Something of the operation may be left: the caller rolls the transaction back.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -34,6 +34,9 @@ pub enum BatchError {
         /// The most that fits.
         limit: usize,
     },
+    /// The operations of the batch speak of more trees than its record can name.
+    #[error("the transactions of one batch name more than {MAX_NAMES} trees; split them")]
+    TooManyTrees,
     /// Memory for page versions ran out, and checkpoints did not free it in time.
     #[error("no memory for further writes: page versions take {bytes} bytes and the disk does not keep up; try again")]
     NoMemory {

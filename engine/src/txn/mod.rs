@@ -3,6 +3,7 @@
 mod batch;
 mod diff;
 mod error;
+mod names;
 pub mod ops;
 mod pages;
 mod read;
@@ -10,8 +11,12 @@ pub mod record;
 mod seal;
 mod trees;
 
+#[cfg(test)]
+mod batch_test;
+
 pub use batch::Batch;
 pub use error::BatchError;
+pub use names::MAX_NAMES;
 pub use pages::BatchPages;
 pub use read::ReadTxn;
 pub use seal::Staged;

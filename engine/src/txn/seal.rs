@@ -105,7 +105,8 @@ impl Batch {
                 locations.push(None);
                 continue;
             }
-            let state = self.trees.look(&self.pages, &pending.tree)?.expect("a tree that is gone keeps no values");
+            let tree = self.names.get(pending.tree);
+            let state = self.trees.look(&self.pages, tree)?.expect("a tree that is gone keeps no values");
             let (version, location) =
                 btree::locate(&self.pages, &state, &pending.key)?.expect("a key that is gone keeps no value");
             let written_by = TxnId(self.builds_on.0 + 1 + u64::from(pending.txn));
@@ -211,11 +212,19 @@ impl Batch {
         for (number, ranges) in &plan.diffs {
             self.write_diff(&mut out, &mut places, *number, ranges);
         }
-        let names = self.write_names(&mut out);
+        for name in self.names.iter() {
+            out.put_u16(name.len());
+            out.put(name.as_bytes());
+        }
         for (pending, location) in self.operations.iter().zip(locations) {
             let value = Self::place_value(pending, location, &places);
-            let tree = names[&*pending.tree];
-            let view = OperationView { txn: pending.txn, kind: pending.kind, tree, key: pending.key.clone(), value };
+            let view = OperationView {
+                txn: pending.txn,
+                kind: pending.kind,
+                tree: pending.tree,
+                key: pending.key.clone(),
+                value,
+            };
             view.write(&mut out);
         }
         let count = |length: usize| u32::try_from(length).expect("a batch is bounded in bytes");
@@ -223,7 +232,7 @@ impl Batch {
             freed: count(plan.freed.len()),
             full: count(plan.full.len()),
             diffs: count(plan.diffs.len()),
-            names: count(names.len()),
+            names: count(self.names.len()),
             operations: count(self.operations.len()),
         };
         let header = RecordHeader {
@@ -255,20 +264,6 @@ impl Batch {
             placed.push((range.clone(), out.len()));
             out.put(&page[range.clone()]);
         }
-    }
-
-    /// Writes the names of the trees that operations speak of, in order of first mention.
-    fn write_names(&self, out: &mut RecordWriter) -> HashMap<Arc<str>, u16> {
-        let mut names: HashMap<Arc<str>, u16> = HashMap::new();
-        for pending in &self.operations {
-            if !names.contains_key(&pending.tree) {
-                let index = u16::try_from(names.len()).expect("a batch touches fewer than 65,536 trees");
-                names.insert(pending.tree.clone(), index);
-                out.put_u16(pending.tree.len());
-                out.put(pending.tree.as_bytes());
-            }
-        }
-        names
     }
 
     fn place_value(pending: &Pending, location: Option<ValueLocation>, places: &Places) -> ValueAt {

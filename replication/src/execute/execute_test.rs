@@ -10,7 +10,7 @@ use calamus_proto::v1::{
 };
 
 use super::validate::Limits;
-use super::{Executed, run};
+use super::{Executed, RunError, run};
 use crate::error::{Outcome, TxnError, reason};
 use crate::merger::test_consensus::TestConsensus;
 use crate::test_requests::{add, bytes, delete, exists, get, guard, op, put, scan, txn, version};
@@ -30,7 +30,7 @@ impl Rig {
 
     fn run(&mut self, request: &TxnRequest) -> Result<Executed, TxnError> {
         super::validate(request, &Limits::default()).unwrap();
-        let executed = run(&mut self.batch, request, &Limits::default());
+        let executed = run(&mut self.batch, request, &Limits::default()).map_err(RunError::into_error);
         if executed.is_ok() {
             self.batch.commit_txn();
         }

@@ -44,17 +44,36 @@ pub struct Executed {
     pub result_bytes: usize,
 }
 
+/// Why a transaction did not run. It is rolled back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunError {
+    /// It cannot, on the state that it met.
+    Failed(TxnError),
+    /// The batch has no room for all of it. In a batch of its own it may fit.
+    TooLarge(TxnError),
+}
+
+impl RunError {
+    /// What the client is told if it is not run again.
+    #[must_use]
+    pub fn into_error(self) -> TxnError {
+        match self {
+            Self::Failed(error) | Self::TooLarge(error) => error,
+        }
+    }
+}
+
 /// Begins a transaction on the batch and runs it. It is open afterwards if it succeeded, else rolled back.
 ///
 /// The request must have passed [`validate`].
 ///
 /// # Panics
 /// When a transaction is open on the batch, or the request is not valid.
-pub fn run(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, TxnError> {
+pub fn run(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, RunError> {
     batch.begin_txn();
     run_open(batch, request, limits).map_err(|fault| {
         batch.rollback_txn();
-        fault.into_error()
+        fault.into_run_error()
     })
 }
 

@@ -8,7 +8,7 @@ use super::inbox::Waiting;
 use super::worker::Worker;
 use super::{Answer, Reply, other_term};
 use crate::error::{TxnError, reason};
-use crate::execute::{self, batch_fault};
+use crate::execute::{self, RunError, batch_fault};
 
 /// What the transactions of an open batch are answered, if all goes well.
 #[derive(Default)]
@@ -80,9 +80,10 @@ impl Worker {
         }
         let executed = match execute::run(batch, &waiting.request, &self.options.limits) {
             Ok(executed) => executed,
+            Err(RunError::TooLarge(_)) if !batch.is_empty() => return Some(waiting),
             Err(error) => {
                 answers.taken_bytes += waiting.bytes;
-                answers.unchanged.push((waiting.reply, Err(error)));
+                answers.unchanged.push((waiting.reply, Err(error.into_error())));
                 return None;
             }
         };
