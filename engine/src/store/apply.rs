@@ -99,6 +99,7 @@ impl From<ReadError> for ApplyError {
         match error {
             ReadError::Storage(error) => Self::Storage(error),
             ReadError::Expired => unreachable!("apply reads without a snapshot"),
+            ReadError::NoRoom(_) => unreachable!("apply changes no tree"),
         }
     }
 }

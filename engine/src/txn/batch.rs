@@ -15,8 +15,13 @@ use super::record::RECORD_HEADER_BYTES;
 use super::trees::OpenTrees;
 use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
 use crate::ids::{Digest, PageNumber, TxnId};
+use crate::journal::frame::MAX_PAYLOAD_BYTES;
 use crate::page::superblock::Superblock;
 use crate::store::Store;
+
+/// How much larger than its record the changed pages of a batch may be in memory. The record of a page that changed in a
+/// few bytes is a hundredth of the page; what is between is a matter of memory, not of the journal.
+pub const PAGES_PER_RECORD: usize = 4;
 
 /// An operation of the batch, whose value's place is known when the batch ends.
 pub(super) struct Pending {
@@ -51,6 +56,7 @@ pub struct Batch {
     /// The last operation of the batch on a key, by a hash of tree and key.
     last_on_key: HashMap<u64, usize>,
     operation_bytes: usize,
+    pub(super) record_limit: usize,
     open: Option<OpenTxn>,
     /// Last, so that it is released last.
     pub(super) exclusive: ArcMutexGuard<parking_lot::RawMutex, ()>,
@@ -80,7 +86,7 @@ impl Batch {
         drop(head);
         let pages = BatchPages::new(store.clone(), builds_on, allocator, superblock.page_count);
         let trees = OpenTrees::new(superblock.trees);
-        Ok(Self {
+        let mut batch = Self {
             store,
             pages,
             trees,
@@ -92,9 +98,20 @@ impl Batch {
             names: TreeNames::default(),
             last_on_key: HashMap::new(),
             operation_bytes: 0,
+            record_limit: 0,
             open: None,
             exclusive,
-        })
+        };
+        batch.limit_record(MAX_PAYLOAD_BYTES);
+        Ok(batch)
+    }
+
+    /// Sets the most that the record may take, in bytes; no frame has more than 16 MiB. [`Self::seal`] keeps to it. The
+    /// pages that the batch changes may take [`PAGES_PER_RECORD`] times as much in memory: an operation that needs more
+    /// fails with [`BatchError::TooManyPages`].
+    pub fn limit_record(&mut self, bytes: usize) {
+        self.record_limit = bytes.min(MAX_PAYLOAD_BYTES);
+        self.pages.limit_memory(PAGES_PER_RECORD * self.record_limit);
     }
 
     /// The newest staged transaction that this batch sees of those before it.
@@ -115,7 +132,20 @@ impl Batch {
         self.last_txn == self.builds_on
     }
 
-    /// An upper bound of the record's size, in bytes.
+    /// Fails if the record may come out larger than its limit, by [`Self::record_bytes_bound`].
+    pub fn check_record_bound(&self) -> Result<(), BatchError> {
+        let (bytes, limit) = (self.record_bytes_bound(), self.record_limit);
+        if bytes > limit { Err(BatchError::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// What the pages that the batch changed take in memory, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.pages.memory_bytes()
+    }
+
+    /// An upper bound of the record's size, in bytes. It counts each changed page as a whole one: where many pages
+    /// changed a little, the record is far smaller, as [`Self::seal`] finds out.
     #[must_use]
     pub fn record_bytes_bound(&self) -> usize {
         // The superblock, and what the tree of trees may come to need.

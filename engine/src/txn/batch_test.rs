@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::names::MAX_NAMES;
-use super::{Batch, BatchError};
+use super::{Batch, BatchError, PAGES_PER_RECORD};
 use crate::engine::Engine;
 use crate::engine::engine_test::create;
 use crate::env::{Disk, SimDisk};
+use crate::page::PAGE_BYTES;
 
 fn engine() -> Engine {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
@@ -35,4 +36,110 @@ fn a_batch_names_no_more_trees_than_its_record_can() {
     let staged = batch.seal(1).expect("it fits").expect("changed something");
     let record = super::record::Record::decode(staged.payload.bytes()).expect("a record");
     assert_eq!((record.trees.len(), record.operations.len()), (MAX_NAMES, MAX_NAMES + 1));
+}
+
+/// An engine with a tree whose `count` keys, as [`small_key`] names them, stand about one in a leaf: long values fill the
+/// rest. It is staged, which is all that a batch on top of it sees.
+fn engine_with_leaves(count: usize) -> Engine {
+    let engine = engine();
+    for first in (0..count).step_by(250) {
+        let mut batch = engine.begin_batch().expect("memory");
+        batch.begin_txn();
+        batch.create_tree("t").expect("works");
+        for number in first..count.min(first + 250) {
+            batch.put("t", &small_key(number), &[0; 8]).expect("fits");
+            for filler in b'a'..b'e' {
+                batch.put("t", &[&small_key(number)[..], &[filler]].concat(), &[filler; 1900]).expect("fits");
+            }
+        }
+        batch.commit_txn();
+        batch.seal(1).expect("fits").expect("changed something");
+    }
+    engine
+}
+
+fn small_key(number: usize) -> Vec<u8> {
+    format!("{number:06}").into_bytes()
+}
+
+#[test]
+fn a_transaction_of_small_operations_is_stopped_at_the_bound_of_memory() {
+    let engine = engine_with_leaves(3_000);
+    let mut batch = engine.begin_batch().expect("memory");
+    let record_bytes = 256 << 10;
+    batch.limit_record(record_bytes);
+    for round in 0..2 {
+        batch.begin_txn();
+        let error = (0..3_000).try_for_each(|number| batch.delete("t", &small_key(number)).map(drop));
+        let error = error.expect_err("3,000 pages are 24 MiB");
+        assert!(matches!(error, BatchError::TooManyPages(_)), "{error}");
+        // The bitmap is changed beside the tree.
+        let limit = PAGES_PER_RECORD * record_bytes + 4 * PAGE_BYTES;
+        assert!((limit / 2..=limit).contains(&batch.memory_bytes()), "{} of {limit}", batch.memory_bytes());
+        batch.rollback_txn();
+        assert!(batch.memory_bytes() <= 100 * PAGE_BYTES, "round {round}: {}", batch.memory_bytes());
+        batch.begin_txn();
+        batch.put("t", &small_key(7), &[round; 8]).expect("there is room again");
+        batch.commit_txn();
+    }
+}
+
+#[test]
+fn what_undoing_needs_counts_too() {
+    let engine = engine_with_leaves(200);
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.limit_record(512 << 10);
+    let touch = |batch: &mut Batch, value: u8| {
+        batch.begin_txn();
+        (0..200).try_for_each(|number| batch.put("t", &small_key(number), &[value; 8]).map(drop))
+    };
+    touch(&mut batch, 1).expect("200 pages are 1.6 MiB of 2 MiB");
+    batch.commit_txn();
+    let error = touch(&mut batch, 2).expect_err("each page is kept as it was, and copied again");
+    assert!(matches!(error, BatchError::TooManyPages(_)), "{error}");
+    batch.rollback_txn();
+    assert_eq!(
+        batch.get("t", &small_key(0)).expect("readable").expect("there").value.to_vec().expect("8 bytes"),
+        [1; 8]
+    );
+}
+
+#[test]
+fn many_pages_that_change_a_little_fit_a_record() {
+    let engine = engine_with_leaves(2_500);
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    for number in 0..2_500 {
+        batch.put("t", &small_key(number), &[7; 8]).expect("fits");
+    }
+    batch.commit_txn();
+    assert!(batch.memory_bytes() > 2_000 * PAGE_BYTES, "{}", batch.memory_bytes());
+    assert!(batch.check_record_bound().is_err(), "the bound says more than the frame can hold");
+    let staged = batch.seal(1).expect("and yet it fits").expect("changed something");
+    assert!(staged.payload.bytes().len() < 1 << 20, "{}", staged.payload.bytes().len());
+}
+
+#[test]
+fn a_freed_run_counts_once() {
+    let engine = engine();
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    batch.put("t", b"k", &vec![1; 8 << 20]).expect("fits");
+    batch.commit_txn();
+    batch.seal(1).expect("fits").expect("changed something");
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    let before = batch.record_bytes_bound();
+    batch.drop_tree("t").expect("works");
+    batch.commit_txn();
+    let grown = batch.record_bytes_bound() - before;
+    assert!(grown < 4 * PAGE_BYTES, "1,027 pages in a run, and the bitmap: {grown}");
+    let staged = batch.seal(1).expect("fits").expect("changed something");
+    let record = super::record::Record::decode(staged.payload.bytes()).expect("a record");
+    assert!(
+        record.freed.iter().map(|(_, count)| count).sum::<u32>() > 1_024 && record.freed.len() <= 2,
+        "{:?}",
+        record.freed
+    );
 }

@@ -10,7 +10,7 @@ use crate::error::StorageError;
 pub enum BatchError {
     /// A page could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// There is no tree of this name.
     #[error("there is no tree named {0:?}; create it first")]
     NoSuchTree(String),
@@ -34,6 +34,9 @@ pub enum BatchError {
         /// The most that fits.
         limit: usize,
     },
+    /// The batch changes or frees more pages than it may hold; which of them.
+    #[error("the transaction is too large: {0}; split it, and delete large ranges and trees in parts")]
+    TooManyPages(String),
     /// The operations of the batch speak of more trees than its record can name.
     #[error("the transactions of one batch name more than {MAX_NAMES} trees; split them")]
     TooManyTrees,
@@ -54,6 +57,15 @@ pub enum BatchError {
         /// How long ago, in seconds.
         age_seconds: u64,
     },
+}
+
+impl From<ReadError> for BatchError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoRoom(what) => Self::TooManyPages(what),
+            error => Self::Read(error),
+        }
+    }
 }
 
 impl From<StorageError> for BatchError {

@@ -3,6 +3,7 @@
 mod batch;
 mod diff;
 mod error;
+mod freed;
 mod names;
 pub mod ops;
 mod pages;
@@ -14,7 +15,7 @@ mod trees;
 #[cfg(test)]
 mod batch_test;
 
-pub use batch::Batch;
+pub use batch::{Batch, PAGES_PER_RECORD};
 pub use error::BatchError;
 pub use names::MAX_NAMES;
 pub use pages::BatchPages;

@@ -72,6 +72,8 @@ impl Batch {
         if self.is_empty() {
             return Ok(None);
         }
+        // Bounded by the number of trees that a batch can name.
+        self.pages.limit_memory(usize::MAX);
         self.pages.begin();
         self.trees.store(&mut self.pages, self.last_txn)?;
         self.pages.trim_tail()?;
@@ -81,8 +83,8 @@ impl Batch {
         let locations = self.locate_values()?;
         let plan = self.plan(&locations)?;
         let bytes = self.write_record(&plan, locations);
-        if bytes.len() > MAX_PAYLOAD_BYTES {
-            return Err(BatchError::TooLarge { bytes: bytes.len(), limit: MAX_PAYLOAD_BYTES });
+        if bytes.len() > self.record_limit {
+            return Err(BatchError::TooLarge { bytes: bytes.len(), limit: self.record_limit });
         }
         Ok(Some(self.stage(plan, Payload::new(bytes))))
     }
@@ -136,14 +138,19 @@ impl Batch {
         whole.sort_unstable();
         let mut numbers: Vec<PageNumber> = self.pages.copies.dirty.keys().copied().collect();
         numbers.sort_unstable();
-        let mut plan = Plan { full: Vec::new(), diffs: Vec::new(), freed: self.freed_runs(), digest: self.digest };
+        let mut plan = Plan {
+            full: Vec::new(),
+            diffs: Vec::new(),
+            freed: self.pages.copies.freed.runs().collect(),
+            digest: self.digest,
+        };
         for number in numbers {
             let must = must.remove(&number).unwrap_or_default();
             self.plan_page(&mut plan, number, must, whole.binary_search(&number).is_ok())?;
         }
-        for number in &self.pages.copies.freed {
-            let old = self.old_checksum(*number)?;
-            plan.digest = plan.digest.replace(*number, old, 0);
+        for number in self.pages.copies.freed.iter() {
+            let old = self.old_checksum(number)?;
+            plan.digest = plan.digest.replace(number, old, 0);
         }
         Ok(plan)
     }
@@ -182,17 +189,6 @@ impl Batch {
             return Ok(0);
         }
         Ok(self.pages.copies.base(number)?.checksum())
-    }
-
-    fn freed_runs(&self) -> Vec<(PageNumber, u32)> {
-        let mut runs: Vec<(PageNumber, u32)> = Vec::new();
-        for number in &self.pages.copies.freed {
-            match runs.last_mut() {
-                Some((first, count)) if first.0 + *count == number.0 => *count += 1,
-                _ => runs.push((*number, 1)),
-            }
-        }
-        runs
     }
 
     fn write_record(&self, plan: &Plan, locations: Vec<Option<ValueLocation>>) -> bytes::Bytes {
@@ -298,7 +294,7 @@ impl Batch {
             bytes += PAGE_BYTES;
             store.versions.push(*number, last_txn, Image::Page(page));
         }
-        for number in pages.copies.freed {
+        for number in pages.copies.freed.iter() {
             store.versions.push(number, last_txn, Image::Free);
             numbers.push(number);
         }

@@ -60,7 +60,9 @@ pub(super) fn from_batch(error: BatchError) -> Fault {
         BatchError::KeyLength(_) => (reason::KEY_TOO_LONG, false),
         BatchError::ValueLength(_) => (reason::VALUE_TOO_LARGE, false),
         BatchError::NameLength(_) => (reason::BAD_TREE_NAME, false),
-        BatchError::TooLarge { .. } | BatchError::TooManyTrees => (reason::TXN_TOO_LARGE, false),
+        BatchError::TooLarge { .. } | BatchError::TooManyTrees | BatchError::TooManyPages(_) => {
+            (reason::TXN_TOO_LARGE, false)
+        }
         BatchError::Read(ReadError::Expired) => (reason::READER_EXPIRED, true),
         BatchError::ForgottenReader { .. } | BatchError::NoMemory { .. } => (reason::OVERLOADED, true),
         _ => (reason::STORAGE, true),

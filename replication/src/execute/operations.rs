@@ -52,15 +52,22 @@ impl ResultBudget {
 }
 
 /// Runs a list of operations; `list` is what errors call it.
+///
+/// Behind others in a batch, the transaction is given up as soon as the record might not hold all of them: it has a batch
+/// of its own before it. There, nothing but memory stops it, and the end of the batch finds out how large its record is.
 pub(super) fn run_all(
     batch: &mut Batch,
     list: &str,
     operations: &[Operation],
     budget: &mut ResultBudget,
 ) -> Result<Vec<OperationResult>, Fault> {
+    let alone = batch.is_empty();
     let mut results = Vec::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
         let kind = run(batch, operation, budget).map_err(|fault| fault.at_operation(list, at, kind_name(operation)))?;
+        if !alone {
+            batch.check_record_bound().map_err(from_batch)?;
+        }
         results.push(OperationResult { kind: Some(kind) });
     }
     Ok(results)

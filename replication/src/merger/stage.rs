@@ -7,7 +7,7 @@ use calamus_proto::v1::{Outcome, TxnResponse};
 use super::inbox::Waiting;
 use super::worker::Worker;
 use super::{Answer, Reply, other_term};
-use crate::error::{TxnError, reason};
+use crate::error::TxnError;
 use crate::execute::{self, RunError, batch_fault};
 
 /// What the transactions of an open batch are answered, if all goes well.
@@ -40,6 +40,7 @@ impl Worker {
                 return true;
             }
         };
+        batch.limit_record(self.options.record_bytes);
         let mut answers = Answers::default();
         while let Some(waiting) = self.queue.pop_front() {
             if waiting.term.is_some_and(|named| named != term) {
@@ -87,16 +88,6 @@ impl Worker {
                 return None;
             }
         };
-        let bound = batch.record_bytes_bound();
-        if bound > self.options.record_bytes {
-            batch.rollback_txn();
-            if !batch.is_empty() {
-                return Some(waiting);
-            }
-            answers.taken_bytes += waiting.bytes;
-            answers.unchanged.push((waiting.reply, Err(too_large(bound, self.options.record_bytes))));
-            return None;
-        }
         let txn_id = batch.commit_txn();
         answers.taken_bytes += waiting.bytes;
         answers.result_bytes += executed.result_bytes;
@@ -144,14 +135,4 @@ fn fail(answers: Answers, error: &TxnError) {
     for (reply, _) in answers.unchanged {
         let _ = reply.send(Err(error.clone()));
     }
-}
-
-fn too_large(bound: usize, limit: usize) -> TxnError {
-    TxnError::invalid(
-        reason::TXN_TOO_LARGE,
-        format!(
-            "the transaction's changes may take {bound} bytes in the journal and at most {limit} fit one entry; split \
-             it; nothing was changed"
-        ),
-    )
 }
