@@ -16,6 +16,7 @@ use super::trees::OpenTrees;
 use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::MAX_PAYLOAD_BYTES;
+use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
 use crate::store::Store;
 
@@ -67,6 +68,8 @@ struct OpenTxn {
     operations: usize,
     names: usize,
     operation_bytes: usize,
+    /// What operations before it have since taken into themselves, in bytes: they keep it if this is undone.
+    kept_bytes: usize,
     changed: bool,
 }
 
@@ -148,9 +151,15 @@ impl Batch {
     /// changed a little, the record is far smaller, as [`Self::seal`] finds out.
     #[must_use]
     pub fn record_bytes_bound(&self) -> usize {
-        // The superblock, and what the tree of trees may come to need.
-        const AT_THE_END: usize = 8 * crate::page::PAGE_BYTES;
-        RECORD_HEADER_BYTES + self.pages.bytes_bound() + self.operation_bytes + AT_THE_END
+        // The superblock, and the branches above the tree of trees' leaves.
+        const AT_THE_END: usize = 8 * PAGE_BYTES;
+        // A tree that changed gets its new state in place: header, ranges and bytes of that diff.
+        const PER_OPEN_TREE: usize = 128;
+        RECORD_HEADER_BYTES
+            + self.pages.bytes_bound()
+            + self.operation_bytes
+            + self.trees.count() * PER_OPEN_TREE
+            + AT_THE_END
     }
 
     /// Begins a transaction, and says which id it gets if it changes something.
@@ -165,6 +174,7 @@ impl Batch {
             operations: self.operations.len(),
             names: self.names.len(),
             operation_bytes: self.operation_bytes,
+            kept_bytes: 0,
             changed: false,
         });
         self.last_txn.next()
@@ -194,7 +204,7 @@ impl Batch {
         self.trees = open.trees;
         self.operations.truncate(open.operations);
         self.names.truncate(open.names);
-        self.operation_bytes = open.operation_bytes;
+        self.operation_bytes = open.operation_bytes + open.kept_bytes;
     }
 
     fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) -> Result<(), BatchError> {
@@ -202,7 +212,7 @@ impl Batch {
         let open = self.open.as_mut().expect("operations run in a transaction");
         open.changed = true;
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
-        self.operation_bytes += 24 + tree.len() + key.len() + inline;
+        self.operation_bytes += 24 + tree.len() + key.len() + inline + in_tree_of_trees(kind);
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
         self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
         Ok(())
@@ -340,6 +350,9 @@ impl Batch {
         let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;
         self.operation_bytes += bytes.len();
+        if let Some(open) = self.open.as_mut().filter(|open| place < open.operations) {
+            open.kept_bytes += bytes.len();
+        }
         self.operations[place].value = PendingValue::Inline(bytes);
         Ok(())
     }
@@ -356,6 +369,16 @@ fn check_key(key: &[u8]) -> Result<(), BatchError> {
         return Err(BatchError::KeyLength(key.len()));
     }
     Ok(())
+}
+
+/// What an operation makes the tree of trees need at the end, in bytes: a name that comes or goes changes a leaf and at
+/// most one beside it.
+fn in_tree_of_trees(kind: OperationKind) -> usize {
+    match kind {
+        OperationKind::Put | OperationKind::Delete | OperationKind::DeleteRange => 0,
+        OperationKind::CreateTree | OperationKind::DropTree => 2 * PAGE_BYTES,
+        OperationKind::RenameTree => 4 * PAGE_BYTES,
+    }
 }
 
 fn hash_of(tree: &str, key: &[u8]) -> u64 {

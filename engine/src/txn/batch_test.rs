@@ -1,5 +1,6 @@
 //! What a batch refuses, and what it does not.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -142,4 +143,49 @@ fn a_freed_run_counts_once() {
         "{:?}",
         record.freed
     );
+}
+
+/// What a rolled back transaction made earlier operations keep, they keep; the bound must know it.
+#[test]
+fn the_bound_holds_after_a_rollback() {
+    let engine = engine();
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    for number in 0..100 {
+        batch.put("t", &small_key(number), &vec![1; 20_000]).expect("fits");
+    }
+    batch.commit_txn();
+    batch.begin_txn();
+    batch.put("t", b"other", &[3; 5_000]).expect("fits");
+    batch.delete_range("t", Bound::Unbounded, Bound::Unbounded).expect("works");
+    batch.rollback_txn();
+    // Their place is in the operations now, and in the pages too.
+    let bound = batch.record_bytes_bound();
+    let bytes = batch.seal(1).expect("fits").expect("changed something").payload.bytes().len();
+    assert!(bytes > 4_000_000 && bytes <= bound, "{bytes}, at most {bound}");
+    assert!(bound < bytes + bytes / 2, "{bound} for {bytes}: what was undone is not counted");
+}
+
+/// The bound counts what the tree of trees needs at the end.
+#[test]
+fn the_bound_knows_of_trees() {
+    let engine = engine();
+    for round in 0..3 {
+        let mut batch = engine.begin_batch().expect("memory");
+        batch.begin_txn();
+        for number in 0..1_000 {
+            let name = format!("{number:0200}");
+            match round {
+                0 => assert!(batch.create_tree(&name).expect("works")),
+                1 => drop(batch.put(&name, b"k", b"v").expect("works")),
+                _ => assert!(batch.rename_tree(&name, &format!("{number:0150}")).expect("works")),
+            }
+        }
+        batch.commit_txn();
+        let bound = batch.record_bytes_bound();
+        // A thousand leaves and renamed trees are more than a frame, by the bound.
+        let bytes = batch.seal(1).expect("fits").expect("changed something").payload.bytes().len();
+        assert!(bytes <= bound, "round {round}: {bytes}, at most {bound}");
+    }
 }

@@ -46,6 +46,8 @@ mod confirm_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
+mod stage_test;
+#[cfg(test)]
 mod submit_test;
 #[cfg(test)]
 pub(crate) mod test_consensus;
