@@ -1,13 +1,12 @@
 //! A batch: the transactions that are merged into one frame, executed one after the other.
 
-use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::ArcMutexGuard;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::BatchError;
+use super::in_tree::InTree;
 use super::names::TreeNames;
 use super::ops::OperationKind;
 use super::pages::BatchPages;
@@ -54,8 +53,7 @@ pub struct Batch {
     pub(super) last_txn: TxnId,
     pub(super) operations: Vec<Pending>,
     pub(super) names: TreeNames,
-    /// The last operation of the batch on a key, by a hash of tree and key.
-    last_on_key: HashMap<u64, usize>,
+    in_tree: InTree,
     operation_bytes: usize,
     pub(super) record_limit: usize,
     open: Option<OpenTxn>,
@@ -99,7 +97,7 @@ impl Batch {
             last_txn: builds_on,
             operations: Vec::new(),
             names: TreeNames::default(),
-            last_on_key: HashMap::new(),
+            in_tree: InTree::default(),
             operation_bytes: 0,
             record_limit: 0,
             open: None,
@@ -202,7 +200,11 @@ impl Batch {
         let open = self.open.take().expect("a transaction is open");
         self.pages.roll_back();
         self.trees = open.trees;
-        self.operations.truncate(open.operations);
+        for undone in self.operations.drain(open.operations..) {
+            if matches!(undone.value, PendingValue::InTree) {
+                self.in_tree.take(self.names.get(undone.tree), &undone.key);
+            }
+        }
         self.names.truncate(open.names);
         self.operation_bytes = open.operation_bytes + open.kept_bytes;
     }
@@ -213,6 +215,9 @@ impl Batch {
         open.changed = true;
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
         self.operation_bytes += 24 + tree.len() + key.len() + inline + in_tree_of_trees(kind);
+        if matches!(value, PendingValue::InTree) {
+            self.in_tree.insert(self.names.get(named), key, self.operations.len());
+        }
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
         self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
         Ok(())
@@ -288,7 +293,6 @@ impl Batch {
         let version = self.last_txn.next();
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::insert(&mut self.pages, state, key, value, version)?;
-        self.last_on_key.insert(hash_of(tree, key), self.operations.len());
         self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
         Ok(previous)
     }
@@ -319,33 +323,20 @@ impl Batch {
 
     /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
     fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
-        let Some(place) = self.last_on_key.get(&hash_of(tree, key)).copied() else { return Ok(()) };
-        match self.operations.get(place) {
-            Some(pending) if **self.names.get(pending.tree) == *tree && pending.key == key => self.materialise(place),
-            // Of a transaction that was rolled back, or another key of the same hash.
-            _ => self.keep_values(tree, Bound::Included(key), Bound::Included(key)),
+        match self.in_tree.take(tree, key) {
+            Some(place) => self.materialise(place),
+            None => Ok(()),
         }
     }
 
     /// As [`Self::keep_value`], for every operation in a range.
     fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
-        let range = (start, end);
-        for place in 0..self.operations.len() {
-            let pending = &self.operations[place];
-            if **self.names.get(pending.tree) == *tree
-                && std::ops::RangeBounds::<[u8]>::contains(&range, &pending.key[..])
-            {
-                self.materialise(place)?;
-            }
-        }
-        Ok(())
+        self.in_tree.take_range(tree, start, end).into_iter().try_for_each(|place| self.materialise(place))
     }
 
     fn materialise(&mut self, place: usize) -> Result<(), BatchError> {
         let pending = &self.operations[place];
-        if !matches!(pending.value, PendingValue::InTree) {
-            return Ok(());
-        }
+        assert!(matches!(pending.value, PendingValue::InTree), "an operation whose value was taken already");
         let tree = self.names.get(pending.tree);
         let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;
@@ -379,10 +370,6 @@ fn in_tree_of_trees(kind: OperationKind) -> usize {
         OperationKind::CreateTree | OperationKind::DropTree => 2 * PAGE_BYTES,
         OperationKind::RenameTree => 4 * PAGE_BYTES,
     }
-}
-
-fn hash_of(tree: &str, key: &[u8]) -> u64 {
-    xxh3_64(key) ^ xxh3_64(tree.as_bytes()).rotate_left(1)
 }
 
 /// A range as an operation carries it: the start as its key; in the value, one byte of bounds (1: start excluded,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::names::MAX_NAMES;
+use super::ops::{OperationKind, OperationView, ValueAt};
 use super::{Batch, BatchError, PAGES_PER_RECORD};
 use crate::engine::Engine;
 use crate::engine::engine_test::create;
@@ -143,6 +144,35 @@ fn a_freed_run_counts_once() {
         "{:?}",
         record.freed
     );
+}
+
+/// 60,000 pairs of a put and a range that takes it out again: looked for among all operations of the batch, they would
+/// take minutes.
+#[test]
+fn ranges_cost_what_lies_in_them() {
+    let engine = engine();
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    let pairs = 60_000;
+    for number in 0..pairs {
+        let key = small_key(number);
+        batch.put("t", &key, &key).expect("fits");
+        if number % 1_000 != 0 {
+            let deleted = batch.delete_range("t", Bound::Included(&key), Bound::Included(&key)).expect("works");
+            assert_eq!(deleted, 1);
+        }
+    }
+    batch.commit_txn();
+    let staged = batch.seal(1).expect("fits").expect("changed something");
+    let record = super::record::Record::decode(staged.payload.bytes()).expect("a record");
+    let in_place = |operation: &&OperationView| matches!(operation.value, ValueAt::Span(..));
+    assert_eq!(record.operations.iter().filter(in_place).count(), 60, "those that are still in the tree");
+    for operation in &record.operations {
+        if operation.kind == OperationKind::Put && !in_place(&operation) {
+            assert_eq!(operation.value, ValueAt::Inline(operation.key.clone()));
+        }
+    }
 }
 
 /// What a rolled back transaction made earlier operations keep, they keep; the bound must know it.

@@ -4,6 +4,7 @@ mod batch;
 mod diff;
 mod error;
 mod freed;
+mod in_tree;
 mod names;
 pub mod ops;
 mod pages;
