@@ -75,16 +75,8 @@ impl Batch {
     /// Opens a batch on the newest staged state; waits while another is open.
     pub(crate) fn begin(store: Arc<Store>) -> Result<Self, BatchError> {
         let exclusive = store.batch_lock.lock_arc();
-        let head = store.head.lock();
-        let (builds_on, superblock, digest) = head.newest();
-        let allocator = match &head.allocator {
-            Some(allocator) => allocator.clone(),
-            None => {
-                assert!(head.staged.is_empty(), "staged batches leave their allocator");
-                store.load_allocator(&head.view)?
-            }
-        };
-        drop(head);
+        let (builds_on, superblock, digest) = store.head.lock().newest();
+        let allocator = store.newest_allocator()?;
         let pages = BatchPages::new(store.clone(), builds_on, allocator, superblock.page_count);
         let trees = OpenTrees::new(superblock.trees);
         let mut batch = Self {
@@ -309,8 +301,15 @@ impl Batch {
         Ok(previous)
     }
 
-    /// Deletes the keys of a range; how many there were.
+    /// Deletes the keys of a range; how many there were. A bound may be empty, but no longer than a key.
     pub fn delete_range(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<u64, BatchError> {
+        for bound in [start, end] {
+            if let Bound::Included(key) | Bound::Excluded(key) = bound
+                && key.len() > MAX_KEY_BYTES
+            {
+                return Err(BatchError::KeyLength(key.len()));
+            }
+        }
         self.keep_values(tree, start, end)?;
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let deleted = btree::remove_range(&mut self.pages, state, start, end)?;

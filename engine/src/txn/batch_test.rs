@@ -219,3 +219,36 @@ fn the_bound_knows_of_trees() {
         assert!(bytes <= bound, "round {round}: {bytes}, at most {bound}");
     }
 }
+
+#[test]
+fn a_bound_longer_than_a_key_is_refused() {
+    let engine = engine();
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    batch.put("t", b"k", b"v").expect("fits");
+    let long = vec![b'x'; 70_000];
+    for (start, end) in [(Bound::Unbounded, Bound::Excluded(&long[..])), (Bound::Included(&long[..]), Bound::Unbounded)]
+    {
+        let refused = batch.delete_range("t", start, end);
+        assert!(matches!(refused, Err(BatchError::KeyLength(70_000))), "{refused:?}");
+    }
+    assert_eq!(batch.delete_range("t", Bound::Included(&[]), Bound::Unbounded).expect("an empty bound is one"), 1);
+}
+
+/// A leader that only reads must not read all bitmaps again for each batch.
+#[test]
+fn a_batch_that_changes_nothing_leaves_the_allocator() {
+    let engine = engine();
+    assert_eq!(engine.status().free_pages, None, "nothing was executed here yet");
+    drop(engine.begin_batch().expect("memory"));
+    assert!(engine.status().free_pages.is_some(), "it is kept for the next batch");
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    batch.put("t", b"k", b"v").expect("fits");
+    batch.commit_txn();
+    batch.seal(1).expect("fits").expect("changed something");
+    engine.drop_staged();
+    assert_eq!(engine.status().free_pages, None, "it knew what was dropped");
+}

@@ -180,7 +180,7 @@ fn check_prefix(prefix: &[u8], limits: &Limits) -> Result<usize, Fault> {
             "the prefix {} has {} bytes, at most {} are allowed before the number; shorten it",
             key_text(prefix),
             prefix.len(),
-            limits.key_bytes - NUMBER_BYTES
+            limits.key_bytes.saturating_sub(NUMBER_BYTES)
         );
         return Err((reason::KEY_TOO_LONG, text));
     }
