@@ -40,7 +40,7 @@ pub struct Executed {
     pub guards_held: bool,
     /// One for each operation that ran, in order.
     pub results: Vec<OperationResult>,
-    /// About how many bytes the results hold that were read.
+    /// How many bytes the results take at most.
     pub result_bytes: usize,
 }
 
@@ -81,7 +81,7 @@ fn run_open(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<
     let guards_held = guards::all_hold(batch, &request.guards)?;
     let (list, operations) =
         if guards_held { ("operation", &request.operations) } else { ("otherwise", &request.otherwise) };
-    let mut budget = operations::ResultBudget::new(limits.result_bytes);
+    let mut budget = operations::Budget::new(limits.result_bytes);
     let results = operations::run_all(batch, list, operations, &mut budget)?;
     Ok(Executed { guards_held, results, result_bytes: budget.taken() })
 }

@@ -35,7 +35,7 @@ pub struct Limits {
     pub value_bytes: usize,
     /// A transaction: keys, values and tree names with a fixed addition for each guard and operation, in bytes.
     pub txn_bytes: usize,
-    /// All that the reads of a transaction return, in bytes.
+    /// All that a transaction returns, in bytes; what it reads, and a little for each operation.
     pub result_bytes: usize,
 }
 
