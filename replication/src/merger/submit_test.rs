@@ -48,7 +48,7 @@ async fn an_invalid_request_does_not_reach_the_queue() {
 async fn no_outcome_in_time_is_unknown() {
     let consensus = TestConsensus::new();
     let merger = start(&consensus, options());
-    let request = TxnRequest { timeout_ms: 20, ..txn(vec![put("t", "k", "v")]) };
+    let request = TxnRequest { timeout_ms: 1000, ..txn(vec![put("t", "k", "v")]) };
     let error = merger.submit(request, None).await.unwrap_err();
     assert_eq!((error.outcome, error.reason, error.retryable), (Outcome::Unknown, reason::TIMEOUT, false));
     // And it was rightly so: it commits after all.
