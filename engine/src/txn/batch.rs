@@ -239,6 +239,9 @@ impl Batch {
 
     /// Drops a tree with all its entries; `false` if it was not there.
     pub fn drop_tree(&mut self, tree: &str) -> Result<bool, BatchError> {
+        // Before it is walked: one that is too large would be walked for nothing.
+        let pages = self.trees.look(&self.pages, tree)?.map_or(0, |state| state.pages);
+        self.pages.may_free(pages)?;
         self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
         let Some(mut state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
         btree::destroy(&mut self.pages, &mut state)?;

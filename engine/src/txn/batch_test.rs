@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use super::names::MAX_NAMES;
 use super::ops::{OperationKind, OperationView, ValueAt};
+use super::pages::MAX_FREED_PAGES;
 use super::{Batch, BatchError, PAGES_PER_RECORD};
+use crate::btree::TreeState;
 use crate::engine::Engine;
 use crate::engine::engine_test::create;
 use crate::env::{Disk, SimDisk};
+use crate::ids::PageNumber;
 use crate::page::PAGE_BYTES;
 
 fn engine() -> Engine {
@@ -251,4 +254,20 @@ fn a_batch_that_changes_nothing_leaves_the_allocator() {
     batch.seal(1).expect("fits").expect("changed something");
     engine.drop_staged();
     assert_eq!(engine.status().free_pages, None, "it knew what was dropped");
+}
+
+/// A tree that would free more pages than a batch may is refused before its pages are read.
+#[test]
+fn a_tree_that_is_too_large_to_drop_is_refused_unread() {
+    let engine = engine();
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    // Its root is nowhere.
+    let (root, height) = (Some(PageNumber(u32::MAX)), 4);
+    let huge = TreeState { root, height, entries: 1, pages: MAX_FREED_PAGES + 1 };
+    *batch.trees.open(&batch.pages, "t").expect("a name") = Some(huge);
+    let error = batch.drop_tree("t").expect_err("too large");
+    assert!(matches!(&error, BatchError::TooManyPages(_)), "{error}");
+    assert!(batch.pages.may_free(MAX_FREED_PAGES).is_ok());
 }

@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::versions::PageHasher;
 
 /// The most pages that a batch may free: 32 GiB, and a few hundred megabytes of versions on each node.
-const MAX_FREED_PAGES: u64 = 4 << 20;
+pub(super) const MAX_FREED_PAGES: u64 = 4 << 20;
 
 /// A page that the batch changed.
 #[derive(Clone)]
@@ -208,6 +208,14 @@ impl BatchPages {
         (self.copies.dirty.len() + self.copies.saved) * PAGE_BYTES
     }
 
+    /// Whether so many pages more may be freed.
+    pub(super) fn may_free(&self, pages: u64) -> Result<(), ReadError> {
+        if self.copies.freed.pages().saturating_add(pages) > MAX_FREED_PAGES {
+            return Err(ReadError::NoRoom(format!("it frees more than {MAX_FREED_PAGES} pages")));
+        }
+        Ok(())
+    }
+
     fn need_room(&self, pages: usize) -> Result<(), ReadError> {
         let bytes = self.memory_bytes() + pages * PAGE_BYTES;
         if bytes > self.memory_limit {
@@ -282,9 +290,7 @@ impl PageStore for BatchPages {
     }
 
     fn free(&mut self, first: PageNumber, count: u32) -> Result<(), ReadError> {
-        if self.copies.freed.pages() + u64::from(count) > MAX_FREED_PAGES {
-            return Err(ReadError::NoRoom(format!("it frees more than {MAX_FREED_PAGES} pages")));
-        }
+        self.may_free(u64::from(count))?;
         self.allocator.free(&mut self.copies, &mut self.page_count, first, count)?;
         for number in first.0..first.0 + count {
             self.copies.remove(PageNumber(number));
