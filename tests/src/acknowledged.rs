@@ -27,6 +27,8 @@ use crate::wait::until;
 
 /// The tree that the documents go to.
 pub const DOCUMENTS: &str = "documents";
+/// How many lines the real data set has.
+const CITIES: usize = 34_006;
 /// The tree of the clients' counters.
 pub const COUNTERS: &str = "counters";
 /// A client counts after so many documents.
@@ -142,6 +144,12 @@ pub fn cities(count: usize) -> Vec<Document> {
     let documents: Vec<Document> = text.lines().take(count).map(document).collect();
     assert_eq!(documents.len(), count, "the data set has fewer lines");
     documents
+}
+
+/// The same lines again and again, under keys of their own, without end: however fast a load is, it goes on.
+pub fn endless_cities() -> impl Iterator<Item = Document> + Send + 'static {
+    let documents = cities(CITIES).into_iter().cycle().zip(0_u64..);
+    documents.map(|((key, line), number)| (format!("{number}-{}", key.escape_ascii()).into(), line))
 }
 
 /// Documents of 1 KiB to 4 MiB from a seed, without end.

@@ -32,6 +32,15 @@ use crate::wait::{LIMIT, until};
 /// How long a question to one node may take: a frozen one must not hold up the others.
 const ASK: Duration = Duration::from_millis(800);
 
+/// How long a node may take for one answer of data, or the next piece of a longer one: a node gives up by itself before.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// An answer, or an error in its place if it takes too long: a hanging node must fail its test, not hold it up.
+async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, tonic::Status> {
+    let late = |_| Err(tonic::Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs())));
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(late)
+}
+
 /// How the nodes of a cluster are started.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -390,7 +399,7 @@ impl Cluster {
         let put = Put { tree: tree.to_owned(), key: key.to_owned().into(), value, tree_must_exist: false };
         let operations = vec![Operation { kind: Some(operation::Kind::Put(put)) }];
         let request = TxnRequest { operations, ..TxnRequest::default() };
-        Ok(self.kv(node).txn(request).await?.into_inner().txn_id)
+        Ok(in_time(self.kv(node).txn(request)).await?.into_inner().txn_id)
     }
 
     /// A linearizable read of this node's own pages.
@@ -399,7 +408,7 @@ impl Cluster {
     /// What the node answers.
     pub async fn get_from(&self, node: usize, tree: &str, key: &[u8]) -> Result<GetResponse, tonic::Status> {
         let request = GetRequest { tree: tree.to_owned(), key: key.to_vec().into(), consistency: 0 };
-        Ok(self.kv(node).get(request).await?.into_inner())
+        Ok(in_time(self.kv(node).get(request)).await?.into_inner())
     }
 
     /// All entries of a tree, linearizably, from this node's own pages.
@@ -408,9 +417,9 @@ impl Cluster {
     /// What the node answers.
     pub async fn scan_from(&self, node: usize, tree: &str) -> Result<Vec<Entry>, tonic::Status> {
         let request = ScanRequest { tree: tree.to_owned(), ..ScanRequest::default() };
-        let mut chunks = self.kv(node).scan(request).await?.into_inner();
+        let mut chunks = in_time(self.kv(node).scan(request)).await?.into_inner();
         let mut entries = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
+        while let Some(chunk) = in_time(chunks.message()).await? {
             entries.extend(chunk.entries);
         }
         Ok(entries)
@@ -466,7 +475,7 @@ impl Cluster {
         self.assert_acknowledged(ledger).await;
         for node in 0..self.len() {
             let mut client = ClusterClient::new(self.members[node].channel.clone());
-            client.freeze(FreezeRequest { frozen: true }).await.expect("the node answers");
+            in_time(client.freeze(FreezeRequest { frozen: true })).await.expect("the node answers");
         }
         self.equal_states().await;
         // Followers first: a leader that goes while others are there is replaced, for nothing.

@@ -5,6 +5,7 @@
 //! | [`oracle`] | the plain model of the engine, and its log |
 //! | [`engine_driver`] | engines driven as a consensus drives them, beside the model, through power cuts |
 //! | [`boundary_disk`] | a door with a hook before every operation that changes something |
+//! | [`gate`] | a gate in the way of a disk's operations |
 //! | [`wait`] | asking until something is true; the default share and the long run |
 //! | [`ports`] | free ports |
 //! | [`process`] | child processes that never outlive their test |
@@ -17,6 +18,7 @@ pub mod boundary_disk;
 pub mod cluster;
 pub mod compare;
 pub mod engine_driver;
+pub mod gate;
 pub mod oracle;
 pub mod ports;
 pub mod process;

@@ -8,14 +8,19 @@ const PAUSE: Duration = Duration::from_millis(15);
 /// Nothing that a healthy cluster does takes longer, on a slow machine under load either.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// The most that one question may take: that of a whole data set is one.
+const ANSWER: Duration = Duration::from_secs(300);
+
 /// Asks until there is an answer.
 ///
 /// # Panics
-/// When there is none within `limit`; `what` says what was waited for.
+/// When there is none within `limit`, or a question gets none for minutes; `what` says what was waited for.
 pub async fn until<T>(what: &str, limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask().await {
+        let answered = tokio::time::timeout(ANSWER.max(limit), ask()).await;
+        let answered = answered.unwrap_or_else(|_| panic!("a question hung for {} s: {what}", ANSWER.as_secs()));
+        if let Some(answer) = answered {
             return answer;
         }
         assert!(Instant::now() < end, "waited {} s in vain: {what}", limit.as_secs());

@@ -130,6 +130,9 @@ pub enum ReadError {
     /// The reader was expired to free memory: open a new one.
     #[error("this reader was expired to free memory, after it held its snapshot for too long; open a new one")]
     Expired,
+    /// The batch that changes the tree has no room for more; why. The tree is left in the middle of the operation.
+    #[error("{0}")]
+    NoRoom(String),
 }
 
 /// Sees any source as a trait object; implemented for all of them.

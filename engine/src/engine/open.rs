@@ -219,6 +219,7 @@ fn read_error(error: ReadError) -> StorageError {
     match error {
         ReadError::Storage(error) => error,
         ReadError::Expired => unreachable!("no reader is open yet"),
+        ReadError::NoRoom(_) => unreachable!("no batch is open yet"),
     }
 }
 

@@ -7,8 +7,26 @@
 //!
 //! A record that does not build on the applied state (its txn id and its digest) is void, on every node alike: the
 //! decision depends only on the log.
+//!
+//! # What is locked meanwhile
+//!
+//! Decoding reads pages from the disk, many of them where a record frees a large tree. Whoever asks for the applied state
+//! takes `head`, and so do the tasks of the consensus: so `head` is held before to look, and after to publish, and not in
+//! between. What was looked at stays so:
+//! - the applied state is moved on by `apply` alone, and frames are applied by one thread at a time, in log order;
+//! - batches are staged, and staged ones dropped, under the batch lock, which is held all the time;
+//! - pages are read as of the applied txn id. Its versions go only when a checkpoint has written them into the data file,
+//!   and a checkpoint goes no further than the applied state, so what is read is the same wherever it stands.
+//!
+//! The first two are asserted when `head` is taken again. Versions of the record are pushed before that: nobody sees a
+//! version above the applied txn id but the next batch, which waits for the batch lock.
+//!
+//! Versions that nobody sees any more are dropped after `head` was let go, too. Who opens a snapshot meanwhile sees the
+//! newest applied versions, and those stay.
 
 use std::sync::Arc;
+
+use parking_lot::MutexGuard;
 
 use super::{AppliedState, BatchId, Counters, Head, Store, View};
 use crate::btree::ReadError;
@@ -99,6 +117,7 @@ impl From<ReadError> for ApplyError {
         match error {
             ReadError::Storage(error) => Self::Storage(error),
             ReadError::Expired => unreachable!("apply reads without a snapshot"),
+            ReadError::NoRoom(_) => unreachable!("apply changes no tree"),
         }
     }
 }
@@ -117,8 +136,8 @@ impl Store {
     /// When the frame does not follow the applied state: the caller skipped one, or took one from another history.
     pub fn apply(&self, frame: &Frame) -> Result<Applied, ApplyError> {
         if frame.kind() != FrameKind::Record {
-            let mut head = self.head.lock();
-            let mut applied = self.advanced(&head, frame);
+            let head = self.head.lock();
+            let mut applied = advanced(&head.view, frame);
             let what = if frame.kind() == FrameKind::Membership {
                 applied.membership = Some((frame.log_id(), frame.payload().bytes().clone()));
                 Applied::Membership
@@ -126,25 +145,19 @@ impl Store {
                 Applied::Blank
             };
             let superblock = head.view.superblock;
-            self.publish(&mut head, View { applied, superblock }, &[]);
+            self.publish(head, View { applied, superblock }, &[]);
             return Ok(what);
         }
         if let Some(applied) = self.publish_staged(frame) {
             return Ok(applied);
         }
         let _exclusive = self.batch_lock.lock();
-        let mut head = self.head.lock();
-        self.drop_staged_locked(&mut head);
-        self.decode(&mut head, frame)
-    }
-
-    /// The applied state moved on by one frame, its content unchanged.
-    fn advanced(&self, head: &Head, frame: &Frame) -> AppliedState {
-        let applied = &head.view.applied;
-        let expected = applied.log_id.map_or(0, |log_id| log_id.index.0 + 1);
-        assert_eq!(frame.log_id().index.0, expected, "a frame was skipped behind {:?}", applied.log_id);
-        assert!(frame.follows(applied.chain), "frame {} is of another history", frame.log_id());
-        AppliedState { log_id: Some(frame.log_id()), chain: frame.chain(), ..applied.clone() }
+        let before = {
+            let mut head = self.head.lock();
+            self.drop_staged_locked(&mut head);
+            head.view.clone()
+        };
+        self.decode(&before, frame)
     }
 
     /// Publishes the head of the staged batches if the frame is that batch.
@@ -154,23 +167,24 @@ impl Store {
             return None;
         }
         let batch = head.staged.pop_front()?;
-        let mut applied = self.advanced(&head, frame);
+        let mut applied = advanced(&head.view, frame);
         assert_eq!(batch.builds_on, applied.txn_id, "the head of the staged batches builds on the applied state");
         applied.txn_id = batch.last_txn;
         applied.digest = batch.digest;
         applied.wall_time_micros = batch.superblock.wall_time_micros;
-        self.publish(&mut head, View { applied, superblock: batch.superblock }, &batch.pages);
+        self.publish(head, View { applied, superblock: batch.superblock }, &batch.pages);
         Counters::add(&self.counters.published_records, 1);
         let (first_txn, last_txn) = (batch.first_txn, batch.last_txn);
         Some(Applied::Record { first_txn, last_txn, how: Published::Staged(batch.id) })
     }
 
     /// Makes `view` the applied state and drops what nobody can see any more of `pages`.
-    fn publish(&self, head: &mut Head, view: View, pages: &[PageNumber]) {
+    fn publish(&self, mut head: MutexGuard<'_, Head>, view: View, pages: &[PageNumber]) {
         let txn_id = view.applied.txn_id;
         let view = Arc::new(view);
         head.view = view.clone();
         let snapshots = self.readers.publish(txn_id, view);
+        drop(head);
         for number in pages {
             self.versions.prune(*number, txn_id, &snapshots);
         }
@@ -191,16 +205,27 @@ impl Store {
         self.versions.prune_all(txn_id, &snapshots);
     }
 
-    /// Decodes a record onto the applied state. The caller holds the batch lock, and nothing is staged.
-    fn decode(&self, head: &mut Head, frame: &Frame) -> Result<Applied, ApplyError> {
-        let mut applied = self.advanced(head, frame);
+    /// The head again, after a look at it under the batch lock.
+    ///
+    /// # Panics
+    /// When it is not as it was: two threads apply frames, or something was staged without the batch lock.
+    fn head_as_it_was(&self, before: &Arc<View>) -> MutexGuard<'_, Head> {
+        let head = self.head.lock();
+        assert!(Arc::ptr_eq(&head.view, before), "two frames are applied at a time");
+        assert!(head.staged.is_empty(), "something was staged while a record was decoded");
+        head
+    }
+
+    /// Decodes a record onto the applied state `before`. The caller holds the batch lock, and nothing is staged.
+    fn decode(&self, before: &Arc<View>, frame: &Frame) -> Result<Applied, ApplyError> {
+        let mut applied = advanced(before, frame);
         let log_id = frame.log_id();
         let bytes = frame.payload().bytes();
         let record = Record::decode(bytes).map_err(|source| ApplyError::Record { log_id, source })?;
-        let superblock = head.view.superblock;
+        let superblock = before.superblock;
         if !record.header.builds_on(&applied) || record.header.timeline != superblock.timeline {
             Counters::add(&self.counters.void_records, 1);
-            self.publish(head, View { applied, superblock }, &[]);
+            self.publish(self.head_as_it_was(before), View { applied, superblock }, &[]);
             return Ok(Applied::Void);
         }
         let decoded = self.decode_pages(log_id, &record, bytes, &applied, superblock.page_count)?;
@@ -213,6 +238,7 @@ impl Store {
         applied.txn_id = last_txn;
         applied.digest = decoded.digest;
         applied.wall_time_micros = record.header.wall_time_micros;
+        let mut head = self.head_as_it_was(before);
         head.allocator = None;
         self.publish(head, View { applied, superblock: decoded.superblock }, &pages);
         Counters::add(&self.counters.decoded_records, 1);
@@ -272,6 +298,15 @@ impl Store {
         };
         Ok(Decoded { images, digest, superblock })
     }
+}
+
+/// The applied state moved on by one frame, its content unchanged.
+fn advanced(view: &View, frame: &Frame) -> AppliedState {
+    let applied = &view.applied;
+    let expected = applied.log_id.map_or(0, |log_id| log_id.index.0 + 1);
+    assert_eq!(frame.log_id().index.0, expected, "a frame was skipped behind {:?}", applied.log_id);
+    assert!(frame.follows(applied.chain), "frame {} is of another history", frame.log_id());
+    AppliedState { log_id: Some(frame.log_id()), chain: frame.chain(), ..applied.clone() }
 }
 
 /// The full image at a place of a record that was checked.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Counters, Store, View};
 use crate::alloc::Allocator;
+use crate::btree::ReadError;
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::Payload;
 use crate::page::superblock::Superblock;
@@ -69,6 +70,27 @@ impl Store {
             bytes: head.staged.iter().map(|batch| batch.bytes).sum(),
             newest_txn: head.newest().0,
         }
+    }
+
+    /// The allocator of the newest staged state, for a caller that holds the batch lock. Where there is none it is loaded,
+    /// which reads every bitmap: outside of `head`, and once, so that batches which change nothing find it.
+    ///
+    /// Until the batch lock is let go nothing else is staged or decoded, so no other superblock comes, and the allocator
+    /// that was loaded is still the newest state's.
+    pub(crate) fn newest_allocator(&self) -> Result<Allocator, ReadError> {
+        let view = {
+            let head = self.head.lock();
+            if let Some(allocator) = &head.allocator {
+                return Ok(allocator.clone());
+            }
+            assert!(head.staged.is_empty(), "staged batches leave their allocator");
+            head.view.clone()
+        };
+        let allocator = self.load_allocator(&view)?;
+        let mut head = self.head.lock();
+        assert!(head.staged.is_empty() && head.view.superblock == view.superblock, "the batch lock is held");
+        head.allocator = Some(allocator.clone());
+        Ok(allocator)
     }
 
     /// Drops every staged batch: they will never be applied from memory. Waits for an open batch to end.

@@ -17,6 +17,9 @@ mod data_file;
 mod head;
 mod state;
 
+#[cfg(test)]
+mod apply_test;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,27 +1,34 @@
 //! A batch: the transactions that are merged into one frame, executed one after the other.
 
-use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::ArcMutexGuard;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::BatchError;
+use super::in_tree::InTree;
+use super::names::TreeNames;
 use super::ops::OperationKind;
 use super::pages::BatchPages;
 use super::record::RECORD_HEADER_BYTES;
 use super::trees::OpenTrees;
 use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
 use crate::ids::{Digest, PageNumber, TxnId};
+use crate::journal::frame::MAX_PAYLOAD_BYTES;
+use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
 use crate::store::Store;
+
+/// How much larger than its record the changed pages of a batch may be in memory. The record of a page that changed in a
+/// few bytes is a hundredth of the page; what is between is a matter of memory, not of the journal.
+pub const PAGES_PER_RECORD: usize = 4;
 
 /// An operation of the batch, whose value's place is known when the batch ends.
 pub(super) struct Pending {
     pub(super) txn: u32,
     pub(super) kind: OperationKind,
-    pub(super) tree: Arc<str>,
+    /// Its place among the names.
+    pub(super) tree: u16,
     pub(super) key: Vec<u8>,
     pub(super) value: PendingValue,
 }
@@ -45,9 +52,10 @@ pub struct Batch {
     pub(super) builds_on: TxnId,
     pub(super) last_txn: TxnId,
     pub(super) operations: Vec<Pending>,
-    /// The last operation of the batch on a key, by a hash of tree and key.
-    last_on_key: HashMap<u64, usize>,
+    pub(super) names: TreeNames,
+    in_tree: InTree,
     pub(super) operation_bytes: usize,
+    pub(super) record_limit: usize,
     open: Option<OpenTxn>,
     /// Last, so that it is released last.
     pub(super) exclusive: ArcMutexGuard<parking_lot::RawMutex, ()>,
@@ -56,7 +64,10 @@ pub struct Batch {
 struct OpenTxn {
     trees: OpenTrees,
     operations: usize,
+    names: usize,
     operation_bytes: usize,
+    /// What operations before it have since taken into themselves, in bytes: they keep it if this is undone.
+    kept_bytes: usize,
     changed: bool,
 }
 
@@ -64,19 +75,11 @@ impl Batch {
     /// Opens a batch on the newest staged state; waits while another is open.
     pub(crate) fn begin(store: Arc<Store>) -> Result<Self, BatchError> {
         let exclusive = store.batch_lock.lock_arc();
-        let head = store.head.lock();
-        let (builds_on, superblock, digest) = head.newest();
-        let allocator = match &head.allocator {
-            Some(allocator) => allocator.clone(),
-            None => {
-                assert!(head.staged.is_empty(), "staged batches leave their allocator");
-                store.load_allocator(&head.view)?
-            }
-        };
-        drop(head);
+        let (builds_on, superblock, digest) = store.head.lock().newest();
+        let allocator = store.newest_allocator()?;
         let pages = BatchPages::new(store.clone(), builds_on, allocator, superblock.page_count);
         let trees = OpenTrees::new(superblock.trees);
-        Ok(Self {
+        let mut batch = Self {
             store,
             pages,
             trees,
@@ -85,11 +88,23 @@ impl Batch {
             builds_on,
             last_txn: builds_on,
             operations: Vec::new(),
-            last_on_key: HashMap::new(),
+            names: TreeNames::default(),
+            in_tree: InTree::default(),
             operation_bytes: 0,
+            record_limit: 0,
             open: None,
             exclusive,
-        })
+        };
+        batch.limit_record(MAX_PAYLOAD_BYTES);
+        Ok(batch)
+    }
+
+    /// Sets the most that the record may take, in bytes; no frame has more than 16 MiB. [`Self::seal`] keeps to it. The
+    /// pages that the batch changes may take [`PAGES_PER_RECORD`] times as much in memory: an operation that needs more
+    /// fails with [`BatchError::TooManyPages`].
+    pub fn limit_record(&mut self, bytes: usize) {
+        self.record_limit = bytes.min(MAX_PAYLOAD_BYTES);
+        self.pages.limit_memory(PAGES_PER_RECORD * self.record_limit);
     }
 
     /// The newest staged transaction that this batch sees of those before it.
@@ -110,12 +125,31 @@ impl Batch {
         self.last_txn == self.builds_on
     }
 
-    /// An upper bound of the record's size, in bytes.
+    /// Fails if the record may come out larger than its limit, by [`Self::record_bytes_bound`].
+    pub fn check_record_bound(&self) -> Result<(), BatchError> {
+        let (bytes, limit) = (self.record_bytes_bound(), self.record_limit);
+        if bytes > limit { Err(BatchError::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// What the pages that the batch changed take in memory, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.pages.memory_bytes()
+    }
+
+    /// An upper bound of the record's size, in bytes. It counts each changed page as a whole one: where many pages
+    /// changed a little, the record is far smaller, as [`Self::seal`] finds out.
     #[must_use]
     pub fn record_bytes_bound(&self) -> usize {
-        // The superblock, and what the tree of trees may come to need.
-        const AT_THE_END: usize = 8 * crate::page::PAGE_BYTES;
-        RECORD_HEADER_BYTES + self.pages.bytes_bound() + self.operation_bytes + AT_THE_END
+        // The superblock, and the branches above the tree of trees' leaves.
+        const AT_THE_END: usize = 8 * PAGE_BYTES;
+        // A tree that changed gets its new state in place: header, ranges and bytes of that diff.
+        const PER_OPEN_TREE: usize = 128;
+        RECORD_HEADER_BYTES
+            + self.pages.bytes_bound()
+            + self.operation_bytes
+            + self.trees.count() * PER_OPEN_TREE
+            + AT_THE_END
     }
 
     /// Begins a transaction, and says which id it gets if it changes something.
@@ -128,7 +162,9 @@ impl Batch {
         self.open = Some(OpenTxn {
             trees: self.trees.clone(),
             operations: self.operations.len(),
+            names: self.names.len(),
             operation_bytes: self.operation_bytes,
+            kept_bytes: 0,
             changed: false,
         });
         self.last_txn.next()
@@ -156,17 +192,27 @@ impl Batch {
         let open = self.open.take().expect("a transaction is open");
         self.pages.roll_back();
         self.trees = open.trees;
-        self.operations.truncate(open.operations);
-        self.operation_bytes = open.operation_bytes;
+        for undone in self.operations.drain(open.operations..) {
+            if matches!(undone.value, PendingValue::InTree) {
+                self.in_tree.take(self.names.get(undone.tree), &undone.key);
+            }
+        }
+        self.names.truncate(open.names);
+        self.operation_bytes = open.operation_bytes + open.kept_bytes;
     }
 
-    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) {
+    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) -> Result<(), BatchError> {
+        let named = self.names.place_of(tree).ok_or(BatchError::TooManyTrees)?;
         let open = self.open.as_mut().expect("operations run in a transaction");
         open.changed = true;
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
-        self.operation_bytes += 24 + tree.len() + key.len() + inline;
+        self.operation_bytes += 24 + tree.len() + key.len() + inline + in_tree_of_trees(kind);
+        if matches!(value, PendingValue::InTree) {
+            self.in_tree.insert(self.names.get(named), key, self.operations.len());
+        }
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
-        self.operations.push(Pending { txn, kind, tree: tree.into(), key: key.to_vec(), value });
+        self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
+        Ok(())
     }
 
     /// Whether there is a tree of this name.
@@ -187,16 +233,19 @@ impl Batch {
             return Ok(false);
         }
         *state = Some(TreeState::default());
-        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None);
+        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None)?;
         Ok(true)
     }
 
     /// Drops a tree with all its entries; `false` if it was not there.
     pub fn drop_tree(&mut self, tree: &str) -> Result<bool, BatchError> {
+        // Before it is walked: one that is too large would be walked for nothing.
+        let pages = self.trees.look(&self.pages, tree)?.map_or(0, |state| state.pages);
+        self.pages.may_free(pages)?;
         self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
         let Some(mut state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
         btree::destroy(&mut self.pages, &mut state)?;
-        self.note(OperationKind::DropTree, tree, &[], PendingValue::None);
+        self.note(OperationKind::DropTree, tree, &[], PendingValue::None)?;
         Ok(true)
     }
 
@@ -208,7 +257,7 @@ impl Batch {
         self.keep_values(tree, Bound::Unbounded, Bound::Unbounded)?;
         let Some(state) = self.trees.open(&self.pages, tree)?.take() else { return Ok(false) };
         *self.trees.open(&self.pages, new_name)? = Some(state);
-        self.note(OperationKind::RenameTree, tree, &[], PendingValue::Inline(new_name.as_bytes().to_vec()));
+        self.note(OperationKind::RenameTree, tree, &[], PendingValue::Inline(new_name.as_bytes().to_vec()))?;
         Ok(true)
     }
 
@@ -239,8 +288,7 @@ impl Batch {
         let version = self.last_txn.next();
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::insert(&mut self.pages, state, key, value, version)?;
-        self.last_on_key.insert(hash_of(tree, key), self.operations.len());
-        self.note(OperationKind::Put, tree, key, PendingValue::InTree);
+        self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
         Ok(previous)
     }
 
@@ -251,53 +299,53 @@ impl Batch {
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::remove(&mut self.pages, state, key)?;
         if previous.is_some() {
-            self.note(OperationKind::Delete, tree, key, PendingValue::None);
+            self.note(OperationKind::Delete, tree, key, PendingValue::None)?;
         }
         Ok(previous)
     }
 
-    /// Deletes the keys of a range; how many there were.
+    /// Deletes the keys of a range; how many there were. A bound may be empty, but no longer than a key.
     pub fn delete_range(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<u64, BatchError> {
+        for bound in [start, end] {
+            if let Bound::Included(key) | Bound::Excluded(key) = bound
+                && key.len() > MAX_KEY_BYTES
+            {
+                return Err(BatchError::KeyLength(key.len()));
+            }
+        }
         self.keep_values(tree, start, end)?;
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let deleted = btree::remove_range(&mut self.pages, state, start, end)?;
         if deleted > 0 {
             let (first, bounds) = encode_range(start, end);
-            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds));
+            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds))?;
         }
         Ok(deleted)
     }
 
     /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
     fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
-        let Some(place) = self.last_on_key.get(&hash_of(tree, key)).copied() else { return Ok(()) };
-        match self.operations.get(place) {
-            Some(pending) if *pending.tree == *tree && pending.key == key => self.materialise(place),
-            // Of a transaction that was rolled back, or another key of the same hash.
-            _ => self.keep_values(tree, Bound::Included(key), Bound::Included(key)),
+        match self.in_tree.take(tree, key) {
+            Some(place) => self.materialise(place),
+            None => Ok(()),
         }
     }
 
     /// As [`Self::keep_value`], for every operation in a range.
     fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
-        let range = (start, end);
-        for place in 0..self.operations.len() {
-            let pending = &self.operations[place];
-            if *pending.tree == *tree && std::ops::RangeBounds::<[u8]>::contains(&range, &pending.key[..]) {
-                self.materialise(place)?;
-            }
-        }
-        Ok(())
+        self.in_tree.take_range(tree, start, end).into_iter().try_for_each(|place| self.materialise(place))
     }
 
     fn materialise(&mut self, place: usize) -> Result<(), BatchError> {
         let pending = &self.operations[place];
-        if !matches!(pending.value, PendingValue::InTree) {
-            return Ok(());
-        }
-        let entry = self.get(&pending.tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
+        assert!(matches!(pending.value, PendingValue::InTree), "an operation whose value was taken already");
+        let tree = self.names.get(pending.tree);
+        let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;
         self.operation_bytes += bytes.len();
+        if let Some(open) = self.open.as_mut().filter(|open| place < open.operations) {
+            open.kept_bytes += bytes.len();
+        }
         self.operations[place].value = PendingValue::Inline(bytes);
         Ok(())
     }
@@ -316,8 +364,14 @@ fn check_key(key: &[u8]) -> Result<(), BatchError> {
     Ok(())
 }
 
-fn hash_of(tree: &str, key: &[u8]) -> u64 {
-    xxh3_64(key) ^ xxh3_64(tree.as_bytes()).rotate_left(1)
+/// What an operation makes the tree of trees need at the end, in bytes: a name that comes or goes changes a leaf and at
+/// most one beside it.
+fn in_tree_of_trees(kind: OperationKind) -> usize {
+    match kind {
+        OperationKind::Put | OperationKind::Delete | OperationKind::DeleteRange => 0,
+        OperationKind::CreateTree | OperationKind::DropTree => 2 * PAGE_BYTES,
+        OperationKind::RenameTree => 4 * PAGE_BYTES,
+    }
 }
 
 /// A range as an operation carries it: the start as its key; in the value, one byte of bounds (1: start excluded,

@@ -1,16 +1,16 @@
 //! Why a batch cannot go on.
 
+use super::names::MAX_NAMES;
 use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError};
 use crate::error::StorageError;
 
-/// Why an operation of a batch failed. Nothing of the operation is left when it is one of the request's own faults (all
-/// but `Read` and `Superseded`); the caller rolls the transaction back.
+/// Why an operation of a batch failed. Something of the operation may be left: the caller rolls the transaction back.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
     /// A page could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// There is no tree of this name.
     #[error("there is no tree named {0:?}; create it first")]
     NoSuchTree(String),
@@ -34,6 +34,12 @@ pub enum BatchError {
         /// The most that fits.
         limit: usize,
     },
+    /// The batch changes or frees more pages than it may hold; which of them.
+    #[error("the transaction is too large: {0}; split it, and delete large ranges and trees in parts")]
+    TooManyPages(String),
+    /// The operations of the batch speak of more trees than its record can name.
+    #[error("the transactions of one batch name more than {MAX_NAMES} trees; split them")]
+    TooManyTrees,
     /// Memory for page versions ran out, and checkpoints did not free it in time.
     #[error("no memory for further writes: page versions take {bytes} bytes and the disk does not keep up; try again")]
     NoMemory {
@@ -51,6 +57,15 @@ pub enum BatchError {
         /// How long ago, in seconds.
         age_seconds: u64,
     },
+}
+
+impl From<ReadError> for BatchError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoRoom(what) => Self::TooManyPages(what),
+            error => Self::Read(error),
+        }
+    }
 }
 
 impl From<StorageError> for BatchError {

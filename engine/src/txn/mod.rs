@@ -3,6 +3,9 @@
 mod batch;
 mod diff;
 mod error;
+mod freed;
+mod in_tree;
+mod names;
 pub mod ops;
 mod pages;
 mod read;
@@ -10,8 +13,12 @@ pub mod record;
 mod seal;
 mod trees;
 
-pub use batch::Batch;
+#[cfg(test)]
+mod batch_test;
+
+pub use batch::{Batch, PAGES_PER_RECORD};
 pub use error::BatchError;
+pub use names::MAX_NAMES;
 pub use pages::BatchPages;
 pub use read::ReadTxn;
 pub use seal::Staged;

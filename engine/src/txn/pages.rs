@@ -1,15 +1,24 @@
 //! The pages of an open batch: private copies of what it changed, on top of the newest staged state.
+//!
+//! What a batch holds in memory is bounded while it runs, not when it ends: a transaction of small operations may touch
+//! any number of pages, and each page that it touches is copied whole. So each copy asks for room, in the middle of an
+//! operation if need be, and the transaction that gets none is rolled back by whoever runs it. Pages that are freed are
+//! not copied, but each becomes a version on every node when the record is applied: they have a bound of their own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use super::freed::FreedPages;
 use crate::alloc::{self, Allocator, BitmapPages};
 use crate::btree::{PageRef, PageSource, PageStore, ReadError, SplitPolicy};
 use crate::ids::{PageNumber, TxnId};
-use crate::page::Page;
+use crate::page::{PAGE_BYTES, Page};
 use crate::store::Store;
 use crate::versions::PageHasher;
+
+/// The most pages that a batch may free: 32 GiB, and a few hundred megabytes of versions on each node.
+pub(super) const MAX_FREED_PAGES: u64 = 4 << 20;
 
 /// A page that the batch changed.
 #[derive(Clone)]
@@ -26,7 +35,8 @@ pub(super) struct Dirty {
 /// What to put back when a transaction is rolled back.
 enum Undo {
     Page(PageNumber, Option<Dirty>),
-    Freed(PageNumber),
+    /// So many pages from the first on.
+    Freed(PageNumber, u32),
     Unfreed(PageNumber),
 }
 
@@ -36,8 +46,10 @@ pub(super) struct Copies {
     pub(super) snapshot: TxnId,
     pub(super) dirty: HashMap<PageNumber, Dirty, BuildHasherDefault<PageHasher>>,
     /// Pages allocated before the batch and free now.
-    pub(super) freed: BTreeSet<PageNumber>,
+    pub(super) freed: FreedPages,
     undo: Vec<Undo>,
+    /// How many pages `undo` holds.
+    saved: usize,
     txn: u64,
 }
 
@@ -50,6 +62,8 @@ pub struct BatchPages {
     pub(super) mutations: u64,
     split_policy: SplitPolicy,
     savepoint: Option<Savepoint>,
+    /// The most that copies of pages may take, in bytes.
+    memory_limit: usize,
 }
 
 struct Savepoint {
@@ -69,6 +83,7 @@ impl Copies {
             Some(dirty) if dirty.saved_in == self.txn => {}
             Some(dirty) => {
                 self.undo.push(Undo::Page(number, Some(dirty.clone())));
+                self.saved += 1;
                 dirty.saved_in = self.txn;
             }
             None => self.undo.push(Undo::Page(number, None)),
@@ -77,7 +92,7 @@ impl Copies {
 
     fn insert_fresh(&mut self, number: PageNumber) {
         self.save(number);
-        let reborn = self.freed.remove(&number);
+        let reborn = self.freed.remove(number);
         if reborn {
             self.undo.push(Undo::Unfreed(number));
         }
@@ -86,15 +101,29 @@ impl Copies {
     }
 
     fn remove(&mut self, number: PageNumber) {
-        self.save(number);
-        let was_there = match self.dirty.remove(&number) {
-            Some(dirty) => !dirty.fresh || dirty.reborn,
-            None => true,
+        let was_there = if self.dirty.contains_key(&number) {
+            self.save(number);
+            self.dirty.remove(&number).is_some_and(|dirty| !dirty.fresh || dirty.reborn)
+        } else {
+            true
         };
         if was_there {
             assert!(self.freed.insert(number), "page {number} is freed twice");
-            self.undo.push(Undo::Freed(number));
+            match self.undo.last_mut() {
+                Some(Undo::Freed(first, count)) if first.0 + *count == number.0 => *count += 1,
+                _ => self.undo.push(Undo::Freed(number, 1)),
+            }
         }
+    }
+
+    /// Whether changing the page makes another copy of it.
+    fn is_copied_for(&self, number: PageNumber) -> bool {
+        self.dirty.get(&number).is_none_or(|dirty| dirty.saved_in != self.txn)
+    }
+
+    fn forget_undo(&mut self) {
+        self.undo.clear();
+        self.saved = 0;
     }
 
     fn roll_back(&mut self) {
@@ -102,10 +131,15 @@ impl Copies {
             match undo {
                 Undo::Page(number, Some(dirty)) => drop(self.dirty.insert(number, dirty)),
                 Undo::Page(number, None) => drop(self.dirty.remove(&number)),
-                Undo::Freed(number) => drop(self.freed.remove(&number)),
-                Undo::Unfreed(number) => drop(self.freed.insert(number)),
+                Undo::Freed(first, count) => {
+                    for number in first.0..first.0 + count {
+                        assert!(self.freed.remove(PageNumber(number)), "page {number} was freed");
+                    }
+                }
+                Undo::Unfreed(number) => assert!(self.freed.insert(number), "page {number} was taken again"),
             }
         }
+        self.saved = 0;
     }
 }
 
@@ -143,21 +177,67 @@ impl BitmapPages for Copies {
 impl BatchPages {
     pub(super) fn new(store: Arc<Store>, snapshot: TxnId, allocator: Allocator, page_count: u32) -> Self {
         let split_policy = store.limits.split_policy;
-        let copies =
-            Copies { store, snapshot, dirty: HashMap::default(), freed: BTreeSet::new(), undo: Vec::new(), txn: 0 };
-        Self { copies, allocator, page_count, base_page_count: page_count, mutations: 0, split_policy, savepoint: None }
+        let copies = Copies {
+            store,
+            snapshot,
+            dirty: HashMap::default(),
+            freed: FreedPages::default(),
+            undo: Vec::new(),
+            saved: 0,
+            txn: 0,
+        };
+        Self {
+            copies,
+            allocator,
+            page_count,
+            base_page_count: page_count,
+            mutations: 0,
+            split_policy,
+            savepoint: None,
+            memory_limit: usize::MAX,
+        }
+    }
+
+    /// Sets the most that copies of pages may take, in bytes.
+    pub(super) fn limit_memory(&mut self, bytes: usize) {
+        self.memory_limit = bytes;
+    }
+
+    /// What the copies of pages take, those kept for undoing the open transaction among them, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        (self.copies.dirty.len() + self.copies.saved) * PAGE_BYTES
+    }
+
+    /// Whether so many pages more may be freed.
+    pub(super) fn may_free(&self, pages: u64) -> Result<(), ReadError> {
+        if self.copies.freed.pages().saturating_add(pages) > MAX_FREED_PAGES {
+            return Err(ReadError::NoRoom(format!("it frees more than {MAX_FREED_PAGES} pages")));
+        }
+        Ok(())
+    }
+
+    fn need_room(&self, pages: usize) -> Result<(), ReadError> {
+        let bytes = self.memory_bytes() + pages * PAGE_BYTES;
+        if bytes > self.memory_limit {
+            return Err(ReadError::NoRoom(format!(
+                "it changes more than {} pages, {} bytes",
+                self.memory_limit / PAGE_BYTES,
+                self.memory_limit
+            )));
+        }
+        Ok(())
     }
 
     /// From here on, changes can be rolled back.
     pub(super) fn begin(&mut self) {
         self.copies.txn += 1;
-        self.copies.undo.clear();
+        self.copies.forget_undo();
         self.savepoint = Some(Savepoint { allocator: self.allocator.clone(), page_count: self.page_count });
     }
 
     /// Keeps the changes since `begin`.
     pub(super) fn keep(&mut self) {
-        self.copies.undo.clear();
+        self.copies.forget_undo();
         self.savepoint = None;
     }
 
@@ -181,8 +261,8 @@ impl BatchPages {
 
     /// An upper bound of the bytes that pages take in the record.
     pub(super) fn bytes_bound(&self) -> usize {
-        const PER_PAGE: usize = crate::page::PAGE_BYTES + 512;
-        self.copies.dirty.len() * PER_PAGE + self.copies.freed.len() * 8
+        const PER_PAGE: usize = PAGE_BYTES + 512;
+        self.copies.dirty.len() * PER_PAGE + self.copies.freed.run_count() * 8
     }
 }
 
@@ -194,10 +274,14 @@ impl PageSource for BatchPages {
 
 impl PageStore for BatchPages {
     fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        if self.copies.is_copied_for(number) {
+            self.need_room(1)?;
+        }
         BitmapPages::page_mut(&mut self.copies, number)
     }
 
     fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError> {
+        self.need_room(count as usize)?;
         let first = self.allocator.allocate(&mut self.copies, &mut self.page_count, count)?;
         for number in first.0..first.0 + count {
             self.copies.insert_fresh(PageNumber(number));
@@ -206,6 +290,7 @@ impl PageStore for BatchPages {
     }
 
     fn free(&mut self, first: PageNumber, count: u32) -> Result<(), ReadError> {
+        self.may_free(u64::from(count))?;
         self.allocator.free(&mut self.copies, &mut self.page_count, first, count)?;
         for number in first.0..first.0 + count {
             self.copies.remove(PageNumber(number));

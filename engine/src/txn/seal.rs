@@ -11,7 +11,7 @@ use super::ops::{OperationKind, OperationView, ValueAt};
 use super::record::{Counts, DIFF_HEADER_BYTES, RANGE_HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, RecordWriter};
 use crate::btree::{self, PageSource, ValueLocation};
 use crate::ids::{Digest, PageNumber, TxnId};
-use crate::journal::frame::{MAX_PAYLOAD_BYTES, Payload};
+use crate::journal::frame::Payload;
 use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, checksum};
 use crate::store::{BatchId, StagedBatch};
 use crate::versions::Image;
@@ -84,6 +84,8 @@ impl Batch {
         if self.is_empty() {
             return Ok(None);
         }
+        // Bounded by the number of trees that a batch can name.
+        self.pages.limit_memory(usize::MAX);
         self.pages.begin();
         self.trees.store(&mut self.pages, self.last_txn)?;
         self.pages.trim_tail()?;
@@ -93,8 +95,8 @@ impl Batch {
         let locations = self.locate_values()?;
         let plan = self.plan(&locations)?;
         let bytes = self.write_record(&plan, locations);
-        if bytes.len() > MAX_PAYLOAD_BYTES {
-            return Err(BatchError::TooLarge { bytes: bytes.len(), limit: MAX_PAYLOAD_BYTES });
+        if bytes.len() > self.record_limit {
+            return Err(BatchError::TooLarge { bytes: bytes.len(), limit: self.record_limit });
         }
         Ok(Some(self.stage(plan, Payload::new(bytes))))
     }
@@ -117,7 +119,8 @@ impl Batch {
                 locations.push(None);
                 continue;
             }
-            let state = self.trees.look(&self.pages, &pending.tree)?.expect("a tree that is gone keeps no values");
+            let tree = self.names.get(pending.tree);
+            let state = self.trees.look(&self.pages, tree)?.expect("a tree that is gone keeps no values");
             let (version, location) =
                 btree::locate(&self.pages, &state, &pending.key)?.expect("a key that is gone keeps no value");
             let written_by = TxnId(self.builds_on.0 + 1 + u64::from(pending.txn));
@@ -147,14 +150,19 @@ impl Batch {
         whole.sort_unstable();
         let mut numbers: Vec<PageNumber> = self.pages.copies.dirty.keys().copied().collect();
         numbers.sort_unstable();
-        let mut plan = Plan { full: Vec::new(), diffs: Vec::new(), freed: self.freed_runs(), digest: self.digest };
+        let mut plan = Plan {
+            full: Vec::new(),
+            diffs: Vec::new(),
+            freed: self.pages.copies.freed.runs().collect(),
+            digest: self.digest,
+        };
         for number in numbers {
             let must = must.remove(&number).unwrap_or_default();
             self.plan_page(&mut plan, number, must, whole.binary_search(&number).is_ok())?;
         }
-        for number in &self.pages.copies.freed {
-            let old = self.old_checksum(*number)?;
-            plan.digest = plan.digest.replace(*number, old, 0);
+        for number in self.pages.copies.freed.iter() {
+            let old = self.old_checksum(number)?;
+            plan.digest = plan.digest.replace(number, old, 0);
         }
         Ok(plan)
     }
@@ -195,17 +203,6 @@ impl Batch {
         Ok(self.pages.copies.base(number)?.checksum())
     }
 
-    fn freed_runs(&self) -> Vec<(PageNumber, u32)> {
-        let mut runs: Vec<(PageNumber, u32)> = Vec::new();
-        for number in &self.pages.copies.freed {
-            match runs.last_mut() {
-                Some((first, count)) if first.0 + *count == number.0 => *count += 1,
-                _ => runs.push((*number, 1)),
-            }
-        }
-        runs
-    }
-
     fn write_record(&self, plan: &Plan, locations: Vec<Option<ValueLocation>>) -> bytes::Bytes {
         let mut out = RecordWriter::new(plan.bytes() + self.operation_bytes);
         let mut places = Places::default();
@@ -223,11 +220,19 @@ impl Batch {
         for (number, ranges) in &plan.diffs {
             self.write_diff(&mut out, &mut places, *number, ranges);
         }
-        let names = self.write_names(&mut out);
+        for name in self.names.iter() {
+            out.put_u16(name.len());
+            out.put(name.as_bytes());
+        }
         for (pending, location) in self.operations.iter().zip(locations) {
             let value = Self::place_value(pending, location, &places);
-            let tree = names[&*pending.tree];
-            let view = OperationView { txn: pending.txn, kind: pending.kind, tree, key: pending.key.clone(), value };
+            let view = OperationView {
+                txn: pending.txn,
+                kind: pending.kind,
+                tree: pending.tree,
+                key: pending.key.clone(),
+                value,
+            };
             view.write(&mut out);
         }
         let count = |length: usize| u32::try_from(length).expect("a batch is bounded in bytes");
@@ -235,7 +240,7 @@ impl Batch {
             freed: count(plan.freed.len()),
             full: count(plan.full.len()),
             diffs: count(plan.diffs.len()),
-            names: count(names.len()),
+            names: count(self.names.len()),
             operations: count(self.operations.len()),
         };
         let header = RecordHeader {
@@ -267,20 +272,6 @@ impl Batch {
             placed.push((range.clone(), out.len()));
             out.put(&page[range.clone()]);
         }
-    }
-
-    /// Writes the names of the trees that operations speak of, in order of first mention.
-    fn write_names(&self, out: &mut RecordWriter) -> HashMap<Arc<str>, u16> {
-        let mut names: HashMap<Arc<str>, u16> = HashMap::new();
-        for pending in &self.operations {
-            if !names.contains_key(&pending.tree) {
-                let index = u16::try_from(names.len()).expect("a batch touches fewer than 65,536 trees");
-                names.insert(pending.tree.clone(), index);
-                out.put_u16(pending.tree.len());
-                out.put(pending.tree.as_bytes());
-            }
-        }
-        names
     }
 
     fn place_value(pending: &Pending, location: Option<ValueLocation>, places: &Places) -> ValueAt {
@@ -315,7 +306,7 @@ impl Batch {
             bytes += PAGE_BYTES;
             store.versions.push(*number, last_txn, Image::Page(page));
         }
-        for number in pages.copies.freed {
+        for number in pages.copies.freed.iter() {
             store.versions.push(number, last_txn, Image::Free);
             numbers.push(number);
         }

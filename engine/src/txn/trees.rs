@@ -57,6 +57,11 @@ impl OpenTrees {
         Self { root, open: BTreeMap::new() }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.open.len()
+    }
+
     /// The tree as it is now, for reading.
     pub(super) fn look(&self, pages: &BatchPages, name: &str) -> Result<Option<TreeState>, ReadError> {
         match self.open.get(name) {

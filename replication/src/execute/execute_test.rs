@@ -2,15 +2,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use calamus_engine::Batch;
+use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1::guard::Condition;
 use calamus_proto::v1::operation::Kind;
 use calamus_proto::v1::operation_result::Kind as ResultKind;
 use calamus_proto::v1::{
-    CreateTree, DeleteRange, DropTree, Guard, Operation, Put, PutNext, Range, RenameTree, TxnRequest,
+    AddResult, CreateTree, DeleteRange, DeleteRangeResult, DeleteResult, DropTree, Entry, GetResult, Guard, Operation,
+    OperationResult, Put, PutNext, PutNextResult, PutResult, Range, RenameTree, ScanResult, TreeResult, TxnRequest,
+    TxnResponse,
 };
+use prost::Message;
 
+use super::operations::{ENTRY_OVERHEAD_BYTES, RESULT_BYTES};
 use super::validate::Limits;
-use super::{Executed, run};
+use super::{Executed, RunError, run};
 use crate::error::{Outcome, TxnError, reason};
 use crate::merger::test_consensus::TestConsensus;
 use crate::test_requests::{add, bytes, delete, exists, get, guard, op, put, scan, txn, version};
@@ -28,9 +33,17 @@ impl Rig {
         Self { _consensus: consensus, batch }
     }
 
+    /// A batch on top of this one.
+    fn next_batch(self) -> Self {
+        let Self { _consensus: consensus, batch } = self;
+        batch.seal(1).unwrap();
+        let batch = consensus.engine.begin_batch().unwrap();
+        Self { _consensus: consensus, batch }
+    }
+
     fn run(&mut self, request: &TxnRequest) -> Result<Executed, TxnError> {
         super::validate(request, &Limits::default()).unwrap();
-        let executed = run(&mut self.batch, request, &Limits::default());
+        let executed = run(&mut self.batch, request, &Limits::default()).map_err(RunError::into_error);
         if executed.is_ok() {
             self.batch.commit_txn();
         }
@@ -310,4 +323,78 @@ fn what_reads_return_is_bounded() {
     rig.ok(vec![put("t", "big", &"x".repeat(8 << 20))]);
     assert!(rig.run(&txn(vec![get("t", "big")])).is_ok());
     assert_eq!(rig.fails(vec![get("t", "big"), get("t", "big")]).reason, reason::RESULT_TOO_LARGE);
+}
+
+/// The answer as it would be sent.
+fn encoded_bytes(results: Vec<OperationResult>) -> usize {
+    TxnResponse { outcome: i32::MAX, guards_held: true, txn_id: u64::MAX, results }.encoded_len()
+}
+
+#[test]
+fn no_result_takes_more_than_is_counted() {
+    let entry = |key: usize, value: usize| Entry {
+        key: Bytes::from(vec![0; key]),
+        value: Bytes::from(vec![0; value]),
+        version: u64::MAX,
+    };
+    let key = 2048;
+    for (kind, counted) in [
+        (ResultKind::Put(PutResult { previous_version: u64::MAX }), 0),
+        (ResultKind::Delete(DeleteResult { previous_version: u64::MAX }), 0),
+        (ResultKind::DeleteRange(DeleteRangeResult { deleted: u64::MAX }), 0),
+        (ResultKind::Add(AddResult { value: -1 }), 0),
+        (ResultKind::Tree(TreeResult { changed: true }), 0),
+        (ResultKind::Get(GetResult { entry: None }), 0),
+        (ResultKind::Get(GetResult { entry: Some(entry(key, 8 << 20)) }), key + (8 << 20) + ENTRY_OVERHEAD_BYTES),
+        (ResultKind::Scan(ScanResult { entries: vec![entry(key, 10); 1000], more: true }), 1000 * (key + 10 + 32)),
+        (
+            ResultKind::PutNext(PutNextResult { key: Bytes::from(vec![0; key]), number: u64::MAX }),
+            key + ENTRY_OVERHEAD_BYTES,
+        ),
+    ] {
+        let result = OperationResult { kind: Some(kind) };
+        let bytes = encoded_bytes(vec![result.clone(); 2]) - encoded_bytes(vec![result.clone()]);
+        assert!(bytes <= RESULT_BYTES + counted, "{bytes} bytes, counted as {}: {result:?}", RESULT_BYTES + counted);
+    }
+}
+
+#[test]
+fn the_largest_answer_fits_a_message() {
+    let mut rig = Rig::new();
+    rig.ok(vec![put("t", "big", &"x".repeat(8 << 20))]);
+    let mut rig = rig.next_batch();
+    let next = || put_next(&[b'p'; 2040], "");
+    let read = run_alone(&mut rig, &[get("t", "big")]).unwrap().result_bytes;
+    let fitting = (Limits::default().result_bytes - read) / run_alone(&mut rig, &[next()]).unwrap().result_bytes;
+    let with = |count: usize| -> Vec<Operation> {
+        std::iter::once(get("t", "big")).chain(std::iter::repeat_with(next).take(count)).collect()
+    };
+    let largest = run_alone(&mut rig, &with(fitting)).unwrap();
+    assert!((15 << 20..=MAX_MESSAGE_BYTES).contains(&encoded_bytes(largest.results)));
+    assert_eq!(rig.fails(with(fitting + 1)).reason, reason::RESULT_TOO_LARGE);
+}
+
+/// Runs operations and takes them back.
+fn run_alone(rig: &mut Rig, operations: &[Operation]) -> Result<Executed, RunError> {
+    let executed = run(&mut rig.batch, &txn(operations.to_vec()), &Limits::default());
+    if executed.is_ok() {
+        rig.batch.rollback_txn();
+    }
+    executed
+}
+
+#[test]
+fn put_next_passes_over_so_many_keys_and_no_more() {
+    let mut rig = Rig::new();
+    let foreign = |count: u32| -> Vec<Operation> {
+        (0..count).map(|number| raw_put("n", &[&b"p"[..], &number.to_be_bytes(), &[0xff; 9]].concat())).collect()
+    };
+    rig.ok(vec![put_next(b"p", "")]);
+    rig.ok(foreign(10_000));
+    // The numbered key stands among them: all but the lowest are passed over.
+    rig.ok(vec![put_next(b"p", "")]);
+    let error = rig.fails(vec![put_next(b"p", ""), put_next(b"p", "")]);
+    assert_eq!(error.reason, reason::BAD_OPERATION);
+    assert!(error.message.contains("operation 1 (put_next)") && error.message.contains("\"p\""), "{error}");
+    rig.ok(vec![put_next(b"q", ""), put_next(b"q", "")]);
 }

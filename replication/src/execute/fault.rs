@@ -3,6 +3,7 @@
 use calamus_engine::btree::ReadError;
 use calamus_engine::txn::BatchError;
 
+use super::RunError;
 use crate::error::{TxnError, reason};
 
 /// A failure of one transaction.
@@ -12,11 +13,13 @@ pub(super) struct Fault {
     pub(super) text: String,
     /// Whether the same request may succeed when it is sent again.
     passes: bool,
+    /// Whether it is only too large for the batch: in one of its own it may fit.
+    too_large: bool,
 }
 
 impl Fault {
     pub(super) fn new(reason: &'static str, text: impl Into<String>) -> Self {
-        Self { reason, text: text.into(), passes: false }
+        Self { reason, text: text.into(), passes: false, too_large: false }
     }
 
     pub(super) fn at_guard(mut self, at: usize) -> Self {
@@ -30,7 +33,11 @@ impl Fault {
         self
     }
 
-    pub(super) fn into_error(self) -> TxnError {
+    pub(super) fn into_run_error(self) -> RunError {
+        if self.too_large { RunError::TooLarge(self.into_error()) } else { RunError::Failed(self.into_error()) }
+    }
+
+    fn into_error(self) -> TxnError {
         let message = format!("{}; nothing was changed", self.text);
         if self.passes {
             TxnError::not_committed(self.reason, message)
@@ -53,10 +60,12 @@ pub(super) fn from_batch(error: BatchError) -> Fault {
         BatchError::KeyLength(_) => (reason::KEY_TOO_LONG, false),
         BatchError::ValueLength(_) => (reason::VALUE_TOO_LARGE, false),
         BatchError::NameLength(_) => (reason::BAD_TREE_NAME, false),
-        BatchError::TooLarge { .. } => (reason::TXN_TOO_LARGE, false),
+        BatchError::TooLarge { .. } | BatchError::TooManyTrees | BatchError::TooManyPages(_) => {
+            (reason::TXN_TOO_LARGE, false)
+        }
         BatchError::Read(ReadError::Expired) => (reason::READER_EXPIRED, true),
         BatchError::ForgottenReader { .. } | BatchError::NoMemory { .. } => (reason::OVERLOADED, true),
         _ => (reason::STORAGE, true),
     };
-    Fault { reason: word, text: error.to_string(), passes }
+    Fault { reason: word, text: error.to_string(), passes, too_large: word == reason::TXN_TOO_LARGE }
 }

@@ -41,7 +41,7 @@ pub struct Executed {
     pub guards_held: bool,
     /// One for each operation that ran, in order.
     pub results: Vec<OperationResult>,
-    /// About how many bytes the results hold that were read.
+    /// How many bytes the results take at most.
     pub result_bytes: usize,
 }
 
@@ -56,17 +56,36 @@ pub fn is_short(request: &TxnRequest) -> bool {
         && request.operations.iter().chain(&request.otherwise).all(touches_one_key)
 }
 
+/// Why a transaction did not run. It is rolled back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunError {
+    /// It cannot, on the state that it met.
+    Failed(TxnError),
+    /// The batch has no room for all of it. In a batch of its own it may fit.
+    TooLarge(TxnError),
+}
+
+impl RunError {
+    /// What the client is told if it is not run again.
+    #[must_use]
+    pub fn into_error(self) -> TxnError {
+        match self {
+            Self::Failed(error) | Self::TooLarge(error) => error,
+        }
+    }
+}
+
 /// Begins a transaction on the batch and runs it. It is open afterwards if it succeeded, else rolled back.
 ///
 /// The request must have passed [`validate`].
 ///
 /// # Panics
 /// When a transaction is open on the batch, or the request is not valid.
-pub fn run(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, TxnError> {
+pub fn run(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<Executed, RunError> {
     batch.begin_txn();
     run_open(batch, request, limits).map_err(|fault| {
         batch.rollback_txn();
-        fault.into_error()
+        fault.into_run_error()
     })
 }
 
@@ -74,7 +93,7 @@ fn run_open(batch: &mut Batch, request: &TxnRequest, limits: &Limits) -> Result<
     let guards_held = guards::all_hold(batch, &request.guards)?;
     let (list, operations) =
         if guards_held { ("operation", &request.operations) } else { ("otherwise", &request.otherwise) };
-    let mut budget = operations::ResultBudget::new(limits.result_bytes);
+    let mut budget = operations::Budget::new(limits.result_bytes);
     let results = operations::run_all(batch, list, operations, &mut budget)?;
     Ok(Executed { guards_held, results, result_bytes: budget.taken() })
 }

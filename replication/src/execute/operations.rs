@@ -19,54 +19,92 @@ use super::text::{key_text, kind_name};
 use super::validate::{MAX_SCAN_ENTRIES, NUMBER_BYTES};
 use crate::error::reason;
 
-/// What a returned entry is counted as beside its key and value, in bytes.
-const ENTRY_OVERHEAD_BYTES: usize = 32;
+/// What each result takes in the answer at most, beside the entries and keys in it, in bytes.
+pub(super) const RESULT_BYTES: usize = 16;
+/// What an entry or a key in a result takes beside its key and value, in bytes: at most, too.
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 32;
+/// The most keys that the puts under next numbers of a transaction pass over.
+const MAX_PASSED_OVER: usize = 10_000;
 
-/// The bytes that the reads of a transaction may still return.
-pub(super) struct ResultBudget {
+/// What a transaction may still return and look at.
+///
+/// An answer must fit a message, and that is known only when the transaction has run: so every result is counted while
+/// it runs, those of writes too. One that returned too much after it was committed could never be told of it.
+pub(super) struct Budget {
+    /// Bytes of the answer.
     left: usize,
     limit: usize,
+    passed_over: usize,
 }
 
-impl ResultBudget {
+impl Budget {
     pub(super) fn new(limit: usize) -> Self {
-        Self { left: limit, limit }
+        Self { left: limit, limit, passed_over: 0 }
     }
 
     pub(super) fn taken(&self) -> usize {
         self.limit - self.left
     }
 
+    /// An entry, or a key.
+    fn take_entry(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.take(bytes + ENTRY_OVERHEAD_BYTES)
+    }
+
     fn take(&mut self, bytes: usize) -> Result<(), Fault> {
-        match self.left.checked_sub(bytes + ENTRY_OVERHEAD_BYTES) {
+        match self.left.checked_sub(bytes) {
             Some(left) => {
                 self.left = left;
                 Ok(())
             }
             None => Err(Fault::new(
                 reason::RESULT_TOO_LARGE,
-                format!("the transaction's reads return more than {} bytes; read less, or in parts", self.limit),
+                format!("the transaction's results take more than {} bytes; read less, or split it", self.limit),
             )),
         }
+    }
+
+    /// A key that is not the one that was looked for.
+    fn pass_over(&mut self, prefix: &[u8]) -> Result<(), Fault> {
+        self.passed_over += 1;
+        if self.passed_over <= MAX_PASSED_OVER {
+            return Ok(());
+        }
+        let text = format!(
+            "more than {MAX_PASSED_OVER} keys with the prefix {} are shorter or longer than a numbered one, and stand \
+             between its numbers; number under a prefix that nothing else uses",
+            key_text(prefix)
+        );
+        Err(Fault::new(reason::BAD_OPERATION, text))
     }
 }
 
 /// Runs a list of operations; `list` is what errors call it.
+///
+/// Behind others in a batch, the transaction is given up as soon as the record might not hold all of them: it has a batch
+/// of its own before it. There, nothing but memory stops it, and the end of the batch finds out how large its record is.
 pub(super) fn run_all(
     batch: &mut Batch,
     list: &str,
     operations: &[Operation],
-    budget: &mut ResultBudget,
+    budget: &mut Budget,
 ) -> Result<Vec<OperationResult>, Fault> {
+    let alone = batch.is_empty();
     let mut results = Vec::with_capacity(operations.len());
     for (at, operation) in operations.iter().enumerate() {
-        let kind = run(batch, operation, budget).map_err(|fault| fault.at_operation(list, at, kind_name(operation)))?;
+        let kind = budget
+            .take(RESULT_BYTES)
+            .and_then(|()| run(batch, operation, budget))
+            .map_err(|fault| fault.at_operation(list, at, kind_name(operation)))?;
+        if !alone {
+            batch.check_record_bound().map_err(from_batch)?;
+        }
         results.push(OperationResult { kind: Some(kind) });
     }
     Ok(results)
 }
 
-fn run(batch: &mut Batch, operation: &Operation, budget: &mut ResultBudget) -> Result<ResultKind, Fault> {
+fn run(batch: &mut Batch, operation: &Operation, budget: &mut Budget) -> Result<ResultKind, Fault> {
     match operation.kind.as_ref().expect("validated") {
         Kind::Put(operation) => put(batch, operation),
         Kind::Delete(operation) => delete(batch, operation),
@@ -74,7 +112,7 @@ fn run(batch: &mut Batch, operation: &Operation, budget: &mut ResultBudget) -> R
         Kind::Get(operation) => get(batch, operation, budget),
         Kind::Scan(operation) => scan(batch, operation, budget),
         Kind::Add(operation) => add(batch, operation),
-        Kind::PutNext(operation) => put_next(batch, operation),
+        Kind::PutNext(operation) => put_next(batch, operation, budget),
         Kind::CreateTree(operation) => batch.create_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::DropTree(operation) => batch.drop_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::RenameTree(operation) => rename_tree(batch, operation),
@@ -124,18 +162,18 @@ fn to_bytes(value: &Value<'_>) -> Result<Bytes, Fault> {
     value.to_vec().map(Bytes::from).map_err(|error| from_batch(error.into()))
 }
 
-fn get(batch: &Batch, get: &GetOperation, budget: &mut ResultBudget) -> Result<ResultKind, Fault> {
+fn get(batch: &Batch, get: &GetOperation, budget: &mut Budget) -> Result<ResultKind, Fault> {
     let Some(entry) = batch.get(&get.tree, &get.key).map_err(from_batch)? else {
         need_tree(batch, &get.tree)?;
         return Ok(ResultKind::Get(GetResult { entry: None }));
     };
-    budget.take(get.key.len() + entry.value.len())?;
+    budget.take_entry(get.key.len() + entry.value.len())?;
     let value = to_bytes(&entry.value)?;
     let entry = Entry { key: get.key.clone(), value, version: entry.version.0 };
     Ok(ResultKind::Get(GetResult { entry: Some(entry) }))
 }
 
-fn scan(batch: &Batch, scan: &ScanOperation, budget: &mut ResultBudget) -> Result<ResultKind, Fault> {
+fn scan(batch: &Batch, scan: &ScanOperation, budget: &mut Budget) -> Result<ResultKind, Fault> {
     let range = KeyRange::from_message(scan.range.as_ref()).expect("validated");
     let limit = if scan.limit == 0 { MAX_SCAN_ENTRIES } else { scan.limit } as usize;
     let read = |error: calamus_engine::btree::ReadError| from_batch(error.into());
@@ -159,7 +197,7 @@ fn scan(batch: &Batch, scan: &ScanOperation, budget: &mut ResultBudget) -> Resul
             break;
         }
         let value = cursor.value();
-        budget.take(cursor.key().len() + value.len())?;
+        budget.take_entry(cursor.key().len() + value.len())?;
         entries.push(Entry {
             key: Bytes::copy_from_slice(cursor.key()),
             value: to_bytes(&value)?,
@@ -199,9 +237,10 @@ fn add(batch: &mut Batch, add: &Add) -> Result<ResultKind, Fault> {
     Ok(ResultKind::Add(AddResult { value }))
 }
 
-fn put_next(batch: &mut Batch, put: &PutNext) -> Result<ResultKind, Fault> {
+fn put_next(batch: &mut Batch, put: &PutNext, budget: &mut Budget) -> Result<ResultKind, Fault> {
+    budget.take_entry(put.prefix.len() + NUMBER_BYTES)?;
     batch.create_tree(&put.tree).map_err(from_batch)?;
-    let Some(number) = last_number(batch, put)?.checked_add(1) else {
+    let Some(number) = last_number(batch, put, budget)?.checked_add(1) else {
         let text = format!("the numbers under the prefix {} are used up; take another", key_text(&put.prefix));
         return Err(Fault::new(reason::OVERFLOW, text));
     };
@@ -218,8 +257,9 @@ fn numbered(prefix: &[u8], number: u64) -> Bytes {
 }
 
 /// The highest number under the prefix; 0 if there is none. Keys with the prefix that are shorter or longer than a
-/// numbered one are passed over, longer ones a number at a time.
-fn last_number(batch: &Batch, put: &PutNext) -> Result<u64, Fault> {
+/// numbered one are passed over, longer ones a number at a time. There is no way around them in a tree that is ordered
+/// by bytes, so their number is bounded.
+fn last_number(batch: &Batch, put: &PutNext, budget: &mut Budget) -> Result<u64, Fault> {
     let read = |error: calamus_engine::btree::ReadError| from_batch(error.into());
     let length = put.prefix.len() + NUMBER_BYTES;
     let Some(mut cursor) = batch.cursor(&put.tree).map_err(from_batch)? else { return Ok(0) };
@@ -230,6 +270,7 @@ fn last_number(batch: &Batch, put: &PutNext) -> Result<u64, Fault> {
             let digits = key[put.prefix.len()..].try_into().expect("8 bytes");
             return Ok(u64::from_be_bytes(digits));
         }
+        budget.pass_over(&put.prefix)?;
         found = if key.len() > length {
             let numbered = key[..length].to_vec();
             cursor.seek_back(&numbered).map_err(read)?

@@ -35,7 +35,7 @@ pub struct Limits {
     pub value_bytes: usize,
     /// A transaction: keys, values and tree names with a fixed addition for each guard and operation, in bytes.
     pub txn_bytes: usize,
-    /// All that the reads of a transaction return, in bytes.
+    /// All that a transaction returns, in bytes; what it reads, and a little for each operation.
     pub result_bytes: usize,
 }
 
@@ -180,7 +180,7 @@ fn check_prefix(prefix: &[u8], limits: &Limits) -> Result<usize, Fault> {
             "the prefix {} has {} bytes, at most {} are allowed before the number; shorten it",
             key_text(prefix),
             prefix.len(),
-            limits.key_bytes - NUMBER_BYTES
+            limits.key_bytes.saturating_sub(NUMBER_BYTES)
         );
         return Err((reason::KEY_TOO_LONG, text));
     }

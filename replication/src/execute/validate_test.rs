@@ -105,6 +105,9 @@ fn a_transaction_has_a_limit_and_limits_can_be_lowered() {
     let error = validate(&txn(vec![put("t", "12345", "1")]), &low).unwrap_err();
     assert!(error.message.contains("the key \"12345\" has 5 bytes, at most 4 are allowed"), "{error}");
     assert_eq!(validate(&txn(vec![put("t", "1", "123456789")]), &low).unwrap_err().reason, reason::VALUE_TOO_LARGE);
+    let next = op(Kind::PutNext(PutNext { tree: "t".to_owned(), prefix: bytes("1"), value: Bytes::new() }));
+    let error = validate(&txn(vec![next]), &low).unwrap_err();
+    assert!(error.message.contains("has 1 bytes, at most 0 are allowed before the number"), "{error}");
     let three = txn(vec![put("t", "1", "1"), put("t", "2", "1"), put("t", "3", "1")]);
     assert_eq!(validate(&three, &low).unwrap_err().reason, reason::TXN_TOO_LARGE);
 }

@@ -24,6 +24,10 @@
 //!    has confirmed the term; one round serves all who wait. See [`confirm`].
 //! 6. **Wall time never goes back**, nor does it when the leader changes: it goes on from the newest applied record.
 //!
+//! 7. **Too large is said only of who is alone.** A transaction that does not fit behind others begins the next batch.
+//!    How large a record is shows when its batch ends: if it is too large then, nothing of it was proposed and nobody
+//!    has been answered, so its transactions run again one by one.
+//!
 //! | file | role |
 //! | --- | --- |
 //! | `inbox` | where transactions arrive; bounds, freezing |
@@ -47,6 +51,8 @@ mod chain_test;
 mod confirm_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod stage_test;
 #[cfg(test)]
 mod submit_test;
 #[cfg(test)]

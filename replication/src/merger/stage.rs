@@ -5,15 +5,16 @@
 //! given its other tasks away.
 
 use calamus_engine::ids::Term;
-use calamus_engine::txn::Batch;
+use calamus_engine::txn::{Batch, BatchError};
 use calamus_proto::v1::{Outcome, TxnResponse};
 use tokio::runtime::RuntimeFlavor;
 
+use super::confirm::BatchNumber;
 use super::inbox::Waiting;
 use super::worker::Worker;
 use super::{Answer, Reply, other_term};
-use crate::error::{TxnError, reason};
-use crate::execute::{self, batch_fault};
+use crate::error::TxnError;
+use crate::execute::{self, RunError, batch_fault};
 
 /// A batch of so many bytes of requests is executed in about a quarter of a millisecond.
 const SHORT_BATCH_BYTES: usize = 256 << 10;
@@ -23,17 +24,39 @@ fn may_block() -> bool {
     tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread
 }
 
-/// What the transactions of an open batch are answered, if all goes well.
-#[derive(Default)]
-struct Answers {
-    /// Those that changed something.
-    changed: Vec<(Reply, TxnResponse)>,
-    /// Those that did not, or failed on the state they met.
-    unchanged: Vec<(Reply, Answer)>,
-    /// Bytes of the requests that were taken from the queue.
-    taken_bytes: usize,
-    /// Bytes of what the transactions read.
+/// A transaction that ran in an open batch.
+struct Ran {
+    /// Whole, for if it must run again: the batch may turn out too large when it ends.
+    waiting: Waiting,
+    answer: Answer,
+    /// Whether it changed something.
+    changed: bool,
+    /// What its results take, in bytes.
     result_bytes: usize,
+}
+
+/// The transactions of an open batch, in the order in which they ran.
+#[derive(Default)]
+pub(super) struct Answers {
+    ran: Vec<Ran>,
+    /// Bytes of the requests that were taken from the queue and are done with, whatever becomes of the batch.
+    done_bytes: usize,
+    /// Bytes of the requests that ran.
+    taken_bytes: usize,
+    /// Bytes of their results.
+    result_bytes: usize,
+}
+
+impl Answers {
+    fn push(&mut self, ran: Ran) {
+        self.taken_bytes += ran.waiting.bytes;
+        self.result_bytes += ran.result_bytes;
+        self.ran.push(ran);
+    }
+
+    fn bytes(&self) -> usize {
+        self.done_bytes + self.taken_bytes
+    }
 }
 
 impl Worker {
@@ -69,10 +92,11 @@ impl Worker {
             Ok(None) => return self.wait_for_memory(),
             Err(error) => return self.refuse_queue(&batch_fault(error)),
         };
+        batch.limit_record(self.options.record_bytes);
         let mut answers = Answers::default();
         while let Some(waiting) = self.queue.pop_front() {
             if waiting.term.is_some_and(|named| named != term) {
-                answers.taken_bytes += waiting.bytes;
+                answers.done_bytes += waiting.bytes;
                 let _ = waiting.reply.send(Err(other_term(waiting.term, term)));
                 continue;
             }
@@ -84,23 +108,23 @@ impl Worker {
                 break;
             }
         }
-        self.inbox.release(answers.taken_bytes);
         self.propose(term, batch, answers);
     }
 
     /// Whether the batch is large enough, or so near to what a record can hold that the next transaction would likely
     /// be executed in vain.
     fn is_full(&self, batch: &Batch, answers: &Answers) -> bool {
-        answers.taken_bytes >= self.options.batch_bytes
+        answers.bytes() >= self.options.batch_bytes
             || answers.result_bytes >= self.options.limits.result_bytes
             || batch.record_bytes_bound() >= self.options.record_bytes / 4 * 3
+            || (self.one_by_one > 0 && !answers.ran.is_empty())
     }
 
     /// Executes a transaction as a part of the batch. Gives it back if it belongs into the next one.
-    fn execute(&self, batch: &mut Batch, waiting: Waiting, answers: &mut Answers) -> Option<Waiting> {
+    pub(super) fn execute(&self, batch: &mut Batch, waiting: Waiting, answers: &mut Answers) -> Option<Waiting> {
         if waiting.reply.is_closed() {
             // Its client has gone, or no longer waits: it was told that the outcome is unknown.
-            answers.taken_bytes += waiting.bytes;
+            answers.done_bytes += waiting.bytes;
             return None;
         }
         if !batch.is_empty() && batch.record_bytes_bound() + waiting.bytes > self.options.record_bytes {
@@ -108,77 +132,87 @@ impl Worker {
         }
         let executed = match execute::run(batch, &waiting.request, &self.options.limits) {
             Ok(executed) => executed,
+            Err(RunError::TooLarge(_)) if !batch.is_empty() => return Some(waiting),
             Err(error) => {
-                answers.taken_bytes += waiting.bytes;
-                answers.unchanged.push((waiting.reply, Err(error)));
+                let answer = Err(error.into_error());
+                answers.push(Ran { waiting, answer, changed: false, result_bytes: 0 });
                 return None;
             }
         };
-        let bound = batch.record_bytes_bound();
-        if bound > self.options.record_bytes {
-            batch.rollback_txn();
-            if !batch.is_empty() {
-                return Some(waiting);
-            }
-            answers.taken_bytes += waiting.bytes;
-            answers.unchanged.push((waiting.reply, Err(too_large(bound, self.options.record_bytes))));
-            return None;
-        }
         let txn_id = batch.commit_txn();
-        answers.taken_bytes += waiting.bytes;
-        answers.result_bytes += executed.result_bytes;
         let response = TxnResponse {
             outcome: Outcome::Committed.into(),
             guards_held: executed.guards_held,
             txn_id: txn_id.map_or(0, |id| id.0),
             results: executed.results,
         };
-        match txn_id {
-            Some(_) => answers.changed.push((waiting.reply, response)),
-            None => answers.unchanged.push((waiting.reply, Ok(response))),
-        }
+        answers.push(Ran {
+            waiting,
+            answer: Ok(response),
+            changed: txn_id.is_some(),
+            result_bytes: executed.result_bytes,
+        });
         None
     }
 
     /// Ends the batch and proposes its record, if it has one.
-    fn propose(&mut self, term: Term, batch: Batch, answers: Answers) {
+    pub(super) fn propose(&mut self, term: Term, batch: Batch, answers: Answers) {
         let now = self.options.clock.micros().max(self.last_wall_time_micros);
         self.last_wall_time_micros = now;
-        match batch.seal(now) {
+        let staged = match batch.seal(now) {
+            Err(BatchError::TooLarge { .. }) if answers.ran.len() > 1 => return self.run_one_by_one(answers),
+            staged => staged,
+        };
+        self.inbox.release(answers.bytes());
+        self.one_by_one = self.one_by_one.saturating_sub(answers.ran.len());
+        match staged {
             Ok(Some(staged)) => {
                 let number = self.chain.next_number();
                 let bytes = staged.payload.bytes().len();
                 let outcome = self.consensus.propose(term, staged.payload);
-                self.chain.push(number, term, bytes, answers.changed, outcome);
-                self.confirm.hold(Some(number), answers.result_bytes, answers.unchanged);
+                let changed = self.hold_unchanged(Some(number), answers);
+                self.chain.push(number, term, bytes, changed, outcome);
                 self.counters.batches.add(1);
                 self.counters.record_bytes.add(bytes);
             }
             Ok(None) => {
-                assert!(answers.changed.is_empty(), "a batch without a record has changed nothing");
-                self.confirm.hold(self.chain.newest(term), answers.result_bytes, answers.unchanged);
+                let changed = self.hold_unchanged(self.chain.newest(term), answers);
+                assert!(changed.is_empty(), "a batch without a record has changed nothing");
             }
             Err(error) => fail(answers, &batch_fault(error)),
+        }
+    }
+
+    /// Holds the answers that changed nothing until they may be sent. Returns the others.
+    fn hold_unchanged(&mut self, saw: Option<BatchNumber>, answers: Answers) -> Vec<(Reply, TxnResponse)> {
+        let (mut changed, mut unchanged, mut held_bytes) = (Vec::new(), Vec::new(), 0);
+        for Ran { waiting, answer, changed: has_changed, result_bytes } in answers.ran {
+            match answer {
+                Ok(response) if has_changed => changed.push((waiting.reply, response)),
+                answer => {
+                    held_bytes += result_bytes;
+                    unchanged.push((waiting.reply, answer));
+                }
+            }
+        }
+        self.confirm.hold(saw, held_bytes, unchanged);
+        changed
+    }
+
+    /// The batch came out larger than its bound said. Nothing of it was proposed, and nobody has an answer of it: its
+    /// transactions run again, each in a batch of its own, so that only one that is too large by itself is refused.
+    fn run_one_by_one(&mut self, answers: Answers) {
+        self.inbox.release(answers.done_bytes);
+        self.one_by_one = answers.ran.len();
+        for ran in answers.ran.into_iter().rev() {
+            self.queue.push_front(ran.waiting);
         }
     }
 }
 
 /// The batch could not be ended: all of it is as if it had not been there.
 fn fail(answers: Answers, error: &TxnError) {
-    for (reply, _) in answers.changed {
-        let _ = reply.send(Err(error.clone()));
+    for ran in answers.ran {
+        let _ = ran.waiting.reply.send(Err(error.clone()));
     }
-    for (reply, _) in answers.unchanged {
-        let _ = reply.send(Err(error.clone()));
-    }
-}
-
-fn too_large(bound: usize, limit: usize) -> TxnError {
-    TxnError::invalid(
-        reason::TXN_TOO_LARGE,
-        format!(
-            "the transaction's changes may take {bound} bytes in the journal and at most {limit} fit one entry; split \
-             it; nothing was changed"
-        ),
-    )
 }

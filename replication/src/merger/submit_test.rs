@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calamus_proto::v1::operation::Kind;
-use calamus_proto::v1::{Put, TxnRequest};
+use calamus_proto::v1::{CreateTree, Put, TxnRequest};
 use tokio::task::JoinHandle;
 
 use super::test_consensus::{Fate, TestConsensus};
@@ -48,7 +48,7 @@ async fn an_invalid_request_does_not_reach_the_queue() {
 async fn no_outcome_in_time_is_unknown() {
     let consensus = TestConsensus::new();
     let merger = start(&consensus, options());
-    let request = TxnRequest { timeout_ms: 20, ..txn(vec![put("t", "k", "v")]) };
+    let request = TxnRequest { timeout_ms: 1000, ..txn(vec![put("t", "k", "v")]) };
     let error = merger.submit(request, None).await.unwrap_err();
     assert_eq!((error.outcome, error.reason, error.retryable), (Outcome::Unknown, reason::TIMEOUT, false));
     // And it was rightly so: it commits after all.
@@ -165,6 +165,29 @@ async fn one_too_large_for_any_record_is_refused_alone() {
     before.unwrap().unwrap();
     after.unwrap().unwrap();
     assert!(consensus.engine.read().tree("big").unwrap().is_none());
+}
+
+/// More trees than a record can name: refused, and the merger lives.
+#[tokio::test]
+async fn one_that_makes_too_many_trees_is_refused_alone() {
+    let consensus = TestConsensus::new();
+    let merger = start(&consensus, MergerOptions { pipeline_batches: 1, ..options() });
+    let first = client(&merger, txn(vec![put("t", "first", "v")]));
+    consensus.proposals(1).await;
+    let creates = (0..65_537).map(|number| op(Kind::CreateTree(CreateTree { tree: number.to_string() })));
+    let clients = [
+        client(&merger, txn(vec![put("t", "before", "v")])),
+        client(&merger, txn(creates.collect())),
+        client(&merger, txn(vec![put("t", "after", "v")])),
+    ];
+    let answers = consensus.pump(futures::future::join_all(clients)).await;
+    first.await.unwrap().unwrap();
+    let [before, many, after] = answers.try_into().unwrap();
+    let error = many.unwrap().unwrap_err();
+    assert_eq!((error.outcome, error.reason, error.retryable), (Outcome::NotCommitted, reason::TXN_TOO_LARGE, false));
+    before.unwrap().unwrap();
+    after.unwrap().unwrap();
+    assert_eq!(consensus.engine.read().trees().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -227,6 +227,10 @@ impl TestConsensus {
         within(self.proposed.subscribe().wait_for(|proposals| *proposals >= count)).await.unwrap();
     }
 
+    pub(crate) fn proposals_so_far(&self) -> usize {
+        *self.proposed.borrow()
+    }
+
     /// Waits until so many quorum rounds were begun.
     pub(crate) async fn rounds(&self, count: usize) {
         within(self.rounds_begun.subscribe().wait_for(|rounds| *rounds >= count)).await.unwrap();

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     pub(super) last_wall_time_micros: u64,
     /// Page versions take too much memory for a batch: the wait for some to go.
     memory: Option<BoxFuture<'static, Result<(), BatchError>>>,
+    /// So many transactions at the head of the queue run in batches of their own.
+    pub(super) one_by_one: usize,
     changes: WatchStream<Leadership>,
     leadership: Leadership,
     mode: Mode,
@@ -81,6 +83,7 @@ impl Worker {
             confirm: Confirm::default(),
             last_wall_time_micros: 0,
             memory: None,
+            one_by_one: 0,
             changes,
             leadership: Leadership::Following { term: Term(0), leader: None },
             mode: Mode::Following,
@@ -107,7 +110,7 @@ impl Worker {
     }
 
     /// One look at everything. Returns whether anything happened, and so may follow.
-    fn advance(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>) -> bool {
         let idle = self.queue.is_empty() && self.chain.is_empty() && self.confirm.is_empty();
         let mut happened = self.inbox.take(&mut self.queue, idle);
         // After the inbox: who was admitted because this node leads must not meet a merger that has not heard of it.
@@ -297,6 +300,7 @@ impl Worker {
 
     /// Refuses all that waits.
     pub(super) fn refuse_queue(&mut self, error: &TxnError) {
+        self.one_by_one = 0;
         for waiting in self.queue.drain(..) {
             self.inbox.release(waiting.bytes);
             let _ = waiting.reply.send(Err(error.clone()));

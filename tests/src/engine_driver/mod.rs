@@ -5,11 +5,13 @@
 //! | [`promise`] | what a node has acknowledged, and so what a power cut may leave; recovery held against it |
 //! | [`node`] | one engine on a simulated disk: stage, append, cut, apply, checkpoint, power cut |
 //! | [`pair`] | a leader and a follower: terms, replication, commits, change of leader, seeding |
+//! | [`feed`] | the operations of a record, read as a change feed would |
 //! | [`changes`] | random transactions, executed and modelled side by side |
 //!
 //! The journal runs inline and nothing runs in the background, so a life is a function of its seed.
 
 pub mod changes;
+pub mod feed;
 pub mod node;
 pub mod pair;
 pub mod promise;

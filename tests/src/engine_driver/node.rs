@@ -12,7 +12,7 @@ use calamus_engine::{Applied, Batch, BatchError, Engine, EngineOptions, Publishe
 use parking_lot::Mutex;
 
 use super::promise::{Promise, check_state, open_checked};
-use super::{Stop, changes, disk, identity, wrong};
+use super::{Stop, changes, disk, feed, identity, wrong};
 use crate::oracle::{Entry, State, common, state_at};
 
 /// The database of every test here.
@@ -262,6 +262,9 @@ impl Node {
             };
             if !fits {
                 return Err(wrong(format!("applying {} gave {found:?}", entry.frame.log_id())));
+            }
+            if entry.frame.kind() == FrameKind::Record && !entry.void {
+                feed::check(entry.frame.payload().bytes(), &state_at(&self.log, self.applied), &entry.state)?;
             }
             if entry.frame.kind() == FrameKind::Record {
                 if is_head {

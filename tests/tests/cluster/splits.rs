@@ -1,6 +1,6 @@
 //! Followers copy what the leader decided; they decide nothing.
 
-use calamus_tests::acknowledged::{Load, cities, values};
+use calamus_tests::acknowledged::{Load, endless_cities, values};
 use calamus_tests::cluster::Cluster;
 use calamus_tests::wait::share;
 
@@ -21,10 +21,12 @@ async fn nodes_that_would_split_elsewhere_end_equal() {
     cluster.lead(0).await;
     let executed = cluster.status_now(2).await.tree_mutations;
     assert_eq!(executed, 0, "the third node has led before");
-    let mut load = Load::begin(&cluster.addresses(), 4, cities(share(2_000, 20_000))).await;
-    load.progress(share(500, 5_000), LOAD_LIMIT).await;
-    cluster.lead(1).await;
-    let ledger = load.finish(LOAD_LIMIT).await;
+    let mut load = Load::begin(&cluster.addresses(), 4, endless_cities()).await;
+    for node in [0, 1] {
+        cluster.lead(node).await;
+        load.progress(share(800, 10_000), LOAD_LIMIT).await;
+    }
+    let ledger = load.stop(LOAD_LIMIT).await;
     for node in [0, 1] {
         assert!(cluster.status_now(node).await.tree_mutations > 0, "{} has led", cluster.name(node));
     }

@@ -11,7 +11,8 @@ use calamus_tests::engine_driver::changes::put;
 use calamus_tests::engine_driver::node::Node;
 use calamus_tests::engine_driver::promise::Promise;
 use calamus_tests::engine_driver::{Stop, disk};
-use parking_lot::{Condvar, Mutex};
+use calamus_tests::gate::Gate;
+use parking_lot::Mutex;
 
 use super::enumerate::{caught, enumerate, options};
 use super::workloads;
@@ -49,27 +50,6 @@ fn a_data_file_that_is_not_synced_is_found() {
     is_found("no data sync", Faults { no_data_sync: true, ..Faults::default() });
 }
 
-/// Holds up every sync of a segment while it is closed.
-#[derive(Default)]
-struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn set(&self, closed: bool) {
-        *self.closed.lock() = closed;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut closed = self.closed.lock();
-        while *closed {
-            self.opened.wait(&mut closed);
-        }
-    }
-}
-
 fn stage(node: &mut Node, number: u32) -> Result<(), Stop> {
     node.stage(&mut |batch, state| {
         let version = batch.begin_txn();
@@ -87,13 +67,7 @@ fn stage(node: &mut Node, number: u32) -> Result<(), Stop> {
 /// goes, and what hangs is lost.
 fn checkpoint_while_a_sync_hangs(faults: Faults) -> Result<(), Stop> {
     let (sim, gate) = (SimDisk::new(5), Arc::new(Gate::default()));
-    let at_gate = gate.clone();
-    let hook = move |operation: &'static str, path: &std::path::Path| {
-        if operation == "sync" && path.extension().is_some_and(|extension| extension == "seg") {
-            at_gate.pass();
-        }
-    };
-    let door = Arc::new(BoundaryDisk::new(Arc::new(sim.clone()), Arc::new(hook)));
+    let door = Arc::new(BoundaryDisk::new(Arc::new(sim.clone()), gate.at_journal_syncs()));
     let mut threaded = options(faults);
     threaded.journal.mode = JournalMode::Threaded;
     let promise = Arc::new(Mutex::new(Promise::unborn()));
@@ -104,7 +78,7 @@ fn checkpoint_while_a_sync_hangs(faults: Faults) -> Result<(), Stop> {
     promise.lock().truth.clone_from(&node.log);
     node.apply(1)?;
 
-    gate.set(true);
+    let closed = gate.close();
     stage(&mut node, 2)?;
     let second = node.frames(1, 1);
     node.log.extend_from_slice(&second);
@@ -113,15 +87,17 @@ fn checkpoint_while_a_sync_hangs(faults: Faults) -> Result<(), Stop> {
     let frames = second.iter().map(|entry| entry.frame.clone()).collect();
     node.engine().append(frames, Box::new(|_| ())).map_err(disk("append"))?;
     node.apply(2)?;
+    // The journal's thread has taken the group, and stands at the gate with it: what is queued from here on is what the
+    // checkpoint waits for.
+    gate.wait_for_somebody();
     let engine = node.engine().clone();
     let checkpoint = std::thread::spawn(move || engine.checkpoint());
-    // The group is at the gate. Whatever waits for it is queued behind it.
     while node.engine().status().queued_jobs == 0 && !checkpoint.is_finished() {
         std::thread::yield_now();
     }
     let image = sim.crash(CrashChoice::LoseAll);
     let promised = promise.lock().clone();
-    gate.set(false);
+    drop(closed);
     checkpoint.join().expect("no panic").map_err(disk("checkpoint"))?;
     node.close();
 

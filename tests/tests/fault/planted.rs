@@ -12,6 +12,9 @@ use super::{CLIENTS, LOAD_LIMIT, setup};
 /// So often is tried to find it. Once is nearly always enough.
 const ROUNDS: usize = 15;
 
+/// What a node says that does not start on a directory that it finds damaged.
+const DAMAGED: &str = "`calamus check DIR` says what is damaged";
+
 /// Whether something that was acknowledged is missing after all nodes were killed in the middle of a load: a node that
 /// finds its own directory damaged counts too.
 async fn loses_something(slow_syncs: &[(&str, &str)]) -> bool {
@@ -24,7 +27,9 @@ async fn loses_something(slow_syncs: &[(&str, &str)]) -> bool {
         cluster.restart(node);
     }
     let damaged = until("the nodes lead again, or do not start", LIMIT, async || {
-        if (0..cluster.len()).any(|node| cluster.has_ended(node)) {
+        if let Some(node) = (0..cluster.len()).find(|node| cluster.has_ended(*node)) {
+            let log = cluster.process(node).log_tail();
+            assert!(log.contains(DAMAGED), "{} ended, and not for damage:\n{log}", cluster.name(node));
             return Some(true);
         }
         cluster.scan_from(0, "documents").await.is_ok().then_some(false)

@@ -43,6 +43,17 @@ async fn the_leader_of_before_is_seeded_while_writes_go_on() {
     wipe_during_a_load(true).await;
 }
 
+/// Waits until a node is in the middle of its seeding; `false` if that is over.
+async fn is_seeding(cluster: &mut Cluster, node: usize) -> bool {
+    until("the node is being seeded, or was", LIMIT, async || {
+        cluster.assert_running();
+        let status = cluster.status(node).await?;
+        let seeding = status.state.starts_with("seeding");
+        (seeding || status.voter).then_some(seeding)
+    })
+    .await
+}
+
 /// Killed again and again while it is being filled, it gets there in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_while_it_is_seeded() {
@@ -53,18 +64,19 @@ async fn a_node_that_is_killed_while_it_is_seeded() {
     cluster.wipe(node);
     let host = cluster.leader().await;
     cluster.rejoin(node, host);
-    for _ in 0..share(3, 20) {
-        // Somewhere in its first start: each time a little further, or not.
-        until("the new node is known to the cluster, or beyond", LIMIT, async || {
-            cluster.assert_running();
-            cluster.status(node).await.filter(|status| status.state != "waiting to be added")
-        })
-        .await;
+    let mut kills = 0;
+    while kills < share(3, 20) && is_seeding(&mut cluster, node).await {
         cluster.kill(node);
         cluster.restart(node);
+        kills += 1;
     }
     cluster.voters().await;
     let ledger = load.stop(LOAD_LIMIT).await;
+    let generation = cluster.status_now(node).await.generation;
+    assert!(
+        kills > 0 && generation > 1,
+        "killed {kills} times while it was seeded, its data is of generation {generation}"
+    );
     cluster.close(&ledger).await;
 }
 

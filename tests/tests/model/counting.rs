@@ -11,7 +11,7 @@ use calamus_engine::{Engine, EngineOptions};
 use calamus_tests::boundary_disk::BoundaryDisk;
 use calamus_tests::engine_driver::node::DATABASE;
 use calamus_tests::engine_driver::{identity, small_options};
-use parking_lot::{Condvar, Mutex};
+use calamus_tests::gate::Gate;
 
 /// Segments in which all of a test's frames have room: beginning one is not what is counted here.
 fn options(mode: JournalMode) -> EngineOptions {
@@ -133,32 +133,17 @@ fn closing_writes_no_file_again(engine: &Engine, disk: &CountingDisk, home: &Pat
     assert!(std::fs::read(home.join("g1/data")).expect("a data file") == data);
 }
 
-/// Holds the first sync of a segment after it is set.
-#[derive(Default)]
-struct Gate {
-    held: Mutex<bool>,
-    opened: Condvar,
-}
-
 #[test]
 fn what_waits_while_a_sync_runs_shares_the_next_one() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let gate = Arc::new(Gate::default());
-    let at_gate = gate.clone();
-    let hook = move |operation: &'static str, path: &Path| {
-        if operation == "sync" && path.extension().is_some_and(|extension| extension == "seg") {
-            let mut held = at_gate.held.lock();
-            while *held {
-                at_gate.opened.wait(&mut held);
-            }
-        }
-    };
-    let disk = CountingDisk::new(Arc::new(BoundaryDisk::new(Arc::new(RealDisk::new()), Arc::new(hook))));
+    let gated = BoundaryDisk::new(Arc::new(RealDisk::new()), gate.at_journal_syncs());
+    let disk = CountingDisk::new(Arc::new(gated));
     let (door, options) = (Arc::new(disk.clone()), options(JournalMode::Threaded));
     let engine = Engine::create(door, home.path(), &identity(1), DATABASE, options).expect("new");
     let frames = frames(40);
     let before = (disk.snapshot(), engine.status().journal_groups);
-    *gate.held.lock() = true;
+    let closed = gate.close();
     let (done, acknowledged) = mpsc::channel();
     let count = frames.len();
     let mut waiting = 0;
@@ -168,8 +153,7 @@ fn what_waits_while_a_sync_runs_shares_the_next_one() {
         waiting += bytes;
     }
     assert!(acknowledged.try_recv().is_err(), "nothing is acknowledged before its sync");
-    *gate.held.lock() = false;
-    gate.opened.notify_all();
+    drop(closed);
     (0..count).for_each(|_| acknowledged.recv().expect("called").expect("synced"));
     let (counts, groups) = (disk.snapshot() - before.0, engine.status().journal_groups - before.1);
     assert_eq!(counts.journal.syncs, groups, "one sync a group");
