@@ -17,6 +17,7 @@ pub(crate) mod engine_test;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -82,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// One checkpoint, purge or change of generation at a time.
     pub(crate) maintenance: Mutex<()>,
+    /// Whether a receiver builds a new generation.
+    pub(crate) seeding: AtomicBool,
     /// The journal is kept from these indexes on, whatever may be purged otherwise.
     pub(crate) pins: Mutex<BTreeMap<u64, LogIndex>>,
     /// How far the consensus lets us purge.

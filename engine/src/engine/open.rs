@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -56,6 +57,12 @@ impl Paths {
 
     pub(crate) fn generation(directory: &Path, generation: Generation) -> PathBuf {
         directory.join(format!("g{generation}"))
+    }
+
+    /// The highest generation that has a place in a directory, whatever stands there.
+    pub(crate) fn highest_generation(disk: &dyn Disk, directory: &Path) -> Result<Option<Generation>, StorageError> {
+        let names = disk.list_dir(directory)?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix('g')?.parse().ok().map(Generation)).max())
     }
 
     pub(crate) fn data(generation: &Path) -> PathBuf {
@@ -189,6 +196,7 @@ impl Engine {
             store: RwLock::new(Arc::new(opened.store)),
             counters,
             maintenance: Mutex::default(),
+            seeding: AtomicBool::new(false),
             pins: Mutex::default(),
             purge_wish: Mutex::default(),
             observers: Mutex::default(),

@@ -173,3 +173,49 @@ fn seeding_from_a_source_that_has_applied_nothing_keeps_what_was_acknowledged() 
     assert_eq!(target.log_state().last, Some(frames[0].log_id()), "the frame was acknowledged before");
     assert_eq!(target.log_state().durable, Some(frames[0].log_id()));
 }
+
+#[test]
+fn a_second_receiver_is_refused_and_the_next_one_leaves_the_first_ones_generation_alone() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    put(&source, 1, 2_000);
+    source.checkpoint().expect("works");
+    let target = create(&disk(), &home.path().join("b"), 2);
+    let mut first = target.seed_receiver().expect("nobody is there");
+    assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)));
+    let (chunks, last) = {
+        let mut chunks = stream_while_writing(&source, 0);
+        let last = chunks.pop().expect("the end of the stream");
+        (chunks, last)
+    };
+    for chunk in chunks {
+        first.feed(chunk).expect("a good stream");
+        assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)), "the first one is at work");
+    }
+    first.feed(last).expect("a good stream");
+    assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)), "the first one is not finished");
+    let progress = first.progress();
+    let fed = progress.steps();
+    first.finish().expect("a good stream");
+    assert!(progress.steps() > fed, "finishing is seen from outside");
+
+    let mut second = target.seed_receiver().expect("the first one has ended");
+    second.feed(stream_while_writing(&source, 0).remove(0)).expect("a manifest");
+    drop(second);
+    assert_eq!(target.applied(), source.applied());
+    drop(target);
+    let (target, _) = Engine::open(disk(), &home.path().join("b"), options()).expect("opens");
+    assert_eq!(target.applied().digest, source.applied().digest);
+    assert!(crate::verify::check_pages(&target.read(), &mut |_| {}).expect("readable").is_clean());
+}
+
+#[test]
+fn a_receiver_builds_where_nothing_stands() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let target = create(&disk(), home.path(), 1);
+    std::fs::create_dir_all(home.path().join("g7/data")).expect("a place that is taken");
+    let receiver = target.seed_receiver().expect("nobody is there");
+    assert!(home.path().join("g8").exists() && home.path().join("g7/data").exists());
+    drop(receiver);
+    assert!(!home.path().join("g8").exists() && home.path().join("g7/data").exists());
+}
