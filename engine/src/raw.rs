@@ -18,9 +18,10 @@ impl FileMap {
     /// Those of `mmap`.
     pub fn new(file: &std::fs::File, length: u64) -> std::io::Result<Self> {
         let length = usize::try_from(length).map_err(|_| std::io::Error::other("the map does not fit this machine"))?;
-        // SAFETY: the map is shared and read-only. The file belongs to this process (the directory's lock), and bytes
-        // of it change only by the checkpointer, which by contract never touches a page that a live reader may hold
-        // a slice of. Bytes beyond the end of the file are reached only through `page`, whose contract forbids it.
+        // SAFETY: the map is shared and read-only. The file belongs to this process as long as the map lives (the
+        // store that the map is part of holds the directory's lock), and bytes of it change only by the checkpointer,
+        // which by contract never touches a page that a live reader may hold a slice of. Bytes beyond the end of the
+        // file are reached only through `page`, whose contract forbids it.
         let map = unsafe { MmapOptions::new().len(length).map(file)? };
         Ok(Self { map })
     }

@@ -59,7 +59,7 @@ impl Bell {
     }
 }
 
-/// The thread, joined when the last handle of the engine goes.
+/// The thread, joined when the last handle of the engine goes. Then the journal is closed, too.
 pub(crate) struct Background {
     core: Arc<Core>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -88,6 +88,8 @@ impl Drop for Background {
         {
             tracing::error!("the checkpoint thread panicked");
         }
+        // Readers may hold the store, and with it the journal, for much longer.
+        self.core.store().journal.close();
     }
 }
 

@@ -68,14 +68,14 @@ pub(crate) fn commit(engine: &Engine, work: impl FnOnce(&mut Batch)) -> Option<F
     Some(frame)
 }
 
-fn check(engine: &Engine) {
+pub(crate) fn check(engine: &Engine) {
     let read = engine.read();
     let report = check_pages(&read, &mut |_| {}).expect("readable");
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.digest, engine.applied().digest, "the digest is the pages'");
 }
 
-fn contents(engine: &Engine, tree: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(crate) fn contents(engine: &Engine, tree: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let read = engine.read();
     let mut found = BTreeMap::new();
     let Some(mut cursor) = read.cursor(tree).expect("readable") else { return found };
@@ -473,7 +473,7 @@ fn commit_later(engine: &Engine, work: impl FnOnce(&mut Batch)) -> Option<Frame>
 }
 
 /// Applies what recovery left to the consensus.
-fn catch_up(engine: &Engine) {
+pub(crate) fn catch_up(engine: &Engine) {
     let state = engine.log_state();
     let from = engine.applied().log_id.map_or(0, |log_id| log_id.index.0 + 1);
     let until = state.last.map_or(0, |log_id| log_id.index.0 + 1);

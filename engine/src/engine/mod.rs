@@ -13,6 +13,8 @@ mod status;
 
 #[cfg(test)]
 pub(crate) mod engine_test;
+#[cfg(test)]
+mod open_test;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,7 +47,8 @@ use background::{Background, Bell};
 /// How long `begin_batch` waits for memory before it gives up.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// An open directory. Handles are cheap to clone; the last one that is dropped closes it.
+/// An open directory. Handles are cheap to clone; the last one that is dropped closes it. It can be opened again when
+/// every reader and batch has been dropped too.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
@@ -93,8 +96,8 @@ pub(crate) struct Core {
     pub(crate) bell: Bell,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.
     pub(crate) failed: Mutex<Option<StorageError>>,
-    /// Last: held as long as anything of the directory is in use.
-    _lock: Box<dyn Send + Sync>,
+    /// Last: held as long as anything of the directory is in use. Stores share it.
+    pub(crate) lock: Arc<dyn Send + Sync>,
 }
 
 impl Core {

@@ -24,7 +24,7 @@ use crate::recovery::decide::Entries;
 use crate::recovery::replay::{for_each_frame, replay_blindly};
 use crate::recovery::{Decision, Observed, decide};
 use crate::slots::SlotFile;
-use crate::store::{AppliedState, Counters, DataFile, Store, StoreLimits, View};
+use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, View};
 
 /// What opening found and did.
 #[derive(Clone, Debug)]
@@ -180,11 +180,22 @@ impl Engine {
             return Err(OpenError::Missing(directory.to_path_buf()));
         }
         let lock = take_lock(&*disk, directory)?;
+        Self::open_locked(disk, directory, options, lock, started)
+    }
+
+    /// As [`Self::open`], by who has the lock.
+    fn open_locked(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: EngineOptions,
+        lock: Arc<dyn Send + Sync>,
+        started: Instant,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         let (meta, value) = open_meta(&disk, directory)?;
         let (vote_file, vote) = open_vote(&disk, directory)?;
         remove_other_generations(&*disk, directory, value.generation)?;
         let counters = Arc::new(Counters::default());
-        let opened = open_store(&disk, directory, &value, &options, counters.clone())?;
+        let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
         let core = Arc::new(Core {
             disk,
             directory: directory.to_path_buf(),
@@ -202,7 +213,7 @@ impl Engine {
             observers: Mutex::default(),
             bell: Bell::default(),
             failed: Mutex::default(),
-            _lock: lock,
+            lock,
         });
         let target = core.meta.lock().value.target.log_id;
         let replayed = replay_onwards(&core, target, opened.commit)?;
@@ -219,8 +230,9 @@ impl Engine {
 }
 
 /// Takes a directory for this process.
-pub(crate) fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
-    disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))
+pub(crate) fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn Send + Sync>, OpenError> {
+    let lock = disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))?;
+    Ok(Arc::from(lock))
 }
 
 fn read_error(error: ReadError) -> StorageError {
@@ -276,6 +288,7 @@ pub(crate) fn open_store(
     meta: &NodeMeta,
     options: &EngineOptions,
     counters: Arc<Counters>,
+    lock: Arc<dyn Send + Sync>,
 ) -> Result<OpenedStore, OpenError> {
     let home = Paths::generation(directory, meta.generation);
     let journal_options = JournalOptions {
@@ -315,7 +328,8 @@ pub(crate) fn open_store(
     let database_id = view.superblock.database_id;
     let txn_id = view.applied.txn_id;
     let replayed_blindly = Entries::through(index(&meta.target)).0 - Entries::through(index(&meta.checkpoint)).0;
-    let store = Store::new(meta.generation, home, data, journal, view, counters, limits);
+    let home = Home { generation: meta.generation, directory: home, lock };
+    let store = Store::new(home, data, journal, view, counters, limits);
     for (number, image) in images {
         store.versions.push(number, txn_id, image);
     }

@@ -32,7 +32,7 @@ pub struct OfflineState {
     images: BTreeMap<PageNumber, Image>,
     superblock: Superblock,
     applied: AppliedState,
-    _lock: Box<dyn Send + Sync>,
+    _lock: Arc<dyn Send + Sync>,
 }
 
 /// What [`check_directory`] found.
@@ -80,7 +80,7 @@ impl OfflineState {
         directory: &Path,
         meta: &NodeMeta,
         upto: Option<LogIndex>,
-        lock: Box<dyn Send + Sync>,
+        lock: Arc<dyn Send + Sync>,
     ) -> Result<Self, OpenError> {
         let home = Paths::generation(directory, meta.generation);
         let data = DataFile::open(&**disk, &Paths::data(&home), OpenMode::Read, 1 << 40)?;

@@ -210,7 +210,8 @@ impl SeedReceiver {
         let mut meta = self.core.meta.lock().value.clone();
         meta = NodeMeta { generation: self.generation, checkpoint, target, purged: None, ..meta };
         let directory = self.core.directory.clone();
-        let opened = open_store(&disk, &directory, &meta, &self.core.options, self.core.counters.clone())?;
+        let (counters, lock) = (self.core.counters.clone(), self.core.lock.clone());
+        let opened = open_store(&disk, &directory, &meta, &self.core.options, counters, lock)?;
         verify(&opened.store, &self.progress)?;
         self.switch(opened.store, meta)
     }

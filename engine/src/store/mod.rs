@@ -8,6 +8,12 @@
 //!
 //! The order of pointers, asserted where they move: `checkpointed <= target <= min(applied, durable here)`.
 //!
+//! A store is shared by the engine's handles and by every reader and batch, which may outlive them. So the lock of the
+//! node's directory belongs to the store too: another process, or this one, opens the directory only when nobody can
+//! reach this store any more. Were it opened earlier, its checkpoints would write pages under the slices that a reader
+//! holds, and its journal would be attested by two. The journal is closed with the engine's last handle: behind that
+//! nobody can append, and what a reader needs of the store is pages.
+//!
 //! Locks, in the order in which they are taken: the batch lock (one open batch; also held to drop staged versions and to
 //! decode, so that an open batch never sees pages change under it), then `head`, then the readers' registry, then a
 //! shard of the version table.
@@ -66,6 +72,15 @@ pub struct StoreLimits {
     pub split_policy: SplitPolicy,
 }
 
+/// Where a generation stands.
+pub(crate) struct Home {
+    pub(crate) generation: Generation,
+    /// Its own, within the node's.
+    pub(crate) directory: PathBuf,
+    /// Of the node's directory.
+    pub(crate) lock: Arc<dyn Send + Sync>,
+}
+
 /// One generation, open.
 pub struct Store {
     pub(crate) generation: Generation,
@@ -83,6 +98,8 @@ pub struct Store {
     pub(crate) memory_lock: Mutex<()>,
     /// What removes the directory when the last user of this store goes, once another generation has taken its place.
     pub(crate) retired: std::sync::OnceLock<Arc<dyn Disk>>,
+    /// Last: a reader or a batch that outlives its engine still uses the files, and nobody else may meanwhile.
+    _lock: Arc<dyn Send + Sync>,
 }
 
 impl Drop for Store {
@@ -99,14 +116,14 @@ impl Drop for Store {
 impl Store {
     /// A store whose applied state is `view`, with no versions.
     pub(crate) fn new(
-        generation: Generation,
-        directory: PathBuf,
+        home: Home,
         data: DataFile,
         journal: Journal,
         view: View,
         counters: Arc<Counters>,
         limits: StoreLimits,
     ) -> Self {
+        let Home { generation, directory, lock } = home;
         let view = Arc::new(view);
         Self {
             generation,
@@ -122,6 +139,7 @@ impl Store {
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
             retired: std::sync::OnceLock::new(),
+            _lock: lock,
         }
     }
 
