@@ -130,17 +130,18 @@ impl Engine {
         database_id: DatabaseId,
         options: EngineOptions,
     ) -> Result<Self, OpenError> {
+        let started = Instant::now();
+        disk.create_dir_all(directory)?;
+        // Held until it is open: nobody else finds it half made, or made and not taken.
+        let lock = take_lock(&*disk, directory)?;
         if Self::exists(&*disk, directory)? {
             return Err(OpenError::Exists(directory.to_path_buf()));
         }
-        disk.create_dir_all(directory)?;
-        let lock = take_lock(&*disk, directory)?;
         let generation = Generation(1);
         let home = Paths::generation(directory, generation);
-        for leftover in [Paths::vote(directory), Paths::meta(directory)] {
-            if disk.exists(&leftover)? {
-                disk.remove_file(&leftover)?;
-            }
+        let vote = Paths::vote(directory);
+        if disk.exists(&vote)? {
+            disk.remove_file(&vote)?;
         }
         if disk.exists(&home)? {
             disk.remove_dir_all(&home)?;
@@ -151,7 +152,7 @@ impl Engine {
         let start = LogStart { previous: None, chain: CHAIN_START };
         Journal::create(disk.clone(), &Paths::journal(&home), start, options.journal)?.close();
         disk.sync_dir(&home)?;
-        SlotFile::create(&*disk, &Paths::vote(directory), VOTE_SLOT_BYTES, &[])?;
+        SlotFile::create(&*disk, &vote, VOTE_SLOT_BYTES, &[])?;
         let meta = NodeMeta {
             generation,
             identity: identity.clone(),
@@ -165,8 +166,7 @@ impl Engine {
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             disk.sync_dir(parent)?;
         }
-        drop(lock);
-        Ok(Self::open(disk, directory, options)?.0)
+        Ok(Self::open_locked(disk, directory, options, lock, started)?.0)
     }
 
     /// Opens a database: recovers what a crash left, and says what that was.
