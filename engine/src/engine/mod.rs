@@ -14,6 +14,8 @@ mod status;
 #[cfg(test)]
 pub(crate) mod engine_test;
 #[cfg(test)]
+mod failure_test;
+#[cfg(test)]
 mod open_test;
 
 use std::collections::BTreeMap;
@@ -150,7 +152,7 @@ impl Engine {
     /// than twice their bound.
     ///
     /// # Errors
-    /// When memory does not become free: with the reader that is in the way, if one is.
+    /// When checkpoints have failed; when memory does not become free: with the reader that is in the way, if one is.
     pub fn begin_batch(&self) -> Result<Batch, BatchError> {
         let store = self.core.store();
         self.wait_for_memory(&store)?;
@@ -161,12 +163,12 @@ impl Engine {
         let started = Instant::now();
         loop {
             let mut guard = store.memory_lock.lock();
+            if let Some(error) = self.core.failed.lock().clone() {
+                return Err(error.into());
+            }
             let bytes = store.versions.bytes();
             if bytes <= 2 * self.core.options.version_bytes_limit {
                 return Ok(());
-            }
-            if let Some(error) = self.core.failed.lock().clone() {
-                return Err(error.into());
             }
             if !self.core.options.background || started.elapsed() >= MEMORY_PATIENCE {
                 let applied = store.readers.newest().applied.txn_id;
