@@ -143,6 +143,7 @@ impl Core {
         for number in &pages {
             store.versions.drop_up_to(*number, target.txn_id);
         }
+        store.note_checkpoint(target.txn_id);
         Counters::add(&self.counters.checkpoints, 1);
         let report = CheckpointReport { at: target.log_id, pages: pages.len(), took: started.elapsed() };
         tracing::debug!(?report, "checkpoint finished");

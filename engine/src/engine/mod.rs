@@ -16,6 +16,8 @@ pub(crate) mod engine_test;
 #[cfg(test)]
 mod failure_test;
 #[cfg(test)]
+mod memory_test;
+#[cfg(test)]
 mod open_test;
 
 use std::collections::BTreeMap;
@@ -107,19 +109,20 @@ impl Core {
         self.store.read().clone()
     }
 
-    /// Whether a checkpoint is due by itself.
+    /// Whether a checkpoint is due by itself. Never one that could not go on.
     fn checkpoint_due(&self, store: &Store) -> bool {
+        let checkpointed = self.meta.lock().value.checkpoint.log_id;
+        let Some(reachable) = store.readers.checkpoint_snapshot() else { return false };
+        let reachable = reachable.applied.log_id;
+        if reachable <= checkpointed {
+            return false;
+        }
         if store.versions.bytes() >= self.options.version_bytes_limit / 2 {
             return true;
         }
-        let checkpointed = self.meta.lock().value.checkpoint.log_id;
-        let applied = store.head.lock().view.applied.log_id;
-        if applied == checkpointed {
-            return false;
-        }
         let first = LogIndex(checkpointed.map_or(0, |log_id| log_id.index.0 + 1));
         let (Some(from), Some(to)) =
-            (store.journal.position(first), applied.and_then(|log_id| store.journal.position(log_id.index)))
+            (store.journal.position(first), reachable.and_then(|log_id| store.journal.position(log_id.index)))
         else {
             return false;
         };
@@ -149,7 +152,7 @@ impl Engine {
     }
 
     /// Opens a batch on the newest staged state. Waits while another batch is open, and while page versions take more
-    /// than twice their bound.
+    /// than their bound and checkpoints can go on.
     ///
     /// # Errors
     /// When checkpoints have failed; when memory does not become free: with the reader that is in the way, if one is.
@@ -166,18 +169,17 @@ impl Engine {
             if let Some(error) = self.core.failed.lock().clone() {
                 return Err(error.into());
             }
-            let bytes = store.versions.bytes();
-            if bytes <= 2 * self.core.options.version_bytes_limit {
+            store.relieve();
+            if store.has_memory() {
                 return Ok(());
             }
             if !self.core.options.background || started.elapsed() >= MEMORY_PATIENCE {
-                let applied = store.readers.newest().applied.txn_id;
-                return Err(match store.readers.oldest().filter(|reader| reader.txn_id < applied) {
+                return Err(match store.in_the_way() {
                     Some(reader) => BatchError::ForgottenReader {
                         place: reader.place.to_string(),
                         age_seconds: reader.age.as_secs(),
                     },
-                    None => BatchError::NoMemory { bytes },
+                    None => BatchError::NoMemory { bytes: store.versions.bytes() },
                 });
             }
             self.core.bell.ring();

@@ -329,7 +329,7 @@ pub(crate) fn open_store(
     let txn_id = view.applied.txn_id;
     let replayed_blindly = Entries::through(index(&meta.target)).0 - Entries::through(index(&meta.checkpoint)).0;
     let home = Home { generation: meta.generation, directory: home, lock };
-    let store = Store::new(home, data, journal, view, counters, limits);
+    let store = Store::new(home, data, journal, view, counters, limits, meta.checkpoint.txn_id);
     for (number, image) in images {
         store.versions.push(number, txn_id, image);
     }

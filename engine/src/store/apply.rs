@@ -174,21 +174,8 @@ impl Store {
         for number in pages {
             self.versions.prune(*number, txn_id, &snapshots);
         }
-        if self.versions.bytes() > self.limits.version_bytes {
-            self.relieve(txn_id);
-        }
+        self.relieve();
         self.notify_memory();
-    }
-
-    /// Expires the oldest reader, if one is in the way, and drops the versions that only it needed.
-    fn relieve(&self, txn_id: TxnId) {
-        let Some(expired) = self.readers.expire_oldest() else { return };
-        tracing::warn!(
-            snapshot = expired.txn_id.0, age = ?expired.age, opened_at = %expired.place,
-            "expired a reader: page versions exceed their bound"
-        );
-        let snapshots = self.readers.publish(txn_id, self.readers.newest());
-        self.versions.prune_all(txn_id, &snapshots);
     }
 
     /// Decodes a record onto the applied state. The caller holds the batch lock, and nothing is staged.

@@ -21,6 +21,7 @@
 mod apply;
 mod data_file;
 mod head;
+mod memory;
 mod state;
 
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ impl Counters {
 /// Bounds that a store keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
-    /// From this many bytes of versions on, the oldest reader is expired, and beyond twice as many no batch begins.
+    /// The bound on the bytes of versions: see `store/memory.rs`.
     pub version_bytes: usize,
     /// How a page splits.
     pub split_policy: SplitPolicy,
@@ -93,6 +94,8 @@ pub struct Store {
     pub(crate) journal: Journal,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: StoreLimits,
+    /// The txn id of the finished checkpoint.
+    checkpointed: AtomicU64,
     /// Signalled when versions were dropped or staged batches left: whoever waits for memory looks again.
     pub(crate) memory_freed: Condvar,
     pub(crate) memory_lock: Mutex<()>,
@@ -114,7 +117,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// A store whose applied state is `view`, with no versions.
+    /// A store whose applied state is `view` and whose finished checkpoint is of `checkpointed`, with no versions.
     pub(crate) fn new(
         home: Home,
         data: DataFile,
@@ -122,6 +125,7 @@ impl Store {
         view: View,
         counters: Arc<Counters>,
         limits: StoreLimits,
+        checkpointed: TxnId,
     ) -> Self {
         let Home { generation, directory, lock } = home;
         let view = Arc::new(view);
@@ -136,6 +140,7 @@ impl Store {
             journal,
             counters,
             limits,
+            checkpointed: AtomicU64::new(checkpointed.0),
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
             retired: std::sync::OnceLock::new(),
@@ -156,12 +161,6 @@ impl Store {
             Some(Image::Free) => Ok(PageRef::Version(Arc::from(crate::page::Page::zeroed()))),
             None => Ok(self.data.read(number)?),
         }
-    }
-
-    /// Tells those who wait for memory to look again.
-    pub(crate) fn notify_memory(&self) {
-        let _guard = self.memory_lock.lock();
-        self.memory_freed.notify_all();
     }
 
     /// The allocator of a state.

@@ -162,17 +162,6 @@ impl VersionTable {
         });
     }
 
-    /// Prunes every page.
-    pub fn prune_all(&self, applied: TxnId, snapshots: &[TxnId]) {
-        for number in self.pages() {
-            self.prune(number, applied, snapshots);
-        }
-    }
-
-    fn pages(&self) -> Vec<PageNumber> {
-        self.shards.iter().flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
-    }
-
     /// For each page with a version not above `snapshot`, the newest such; in page order.
     #[must_use]
     pub fn collect_at(&self, snapshot: TxnId) -> Vec<(PageNumber, Image)> {
