@@ -27,6 +27,7 @@ use tonic::{Status, Streaming};
 
 use crate::membership::codec;
 use crate::network::convert;
+use crate::trimming::HOLD_BYTES;
 use crate::types::{Membership, SnapshotMeta, StoredMembership};
 
 /// The default size of a chunk, in bytes.
@@ -111,7 +112,7 @@ fn pump_source(
     chunk_bytes: usize,
     sender: &mpsc::Sender<Result<wire::SeedChunk, Status>>,
 ) -> Result<(), String> {
-    let mut source = engine.seed_source().map_err(|error| error.to_string())?;
+    let mut source = engine.seed_source(HOLD_BYTES).map_err(|error| error.to_string())?;
     let mut trail = MembershipTrail { newest: engine.checkpointed().membership };
     while let Some(chunk) = source.next(chunk_bytes).map_err(|error| error.to_string())? {
         trail.observe(&chunk);

@@ -172,7 +172,7 @@ impl Core {
         let checkpointed = self.meta.lock().value.checkpoint.log_id?;
         // A pin, like the retention, names the first frame that must stay.
         let kept = retained_from(store, checkpointed.index, self.options.retention_bytes)?;
-        let kept = self.pins.lock().values().min().map_or(kept, |pin| kept.min(*pin));
+        let kept = self.pins.lowest(store, checkpointed.index).map_or(kept, |pin| kept.min(pin));
         kept.0.checked_sub(1).map(|before| LogIndex(before).min(checkpointed.index))
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod log;
 mod open;
 mod options;
+mod pin;
 mod status;
 
 #[cfg(test)]
@@ -20,7 +21,6 @@ mod memory_test;
 #[cfg(test)]
 mod open_test;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,11 +30,11 @@ use parking_lot::{Mutex, RwLock};
 
 pub use checkpoint::CheckpointReport;
 pub use error::OpenError;
-pub(crate) use log::Pin;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
 pub(crate) use open::{Paths, open_meta, open_store, open_vote, take_lock};
 pub use options::{EngineOptions, Faults};
+pub(crate) use pin::{Pin, Pins};
 pub use status::EngineStatus;
 
 use crate::checkpoint::NodeMeta;
@@ -92,8 +92,8 @@ pub(crate) struct Core {
     pub(crate) maintenance: Mutex<()>,
     /// Whether a receiver builds a new generation.
     pub(crate) seeding: AtomicBool,
-    /// The journal is kept from these indexes on, whatever may be purged otherwise.
-    pub(crate) pins: Mutex<BTreeMap<u64, LogIndex>>,
+    /// The journal is kept for these, whatever may be purged otherwise.
+    pub(crate) pins: Pins,
     /// How far the consensus lets us purge.
     pub(crate) purge_wish: Mutex<Option<LogId>>,
     pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::log::{VOTE_SLOT_BYTES, Vote};
-use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError};
+use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError, Pins};
 use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
@@ -208,7 +208,7 @@ impl Engine {
             counters,
             maintenance: Mutex::default(),
             seeding: AtomicBool::new(false),
-            pins: Mutex::default(),
+            pins: Pins::default(),
             purge_wish: Mutex::default(),
             observers: Mutex::default(),
             bell: Bell::default(),

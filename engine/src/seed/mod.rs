@@ -16,6 +16,9 @@
 //! - Only then does one slot write switch the receiver to it. A crash before leaves the old generation, after it the new
 //!   one; what is left of the other is removed at the next start.
 //!
+//! The pin has a bound in bytes. A source whose receiver is too slow says so instead of filling the disk, and the
+//! receiver begins again.
+//!
 //! Why a receiver never takes another's files away, whoever holds it and for however long:
 //! - There is one receiver of an engine at a time. It holds the engine's seat from its beginning until it is dropped,
 //!   which [`SeedReceiver::finish`] does at its end; until then a second one is refused as [`SeedError::Busy`]. A task
@@ -90,6 +93,12 @@ pub enum SeedError {
         expected: String,
         /// The stream's.
         found: String,
+    },
+    /// The receiver took what it was sent so slowly that the journal could not be kept for it.
+    #[error("the journal behind the seed grew beyond {hold_bytes} bytes before it was taken; begin again")]
+    TooSlow {
+        /// How much would have been kept.
+        hold_bytes: u64,
     },
     /// Another receiver is at work, or has not been dropped yet.
     #[error("this node is being seeded already; try again when that has ended")]

@@ -2,10 +2,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{SeedChunk, SeedError};
-use crate::engine::Engine;
 use crate::engine::engine_test::{append, commit, create, identity, options};
+use crate::engine::{Engine, EngineOptions};
 use crate::env::{Disk, RealDisk};
 use crate::ids::{DatabaseId, Generation};
+use crate::journal::JournalOptions;
 use crate::store::Published;
 
 fn disk() -> Arc<dyn Disk> {
@@ -27,7 +28,7 @@ fn put(engine: &Engine, round: u32, length: usize) {
 
 /// The whole stream of `source`, with writes and checkpoints between its pieces.
 fn stream_while_writing(source: &Engine, writes: u32) -> Vec<SeedChunk> {
-    let mut stream = source.seed_source().expect("a source");
+    let mut stream = source.seed_source(u64::MAX).expect("a source");
     let mut chunks = Vec::new();
     let mut round = 100;
     while let Some(chunk) = stream.next(64 << 10).expect("readable") {
@@ -218,4 +219,39 @@ fn a_receiver_builds_where_nothing_stands() {
     assert!(home.path().join("g8").exists() && home.path().join("g7/data").exists());
     drop(receiver);
     assert!(!home.path().join("g8").exists() && home.path().join("g7/data").exists());
+}
+
+#[test]
+fn a_source_whose_receiver_is_too_slow_gives_the_journal_up_and_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let journal = JournalOptions { segment_bytes: 64 << 10, ..options().journal };
+    let options = EngineOptions { retention_bytes: 0, journal, ..options() };
+    let source = Engine::create(disk(), home.path(), &identity(1), DatabaseId(9), options).expect("new");
+    let purge = || {
+        source.purge(source.applied().log_id.expect("not empty")).expect("only noted");
+        source.checkpoint().expect("works");
+        source.log_state().last_purged
+    };
+    put(&source, 0, 700);
+    purge();
+    const HOLD_BYTES: u64 = 256 << 10;
+    let (mut slow, mut patient) =
+        (source.seed_source(HOLD_BYTES).expect("a source"), source.seed_source(64 << 20).expect("a source"));
+    for stream in [&mut slow, &mut patient] {
+        assert!(matches!(stream.next(1 << 20), Ok(Some(SeedChunk::Manifest(_)))));
+    }
+    let begin = source.status().journal_bytes_written;
+    let mut round = 1;
+    while source.status().journal_bytes_written - begin < 2 * HOLD_BYTES {
+        put(&source, round, 700);
+        round += 1;
+        purge();
+    }
+    let kept = source.core.store().journal.first_kept().previous;
+    assert!(matches!(slow.next(1 << 20), Err(SeedError::TooSlow { hold_bytes: HOLD_BYTES })));
+    while patient.next(1 << 20).expect("the journal was kept").is_some() {}
+    drop(patient);
+    put(&source, round, 700);
+    purge();
+    assert!(source.core.store().journal.first_kept().previous > kept, "nothing holds the journal any more");
 }
