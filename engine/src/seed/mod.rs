@@ -100,6 +100,9 @@ pub enum SeedError {
         /// How much would have been kept.
         hold_bytes: u64,
     },
+    /// The source has switched to another generation meanwhile, because it was seeded itself.
+    #[error("the source was seeded itself meanwhile; begin again")]
+    Switched,
     /// Another receiver is at work, or has not been dropped yet.
     #[error("this node is being seeded already; try again when that has ended")]
     Busy,

@@ -255,3 +255,24 @@ fn a_source_whose_receiver_is_too_slow_gives_the_journal_up_and_says_so() {
     purge();
     assert!(source.core.store().journal.first_kept().previous > kept, "nothing holds the journal any more");
 }
+
+#[test]
+fn a_source_that_is_seeded_itself_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (other, source) = (create(&disk(), &home.path().join("a"), 1), create(&disk(), &home.path().join("b"), 2));
+    for round in 0..9 {
+        put(&other, round, 700);
+    }
+    other.checkpoint().expect("works");
+    put(&source, 0, 700);
+    source.checkpoint().expect("works");
+    let mut early = source.seed_source(u64::MAX).expect("a source");
+    let mut late = source.seed_source(u64::MAX).expect("a source");
+    assert!(early.next(64 << 10).expect("a manifest").is_some());
+    while !matches!(late.next(64 << 10), Ok(Some(SeedChunk::PagesDone { .. }))) {}
+    feed(&source, stream_while_writing(&other, 0)).expect("a good stream");
+    let ended = std::iter::repeat_with(|| early.next(64 << 10)).find(|next| !matches!(next, Ok(Some(_))));
+    assert!(matches!(ended, Some(Err(SeedError::Switched))), "{ended:?}");
+    // One that knew its target before has all it needs in the old files.
+    while late.next(64 << 10).expect("the old journal is there").is_some() {}
+}

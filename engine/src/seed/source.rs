@@ -67,7 +67,8 @@ impl SeedSource {
     /// The next piece, of about `max_bytes` at most; `None` after the last.
     ///
     /// # Errors
-    /// [`SeedError::TooSlow`] when the journal was not kept any longer; those of the disk.
+    /// [`SeedError::TooSlow`] when the journal was not kept any longer, [`SeedError::Switched`] when this node was seeded
+    /// itself; those of the disk.
     pub fn next(&mut self, max_bytes: usize) -> Result<Option<SeedChunk>, SeedError> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
@@ -133,7 +134,14 @@ impl SeedSource {
 
     fn end_pages(&mut self) -> Result<(), SeedError> {
         // Everything that was copied is of a version up to this target: it was durable before its pages were written.
-        let target = self.core.meta.lock().value.target.clone();
+        let target = {
+            let meta = self.core.meta.lock();
+            if meta.value.generation != self.store.generation {
+                // What `node.meta` says now is of other files than those that were copied.
+                return Err(SeedError::Switched);
+            }
+            meta.value.target.clone()
+        };
         self.ready.push_back(SeedChunk::PagesDone {
             target: target.log_id,
             target_txn: target.txn_id,
