@@ -2,6 +2,18 @@
 //!
 //! The first touch of a page goes through the Disk door and is verified; later reads use the map. What lies beyond the
 //! end of the file is a page of zeros: the file gets its length only when a checkpoint ends.
+//!
+//! The map is touched only where a page has content in the state that is read. Beyond the end of the file it would be a
+//! SIGBUS, and the checkpointer cuts the file while others read it. Why that never meets, for whoever reads a page at a
+//! snapshot `s`, finds no version of it and so asks the file; `c` is the finished checkpoint, `t` the target of one that
+//! runs, and `c <= t <= s` (see [`crate::versions`]):
+//! - The page has content at `s`. Without a version it has not changed since `c`, so it has content at `t` too, and the
+//!   file is not cut below it.
+//! - The page is free at `s`. It may lie beyond the end that the file gets for `t`: the file shrank, and a later record
+//!   made it grow again around that page. Such a page is never in the map: a page is *verified*, which is what lets it
+//!   be read there, only after content was read through the door, and ceases to be so *before* it is zeroed or cut. Since
+//!   there is no version, it was freed by `c`, so that has happened; and nobody made it verified since, because whoever
+//!   saw content had a snapshot that `c` waited for, and who does not sees zeros, which verify nothing.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -19,6 +31,10 @@ use crate::versions::PageBits;
 const PUNCH_FROM_PAGES: u32 = 32;
 /// The checkpointer looks around after so many pages, 512 KiB, so that a journal sync beside it does not wait long.
 const PAGES_PER_PAUSE: u32 = 64;
+
+#[cfg(test)]
+#[path = "data_file_test.rs"]
+mod data_file_test;
 
 static ZERO_BYTES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
@@ -82,6 +98,9 @@ impl DataFile {
                 format!("page {number} does not match its checksum {:016x}", page.checksum()),
             ));
         }
+        if page.checksum() == 0 {
+            return Ok(PageRef::Mapped(zero_page()));
+        }
         if let Some(map) = &self.map
             && offset_of(number) + PAGE_BYTES as u64 <= self.map_bytes
         {
@@ -113,6 +132,7 @@ impl DataFile {
 
     /// Makes a run of pages zero, and gives the space back where that is cheap.
     pub fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
+        self.take_from_the_map(first.0..first.0 + count);
         if count >= PUNCH_FROM_PAGES {
             return self.file.punch(offset_of(first), u64::from(count) * PAGE_BYTES as u64);
         }
@@ -125,17 +145,20 @@ impl DataFile {
         let length = u64::from(page_count) * PAGE_BYTES as u64;
         let old = self.file.len()?;
         if old > length {
-            // Nothing may read the cut pages through the map any more. No reader can want them: they are free in
-            // every state from the running checkpoint's on.
-            for number in page_count..u32::try_from(old.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits")
-            {
-                self.verified.remove(PageNumber(number));
-            }
+            let end = u32::try_from(old.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits");
+            self.take_from_the_map(page_count..end);
         }
         if old != length {
             self.file.set_len(length)?;
         }
         Ok(())
+    }
+
+    /// Pages that are free from a running checkpoint on are not read through the map any more.
+    fn take_from_the_map(&self, pages: std::ops::Range<u32>) {
+        for number in pages {
+            self.verified.remove(PageNumber(number));
+        }
     }
 
     /// Makes all of it durable.
