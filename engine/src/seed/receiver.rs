@@ -17,8 +17,8 @@ use crate::ids::{Digest, Generation, LogIndex, PageNumber};
 use crate::journal::frame::Frame;
 use crate::journal::{Journal, JournalOptions, LogStart};
 use crate::page::PAGE_BYTES;
-use crate::recovery::replay::for_each_frame;
-use crate::store::{AppliedState, SnapshotPages, Store, offset_of};
+use crate::recovery::replay::{advance, for_each_frame, timeline_of};
+use crate::store::{AppliedState, DataFile, SnapshotPages, Store, offset_of};
 
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
@@ -223,12 +223,15 @@ impl SeedReceiver {
         end: Option<(crate::ids::LogId, u64)>,
     ) -> Result<AppliedState, SeedError> {
         let (journal, _) = Journal::open(self.core.disk.clone(), &Paths::journal(&self.home), self.journal_options())?;
+        let path = Paths::data(&self.home);
+        let data = DataFile::open(&*self.core.disk, &path, OpenMode::Read, self.core.options.map_bytes)?;
+        let timeline = timeline_of(&data)?;
         let mut target = checkpoint.clone();
         let from = checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1);
         let until = end.map_or(0, |(log_id, _)| log_id.index.0 + 1);
         for_each_frame::<SeedError>(&journal, from, until.max(from), |frame| {
             self.progress.step();
-            crate::recovery::replay::advance(&mut target, frame)
+            advance(&mut target, timeline, frame)
                 .map(drop)
                 .map_err(|error| SeedError::Stream(format!("frame {}: {error}", frame.log_id())))
         })?;

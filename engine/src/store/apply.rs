@@ -5,7 +5,7 @@
 //! each changed page its checksum is compared, and after the record the digest; a difference means that this replica
 //! has not the bytes that the leader had, and is an error that must stop the node.
 //!
-//! A record that does not build on the applied state (its txn id and its digest) is void, on every node alike: the
+//! A record that does not build on the applied state (its txn id, its digest, its timeline) is void, on every node alike: the
 //! decision depends only on the log.
 
 use std::sync::Arc;
@@ -185,7 +185,7 @@ impl Store {
         let bytes = frame.payload().bytes();
         let record = Record::decode(bytes).map_err(|source| ApplyError::Record { log_id, source })?;
         let superblock = head.view.superblock;
-        if !record.header.builds_on(&applied) || record.header.timeline != superblock.timeline {
+        if !applied.is_changed_by(&record.header, superblock.timeline) {
             Counters::add(&self.counters.void_records, 1);
             self.publish(head, View { applied, superblock }, &[]);
             return Ok(Applied::Void);
