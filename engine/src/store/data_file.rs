@@ -39,7 +39,7 @@ mod data_file_test;
 static ZERO_BYTES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// The open data file of a generation.
-pub struct DataFile {
+pub(crate) struct DataFile {
     file: Arc<dyn DiskFile>,
     map: Option<FileMap>,
     map_bytes: u64,
@@ -48,7 +48,7 @@ pub struct DataFile {
 
 /// The byte offset of a page in the data file.
 #[must_use]
-pub fn offset_of(number: PageNumber) -> u64 {
+pub(crate) fn offset_of(number: PageNumber) -> u64 {
     u64::from(number.0) * PAGE_BYTES as u64
 }
 
@@ -58,7 +58,7 @@ fn zero_page() -> &'static Page {
 
 impl DataFile {
     /// Makes a data file that holds `pages` from page 0 on, durable.
-    pub fn create(disk: &dyn Disk, path: &Path, pages: &[Box<Page>]) -> Result<(), StorageError> {
+    pub(crate) fn create(disk: &dyn Disk, path: &Path, pages: &[Box<Page>]) -> Result<(), StorageError> {
         let file = disk.open(path, OpenMode::CreateNew)?;
         let parts: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page.bytes())).collect();
         file.write_at(&parts, 0)?;
@@ -66,7 +66,7 @@ impl DataFile {
     }
 
     /// Opens a data file; the map has room for `map_bytes`.
-    pub fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
+    pub(crate) fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
         let file = disk.open(path, mode)?;
         let map = file.map(map_bytes)?;
         Ok(Self { file, map, map_bytes, verified: PageBits::default() })
@@ -74,12 +74,12 @@ impl DataFile {
 
     /// The file's name.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.file.path().to_path_buf()
     }
 
     /// The page as the file has it; verified.
-    pub fn read(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
+    pub(crate) fn read(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
         if let Some(map) = &self.map
             && self.verified.contains(number)
         {
@@ -111,7 +111,7 @@ impl DataFile {
     }
 
     /// The page's bytes as the file has them, whatever they are; `None` where the file does not reach.
-    pub fn read_unverified(&self, number: PageNumber) -> Result<Option<Box<Page>>, StorageError> {
+    pub(crate) fn read_unverified(&self, number: PageNumber) -> Result<Option<Box<Page>>, StorageError> {
         let mut page = Page::zeroed();
         let got = self.file.read_at(page.bytes_mut(), offset_of(number))?;
         // A page cut short by the end of the file was never finished, so it is made whole by replay: zeros for the rest.
@@ -120,7 +120,12 @@ impl DataFile {
 
     /// Writes pages that follow each other in `pages`; `pause` runs in between. One call a page: the page cache keeps
     /// what one call wrote in one folio, and a later change of one page of it would write all of it again.
-    pub fn write_run(&self, first: PageNumber, pages: &[Arc<Page>], pause: &dyn Fn()) -> Result<(), StorageError> {
+    pub(crate) fn write_run(
+        &self,
+        first: PageNumber,
+        pages: &[Arc<Page>],
+        pause: &dyn Fn(),
+    ) -> Result<(), StorageError> {
         for (number, page) in (first.0..).map(PageNumber).zip(pages) {
             self.file.write_at(&[IoSlice::new(page.bytes())], offset_of(number))?;
             if number.0.is_multiple_of(PAGES_PER_PAUSE) {
@@ -131,7 +136,7 @@ impl DataFile {
     }
 
     /// Makes a run of pages zero, and gives the space back where that is cheap.
-    pub fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
+    pub(crate) fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
         self.take_from_the_map(first.0..first.0 + count);
         if count >= PUNCH_FROM_PAGES {
             return self.file.punch(offset_of(first), u64::from(count) * PAGE_BYTES as u64);
@@ -141,7 +146,7 @@ impl DataFile {
     }
 
     /// Gives the file the length of `page_count` pages.
-    pub fn set_page_count(&self, page_count: u32) -> Result<(), StorageError> {
+    pub(crate) fn set_page_count(&self, page_count: u32) -> Result<(), StorageError> {
         let length = u64::from(page_count) * PAGE_BYTES as u64;
         let old = self.file.len()?;
         if old > length {
@@ -162,17 +167,17 @@ impl DataFile {
     }
 
     /// Makes all of it durable.
-    pub fn sync(&self) -> Result<(), StorageError> {
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.file.sync_data()
     }
 
     /// The file's length in bytes.
-    pub fn bytes(&self) -> Result<u64, StorageError> {
+    pub(crate) fn bytes(&self) -> Result<u64, StorageError> {
         self.file.len()
     }
 
     /// Fills `buffer` from a page on, as the file is; what lies beyond its end is zeros.
-    pub fn copy_raw(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
+    pub(crate) fn copy_raw(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
         let got = self.file.read_at(buffer, offset_of(first))?;
         buffer[got..].fill(0);
         Ok(())
