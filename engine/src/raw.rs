@@ -6,7 +6,8 @@ use memmap2::{Mmap, MmapOptions};
 use crate::ids::PageNumber;
 use crate::page::{PAGE_BYTES, Page};
 
-/// A read-only map that may be longer than its file.
+/// A read-only map that may be longer than its file. Outside of the engine it can only be passed on: what makes it sound
+/// (who changes the file, and how far it may be read) is not for others to promise.
 pub struct FileMap {
     map: Mmap,
 }
@@ -16,11 +17,12 @@ impl FileMap {
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub fn new(file: &std::fs::File, length: u64) -> std::io::Result<Self> {
+    pub(crate) fn new(file: &std::fs::File, length: u64) -> std::io::Result<Self> {
         let length = usize::try_from(length).map_err(|_| std::io::Error::other("the map does not fit this machine"))?;
-        // SAFETY: the map is shared and read-only. The file belongs to this process (the directory's lock), and bytes
-        // of it change only by the checkpointer, which by contract never touches a page that a live reader may hold
-        // a slice of. Bytes beyond the end of the file are reached only through `page`, whose contract forbids it.
+        // SAFETY: the map is shared and read-only. The file belongs to this process as long as the map lives (the
+        // store that the map is part of holds the directory's lock), and bytes of it change only by the checkpointer,
+        // which by contract never touches a page that a live reader may hold a slice of. Bytes beyond the end of the
+        // file are reached only through `page`, whose contract forbids it.
         let map = unsafe { MmapOptions::new().len(length).map(file)? };
         Ok(Self { map })
     }
@@ -33,7 +35,7 @@ impl FileMap {
     /// # Panics
     /// When the page lies outside the map.
     #[must_use]
-    pub fn page(&self, number: PageNumber) -> &Page {
+    pub(crate) fn page(&self, number: PageNumber) -> &Page {
         let start = number.0 as usize * PAGE_BYTES;
         let bytes: &[u8; PAGE_BYTES] =
             self.map[start..start + PAGE_BYTES].try_into().expect("a slice of the length of a page");

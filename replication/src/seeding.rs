@@ -19,7 +19,7 @@ use bytes::Bytes;
 use calamus_engine::Engine;
 use calamus_engine::ids::{LogId, PageNumber, TxnId};
 use calamus_engine::journal::frame::FrameKind;
-use calamus_engine::seed::{SeedChunk, SeedReceiver};
+use calamus_engine::seed::{SeedChunk, SeedError, SeedReceiver};
 use calamus_proto::raft::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,6 +27,7 @@ use tonic::{Status, Streaming};
 
 use crate::membership::codec;
 use crate::network::convert;
+use crate::trimming::HOLD_BYTES;
 use crate::types::{Membership, SnapshotMeta, StoredMembership};
 
 /// The default size of a chunk, in bytes.
@@ -50,6 +51,9 @@ pub enum SeedingError {
     /// The source broke off, said nonsense or could not be reached.
     #[error("the source failed: {0}")]
     Source(Box<Status>),
+    /// This node is being seeded already, perhaps for a leader that gave up waiting.
+    #[error("this node is being seeded already; try again")]
+    Busy,
     /// No progress for too long.
     #[error("no chunk came for {} s", .0.as_secs())]
     Stalled(Duration),
@@ -108,7 +112,7 @@ fn pump_source(
     chunk_bytes: usize,
     sender: &mpsc::Sender<Result<wire::SeedChunk, Status>>,
 ) -> Result<(), String> {
-    let mut source = engine.seed_source().map_err(|error| error.to_string())?;
+    let mut source = engine.seed_source(HOLD_BYTES).map_err(|error| error.to_string())?;
     let mut trail = MembershipTrail { newest: engine.checkpointed().membership };
     while let Some(chunk) = source.next(chunk_bytes).map_err(|error| error.to_string())? {
         trail.observe(&chunk);
@@ -181,24 +185,52 @@ fn meta_of_done(done: &wire::SeedDone, at_least: LogId) -> Result<SnapshotMeta, 
     })
 }
 
-/// Feeds the stream of a source to the engine. `progress` is told the bytes received so far.
+/// Takes the engine's one receiver.
 ///
 /// # Errors
-/// See [`SeedingError`]; nothing of the running generation has changed then.
+/// [`SeedingError::Busy`] while another seeding has it, perhaps one whose task has gone.
+pub async fn take_receiver(engine: &Engine) -> Result<SeedReceiver, SeedingError> {
+    let engine = engine.clone();
+    let taken = tokio::task::spawn_blocking(move || engine.seed_receiver()).await;
+    taken.map_err(|panic| SeedingError::Unusable(panic.to_string()))?.map_err(|error| match error {
+        SeedError::Busy => SeedingError::Busy,
+        error => SeedingError::Unusable(error.to_string()),
+    })
+}
+
+/// Feeds the stream of a source to the engine's receiver. `progress` is told the bytes received so far.
+///
+/// # Errors
+/// See [`SeedingError`]; nothing of the running generation has changed then, and the receiver is gone.
 pub async fn receive(
-    engine: &Engine,
-    mut stream: Streaming<wire::SeedChunk>,
+    receiver: SeedReceiver,
+    stream: Streaming<wire::SeedChunk>,
     at_least: LogId,
     stall_limit: Duration,
     progress: impl Fn(u64),
 ) -> Result<Seeded, SeedingError> {
-    let (sender, receiver) = mpsc::channel::<SeedChunk>(CHUNKS_WAITING);
-    let feeding = {
-        let engine = engine.clone();
-        tokio::task::spawn_blocking(move || feed(&engine, receiver))
-    };
+    let (sender, chunks) = mpsc::channel::<SeedChunk>(CHUNKS_WAITING);
+    let feeding = tokio::task::spawn_blocking(move || feed(receiver, chunks));
+    let streamed = pump_stream(stream, sender, at_least, stall_limit, progress).await;
+    // Also after an error: the next try needs the receiver.
+    let fed = feeding.await.map_err(|panic| SeedingError::Unusable(panic.to_string()))?;
+    let (meta, bytes) = streamed?;
+    let receiver = fed?;
+    let meta = meta.ok_or_else(|| SeedingError::Unusable("the engine stopped taking chunks".to_owned()))?;
+    Ok(Seeded { receiver, meta, bytes })
+}
+
+/// Hands on the chunks of a source until it is done. Returns what it promised then (`None` if nobody takes the chunks)
+/// and how many bytes came.
+async fn pump_stream(
+    mut stream: Streaming<wire::SeedChunk>,
+    sender: mpsc::Sender<SeedChunk>,
+    at_least: LogId,
+    stall_limit: Duration,
+    progress: impl Fn(u64),
+) -> Result<(Option<SnapshotMeta>, u64), SeedingError> {
     let mut bytes = 0;
-    let meta = loop {
+    loop {
         let next = tokio::time::timeout(stall_limit, stream.message()).await;
         let chunk = next.map_err(|_| SeedingError::Stalled(stall_limit))??;
         let Some(chunk) = chunk else {
@@ -212,23 +244,38 @@ pub async fn receive(
         };
         // A closed channel means that the engine refused a chunk; `feeding` knows why.
         if sender.send(from_wire(chunk)?).await.is_err() {
-            break None;
+            return Ok((None, bytes));
         }
         if meta.is_some() {
-            break meta;
+            return Ok((meta, bytes));
         }
-    };
-    drop(sender);
-    let receiver = feeding.await.map_err(|panic| SeedingError::Unusable(panic.to_string()))??;
-    let meta = meta.ok_or_else(|| SeedingError::Unusable("the engine stopped taking chunks".to_owned()))?;
-    Ok(Seeded { receiver, meta, bytes })
+    }
 }
 
-fn feed(engine: &Engine, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<SeedReceiver, SeedingError> {
-    let unusable = |error: calamus_engine::seed::SeedError| SeedingError::Unusable(error.to_string());
-    let mut receiver = engine.seed_receiver().map_err(unusable)?;
+fn feed(mut receiver: SeedReceiver, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<SeedReceiver, SeedingError> {
     while let Some(chunk) = chunks.blocking_recv() {
-        receiver.feed(chunk).map_err(unusable)?;
+        receiver.feed(chunk).map_err(|error| SeedingError::Unusable(error.to_string()))?;
     }
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use calamus_engine::env::RealDisk;
+
+    use super::*;
+    use crate::tests::support;
+
+    #[tokio::test]
+    async fn a_seeding_is_busy_as_long_as_anybody_holds_the_receiver() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let identity = support::identity(1, "n", "h:1");
+        let engine = support::create(Arc::new(RealDisk), &directory.path().join("n"), &identity);
+        let held = take_receiver(&engine).await.expect("nobody has it");
+        assert!(matches!(take_receiver(&engine).await, Err(SeedingError::Busy)));
+        drop(held);
+        assert!(take_receiver(&engine).await.is_ok());
+    }
 }

@@ -7,7 +7,8 @@
 //! [`crate::log_store`], after openraft has waited for its streams.
 //!
 //! A follower that is slow, dead or frozen holds nothing: it is seeded when it comes back. A running seeding holds the
-//! log behind it, up to [`HOLD_BYTES`] of journal; beyond, it is given up and begins again.
+//! log behind it, up to [`HOLD_BYTES`] of journal: on the leader, which must go on from what it declared, and on the
+//! source, which streams it. Beyond, it is given up and begins again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::core::Core;
 /// A node that was seeded goes on from where its seeding was declared; it gets this long to do so before the log
 /// behind it may go.
 const HOLD_AFTER_SEEDING: Duration = Duration::from_secs(10);
-/// The journal may grow to this many bytes for seedings.
-const HOLD_BYTES: u64 = 1 << 30;
+/// The journal may grow to this many bytes for seedings, on the leader and on the source.
+pub(crate) const HOLD_BYTES: u64 = 1 << 30;
 /// A purge that was asked for may wait for a stream; it is asked for again at this pace.
 const RETRY: Duration = Duration::from_secs(1);
 

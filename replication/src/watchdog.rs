@@ -1,3 +1,5 @@
+//! A disk that hangs or fails.
+//!
 //! A disk that hangs must not keep a leader in office: nothing it is given would become durable, while its heartbeats,
 //! which need no disk, keep the others from electing.
 //!
@@ -13,7 +15,11 @@
 //! timeout moved leadership from one slow disk to the next, and stopping one timeout later left nodes stopped for good
 //! that were slow for a second. See `docs/decisions/0007`.
 //!
-//! A sync that *fails* ends the consensus by itself: the journal is poisoned and openraft gets the error.
+//! A sync of the journal that *fails* ends the consensus by itself: the journal is poisoned and openraft gets the error.
+//! A checkpoint that fails reaches openraft in no way: the node would go on appending and applying, and keep in memory
+//! what it cannot write any more. So the engine's status is looked at: once it says that storage has failed, this node
+//! takes no more proposals, hands leadership over if it has it, and stops its consensus whether or not that worked; it
+//! serves local reads. That the disk has no space for a checkpoint is no failure: the engine tries again.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -75,6 +81,10 @@ pub(crate) async fn run(engine: Engine, core: Core) {
         if let Some(free) = status.free_disk_bytes {
             core.free_disk_bytes.store(free, Ordering::Relaxed);
         }
+        if let Some(why) = status.failed {
+            give_up(&core, election, &why).await;
+            return;
+        }
         let leads = matches!(core.standing(), Standing::Elected { .. });
         match watchdog.step(Instant::now(), status.pending_sync_age, leads, election) {
             Step::Nothing => {}
@@ -102,6 +112,19 @@ pub(crate) async fn run(engine: Engine, core: Core) {
             }
         }
     }
+}
+
+async fn give_up(core: &Core, election: Duration, why: &str) {
+    tracing::error!(why, "storage has failed: this node stops its part in the consensus");
+    core.refuse.store(true, Ordering::Release);
+    core.doubt.notify_one();
+    if matches!(core.standing(), Standing::Elected { .. })
+        && let Some(to) = core.successor()
+        && let Err(error) = core.transfer(to, election).await
+    {
+        tracing::warn!(error, "leadership did not move");
+    }
+    core.shutdown(&format!("storage has failed: {why}. Local reads only, until the node is started again")).await;
 }
 
 #[cfg(test)]

@@ -13,6 +13,14 @@
 //!    equal files.
 //! 5. Make `t` the finished checkpoint in `node.meta`. *Crash before:* as in 3. *After:* the file alone is `t`.
 //! 6. Drop the versions that the file holds. Only now may the journal up to `t` be purged.
+//!
+//! *No space within 3:* the file is the same mixture as after a crash there, and the checkpoint is given up. Nothing is
+//! lost, and nobody sees the mixture: step 6 was not reached, so each page that was written, or half written, still has a
+//! version in memory that every reader takes instead (the one that was written, or a newer applied one that made it
+//! unneeded). When there is space again the next checkpoint goes to `t` or beyond, since no reader has opened below `t`
+//! meanwhile, and writes each of these pages anew. *A failed sync* is not tried again, even one that names space: the
+//! kernel may have dropped what it was to write, and would say later that all is well. Then nothing is written into the
+//! file any more, writers are refused, and whoever drives the engine must stop the node.
 
 pub mod meta;
 mod run;

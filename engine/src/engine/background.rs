@@ -1,13 +1,19 @@
 //! The thread that runs checkpoints and purges when they are due.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{Core, EngineOptions};
+use crate::error::StorageError;
 use crate::store::Store;
+
+/// How long a checkpoint that found no space waits before it is tried again.
+const SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Wakes the background thread.
 #[derive(Default)]
@@ -57,9 +63,17 @@ impl Bell {
         state.rung = false;
         !state.stopped
     }
+
+    /// Waits that long, rung or not; `false` when stopped.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut state = self.state.lock();
+        while !state.stopped && !self.rung.wait_until(&mut state, until).timed_out() {}
+        !state.stopped
+    }
 }
 
-/// The thread, joined when the last handle of the engine goes.
+/// The thread, joined when the last handle of the engine goes. Then the journal is closed, too.
 pub(crate) struct Background {
     core: Arc<Core>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -88,19 +102,37 @@ impl Drop for Background {
         {
             tracing::error!("the checkpoint thread panicked");
         }
+        // Readers may hold the store, and with it the journal, for much longer.
+        self.core.store().journal.close();
     }
 }
 
+/// Until the engine is closed, or something fails: that is noted in `failed`, writers are refused, and whoever drives the
+/// engine finds it in its status.
 fn run(core: &Core) {
+    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| checkpoint_when_due(core))) {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        core.fail(&StorageError::Poisoned(format!("the checkpoint thread panicked: {text}")));
+    }
+}
+
+fn checkpoint_when_due(core: &Core) {
     while core.bell.wait() {
-        let store = core.store();
-        if !core.checkpoint_due(&store) {
-            continue;
-        }
-        if let Err(error) = core.checkpoint() {
-            // Noted in `failed`: writers are refused, the node's watchdog stops it.
-            tracing::error!(%error, "a checkpoint failed");
-            return;
+        while core.checkpoint_due(&core.store()) {
+            match core.checkpoint() {
+                Ok(_) => break,
+                Err(error) if core.failed.lock().is_some() => {
+                    tracing::error!(%error, "a checkpoint failed");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a checkpoint found no space, and is tried again");
+                    if !core.bell.pause(SPACE_PAUSE) {
+                        return;
+                    }
+                }
+            }
         }
     }
 }

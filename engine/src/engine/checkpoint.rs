@@ -20,8 +20,37 @@ pub struct CheckpointReport {
     pub took: Duration,
 }
 
+/// Why a checkpoint was not finished.
+enum Unfinished {
+    /// There was no space for its pages. It may be tried again: see [`crate::checkpoint`].
+    NoSpace(StorageError),
+    /// Nothing may be written behind this.
+    Failed(StorageError),
+}
+
+impl From<StorageError> for Unfinished {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Unfinished {
+    /// Of the step that writes pages. A sync is never tried again, whatever it says.
+    fn of_pages(error: StorageError) -> Self {
+        match error {
+            StorageError::Io { operation: "sync", .. } => Self::Failed(error),
+            error if error.is_no_space() => Self::NoSpace(error),
+            error => Self::Failed(error),
+        }
+    }
+}
+
 impl Engine {
     /// Runs a whole checkpoint now. Goes as far as the oldest reader lets it.
+    ///
+    /// # Errors
+    /// After one that [`StorageError::is_no_space`], it may be tried again when there is space, unless the engine's
+    /// status says that it has failed. Any other is for good.
     pub fn checkpoint(&self) -> Result<CheckpointReport, StorageError> {
         self.core.checkpoint()
     }
@@ -60,7 +89,14 @@ impl Core {
             });
             // Whether it worked or not: whoever waits for memory looks again.
             store.notify_memory();
-            result.inspect_err(|error| *self.failed.lock() = Some(error.clone()))?
+            match result {
+                Ok(report) => report,
+                Err(Unfinished::NoSpace(error)) => return Err(error),
+                Err(Unfinished::Failed(error)) => {
+                    self.fail(&error);
+                    return Err(error);
+                }
+            }
         };
         for observer in &*self.observers.lock() {
             observer();
@@ -68,7 +104,13 @@ impl Core {
         Ok(report)
     }
 
-    fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, StorageError> {
+    /// Notes that checkpoints have failed for good. The first failure stays.
+    pub(crate) fn fail(&self, error: &StorageError) {
+        self.failed.lock().get_or_insert_with(|| error.clone());
+        self.store().notify_memory();
+    }
+
+    fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, Unfinished> {
         let started = Instant::now();
         let checkpointed = self.meta.lock().value.checkpoint.log_id;
         let Some(registration) = store.readers.open_for_checkpoint() else {
@@ -89,7 +131,8 @@ impl Core {
         }
         let pages = write_pages(store, target.txn_id, view.superblock.page_count, &self.options.faults, &|| {
             pace(store);
-        })?;
+        });
+        let pages = pages.map_err(Unfinished::of_pages)?;
         if early {
             self.set_target(target)?;
         }
@@ -100,6 +143,7 @@ impl Core {
         for number in &pages {
             store.versions.drop_up_to(*number, target.txn_id);
         }
+        store.note_checkpoint(target.txn_id);
         Counters::add(&self.counters.checkpoints, 1);
         let report = CheckpointReport { at: target.log_id, pages: pages.len(), took: started.elapsed() };
         tracing::debug!(?report, "checkpoint finished");
@@ -109,6 +153,7 @@ impl Core {
     fn set_target(&self, target: &AppliedState) -> Result<(), StorageError> {
         self.meta.lock().update(|meta| {
             assert!(meta.checkpoint.log_id <= target.log_id, "checkpointed <= target");
+            assert!(meta.target.log_id <= target.log_id, "the target went back");
             meta.target = target.clone();
         })
     }
@@ -127,7 +172,7 @@ impl Core {
         let checkpointed = self.meta.lock().value.checkpoint.log_id?;
         // A pin, like the retention, names the first frame that must stay.
         let kept = retained_from(store, checkpointed.index, self.options.retention_bytes)?;
-        let kept = self.pins.lock().values().min().map_or(kept, |pin| kept.min(*pin));
+        let kept = self.pins.lowest(store, checkpointed.index).map_or(kept, |pin| kept.min(pin));
         kept.0.checked_sub(1).map(|before| LogIndex(before).min(checkpointed.index))
     }
 }

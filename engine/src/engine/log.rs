@@ -1,8 +1,6 @@
 //! The consensus' view of the directory: its vote and its log.
 
-use std::sync::Arc;
-
-use super::{Core, Engine};
+use super::Engine;
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex, RaftId, Term};
 use crate::journal::Done;
@@ -139,32 +137,6 @@ impl Engine {
         max_bytes: usize,
     ) -> Result<Vec<Frame>, StorageError> {
         self.core.store().journal.read(from, until_exclusive, max_bytes)
-    }
-}
-
-/// Keeps the journal from an index on, as long as it lives.
-pub(crate) struct Pin {
-    core: Arc<Core>,
-    id: u64,
-}
-
-impl Pin {
-    /// Pins the journal from the first frame behind the finished checkpoint on. Returns the pin and that checkpoint.
-    pub(crate) fn behind_checkpoint(core: &Arc<Core>) -> (Self, crate::store::AppliedState) {
-        let meta = core.meta.lock();
-        let checkpoint = meta.value.checkpoint.clone();
-        let first = LogIndex(checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1));
-        let mut pins = core.pins.lock();
-        let id = pins.keys().next_back().map_or(0, |last| last + 1);
-        pins.insert(id, first);
-        // A purge that has read the checkpoint already goes at most to the checkpoint, which this pin does not hold.
-        (Self { core: core.clone(), id }, checkpoint)
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.core.pins.lock().remove(&self.id);
     }
 }
 

@@ -9,25 +9,32 @@ mod error;
 mod log;
 mod open;
 mod options;
+mod pin;
 mod status;
 
 #[cfg(test)]
 pub(crate) mod engine_test;
+#[cfg(test)]
+mod failure_test;
+#[cfg(test)]
+mod memory_test;
+#[cfg(test)]
+mod open_test;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 pub use checkpoint::CheckpointReport;
 pub use error::OpenError;
-pub(crate) use log::Pin;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
 pub(crate) use open::{Paths, open_meta, open_store, open_vote, take_lock};
 pub use options::{EngineOptions, Faults};
+pub(crate) use pin::{Pin, Pins};
 pub use status::EngineStatus;
 
 use crate::checkpoint::NodeMeta;
@@ -44,7 +51,8 @@ use background::{Background, Bell};
 /// How long `begin_batch` waits for memory before it gives up.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// An open directory. Handles are cheap to clone; the last one that is dropped closes it.
+/// An open directory. Handles are cheap to clone; the last one that is dropped closes it. It can be opened again when
+/// every reader and batch has been dropped too.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) core: Arc<Core>,
@@ -82,16 +90,18 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// One checkpoint, purge or change of generation at a time.
     pub(crate) maintenance: Mutex<()>,
-    /// The journal is kept from these indexes on, whatever may be purged otherwise.
-    pub(crate) pins: Mutex<BTreeMap<u64, LogIndex>>,
+    /// Whether a receiver builds a new generation.
+    pub(crate) seeding: AtomicBool,
+    /// The journal is kept for these, whatever may be purged otherwise.
+    pub(crate) pins: Pins,
     /// How far the consensus lets us purge.
     pub(crate) purge_wish: Mutex<Option<LogId>>,
     pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) bell: Bell,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.
     pub(crate) failed: Mutex<Option<StorageError>>,
-    /// Last: held as long as anything of the directory is in use.
-    _lock: Box<dyn Send + Sync>,
+    /// Last: held as long as anything of the directory is in use. Stores share it.
+    pub(crate) lock: Arc<dyn Send + Sync>,
 }
 
 impl Core {
@@ -99,19 +109,20 @@ impl Core {
         self.store.read().clone()
     }
 
-    /// Whether a checkpoint is due by itself.
+    /// Whether a checkpoint is due by itself. Never one that could not go on.
     fn checkpoint_due(&self, store: &Store) -> bool {
+        let checkpointed = self.meta.lock().value.checkpoint.log_id;
+        let Some(reachable) = store.readers.checkpoint_snapshot() else { return false };
+        let reachable = reachable.applied.log_id;
+        if reachable <= checkpointed {
+            return false;
+        }
         if store.versions.bytes() >= self.options.version_bytes_limit / 2 {
             return true;
         }
-        let checkpointed = self.meta.lock().value.checkpoint.log_id;
-        let applied = store.head.lock().view.applied.log_id;
-        if applied == checkpointed {
-            return false;
-        }
         let first = LogIndex(checkpointed.map_or(0, |log_id| log_id.index.0 + 1));
         let (Some(from), Some(to)) =
-            (store.journal.position(first), applied.and_then(|log_id| store.journal.position(log_id.index)))
+            (store.journal.position(first), reachable.and_then(|log_id| store.journal.position(log_id.index)))
         else {
             return false;
         };
@@ -141,10 +152,10 @@ impl Engine {
     }
 
     /// Opens a batch on the newest staged state. Waits while another batch is open, and while page versions take more
-    /// than twice their bound.
+    /// than their bound and checkpoints can go on.
     ///
     /// # Errors
-    /// When memory does not become free: with the reader that is in the way, if one is.
+    /// When checkpoints have failed; when memory does not become free: with the reader that is in the way, if one is.
     pub fn begin_batch(&self) -> Result<Batch, BatchError> {
         self.wait_for_memory()?;
         Batch::begin(self.core.store())
@@ -154,44 +165,43 @@ impl Engine {
     /// [`Self::wait_for_memory`] waits for what `begin_batch` waits for.
     ///
     /// # Errors
-    /// When the newest state cannot be read.
+    /// When checkpoints have failed, or the newest state cannot be read.
     pub fn try_begin_batch(&self) -> Result<Option<Batch>, BatchError> {
         let store = self.core.store();
-        if !self.has_memory(&store) {
+        if !self.has_memory(&store)? {
             return Ok(None);
         }
         Batch::begin(store).map(Some)
     }
 
-    fn has_memory(&self, store: &Store) -> bool {
-        store.versions.bytes() <= 2 * self.core.options.version_bytes_limit
+    fn has_memory(&self, store: &Store) -> Result<bool, BatchError> {
+        if let Some(error) = self.core.failed.lock().clone() {
+            return Err(error.into());
+        }
+        store.relieve();
+        Ok(store.has_memory())
     }
 
     /// Waits until page versions take little enough memory for a batch to begin. Blocks the thread for up to
     /// some seconds.
     ///
     /// # Errors
-    /// When memory does not become free: with the reader that is in the way, if one is.
+    /// When checkpoints have failed; when memory does not become free: with the reader that is in the way, if one is.
     pub fn wait_for_memory(&self) -> Result<(), BatchError> {
         let store = self.core.store();
         let started = Instant::now();
         loop {
             let mut guard = store.memory_lock.lock();
-            if self.has_memory(&store) {
+            if self.has_memory(&store)? {
                 return Ok(());
             }
-            let bytes = store.versions.bytes();
-            if let Some(error) = self.core.failed.lock().clone() {
-                return Err(error.into());
-            }
             if !self.core.options.background || started.elapsed() >= MEMORY_PATIENCE {
-                let applied = store.readers.newest().applied.txn_id;
-                return Err(match store.readers.oldest().filter(|reader| reader.txn_id < applied) {
+                return Err(match store.in_the_way() {
                     Some(reader) => BatchError::ForgottenReader {
                         place: reader.place.to_string(),
                         age_seconds: reader.age.as_secs(),
                     },
-                    None => BatchError::NoMemory { bytes },
+                    None => BatchError::NoMemory { bytes: store.versions.bytes() },
                 });
             }
             self.core.bell.ring();

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::log::{VOTE_SLOT_BYTES, Vote};
-use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError};
+use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError, Pins};
 use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
@@ -23,7 +24,7 @@ use crate::recovery::decide::Entries;
 use crate::recovery::replay::{for_each_frame, replay_blindly};
 use crate::recovery::{Decision, Observed, decide};
 use crate::slots::SlotFile;
-use crate::store::{AppliedState, Counters, DataFile, Store, StoreLimits, View};
+use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, View};
 
 /// What opening found and did.
 #[derive(Clone, Debug)]
@@ -56,6 +57,12 @@ impl Paths {
 
     pub(crate) fn generation(directory: &Path, generation: Generation) -> PathBuf {
         directory.join(format!("g{generation}"))
+    }
+
+    /// The highest generation that has a place in a directory, whatever stands there.
+    pub(crate) fn highest_generation(disk: &dyn Disk, directory: &Path) -> Result<Option<Generation>, StorageError> {
+        let names = disk.list_dir(directory)?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix('g')?.parse().ok().map(Generation)).max())
     }
 
     pub(crate) fn data(generation: &Path) -> PathBuf {
@@ -123,17 +130,18 @@ impl Engine {
         database_id: DatabaseId,
         options: EngineOptions,
     ) -> Result<Self, OpenError> {
+        let started = Instant::now();
+        disk.create_dir_all(directory)?;
+        // Held until it is open: nobody else finds it half made, or made and not taken.
+        let lock = take_lock(&*disk, directory)?;
         if Self::exists(&*disk, directory)? {
             return Err(OpenError::Exists(directory.to_path_buf()));
         }
-        disk.create_dir_all(directory)?;
-        let lock = take_lock(&*disk, directory)?;
         let generation = Generation(1);
         let home = Paths::generation(directory, generation);
-        for leftover in [Paths::vote(directory), Paths::meta(directory)] {
-            if disk.exists(&leftover)? {
-                disk.remove_file(&leftover)?;
-            }
+        let vote = Paths::vote(directory);
+        if disk.exists(&vote)? {
+            disk.remove_file(&vote)?;
         }
         if disk.exists(&home)? {
             disk.remove_dir_all(&home)?;
@@ -144,7 +152,7 @@ impl Engine {
         let start = LogStart { previous: None, chain: CHAIN_START };
         Journal::create(disk.clone(), &Paths::journal(&home), start, options.journal)?.close();
         disk.sync_dir(&home)?;
-        SlotFile::create(&*disk, &Paths::vote(directory), VOTE_SLOT_BYTES, &[])?;
+        SlotFile::create(&*disk, &vote, VOTE_SLOT_BYTES, &[])?;
         let meta = NodeMeta {
             generation,
             identity: identity.clone(),
@@ -158,8 +166,7 @@ impl Engine {
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             disk.sync_dir(parent)?;
         }
-        drop(lock);
-        Ok(Self::open(disk, directory, options)?.0)
+        Ok(Self::open_locked(disk, directory, options, lock, started)?.0)
     }
 
     /// Opens a database: recovers what a crash left, and says what that was.
@@ -173,11 +180,22 @@ impl Engine {
             return Err(OpenError::Missing(directory.to_path_buf()));
         }
         let lock = take_lock(&*disk, directory)?;
+        Self::open_locked(disk, directory, options, lock, started)
+    }
+
+    /// As [`Self::open`], by who has the lock.
+    fn open_locked(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: EngineOptions,
+        lock: Arc<dyn Send + Sync>,
+        started: Instant,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         let (meta, value) = open_meta(&disk, directory)?;
         let (vote_file, vote) = open_vote(&disk, directory)?;
         remove_other_generations(&*disk, directory, value.generation)?;
         let counters = Arc::new(Counters::default());
-        let opened = open_store(&disk, directory, &value, &options, counters.clone())?;
+        let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
         let core = Arc::new(Core {
             disk,
             directory: directory.to_path_buf(),
@@ -189,12 +207,13 @@ impl Engine {
             store: RwLock::new(Arc::new(opened.store)),
             counters,
             maintenance: Mutex::default(),
-            pins: Mutex::default(),
+            seeding: AtomicBool::new(false),
+            pins: Pins::default(),
             purge_wish: Mutex::default(),
             observers: Mutex::default(),
             bell: Bell::default(),
             failed: Mutex::default(),
-            _lock: lock,
+            lock,
         });
         let target = core.meta.lock().value.target.log_id;
         let replayed = replay_onwards(&core, target, opened.commit)?;
@@ -211,8 +230,9 @@ impl Engine {
 }
 
 /// Takes a directory for this process.
-pub(crate) fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
-    disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))
+pub(crate) fn take_lock(disk: &dyn Disk, directory: &Path) -> Result<Arc<dyn Send + Sync>, OpenError> {
+    let lock = disk.lock(&Paths::lock(directory))?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))?;
+    Ok(Arc::from(lock))
 }
 
 fn read_error(error: ReadError) -> StorageError {
@@ -269,6 +289,7 @@ pub(crate) fn open_store(
     meta: &NodeMeta,
     options: &EngineOptions,
     counters: Arc<Counters>,
+    lock: Arc<dyn Send + Sync>,
 ) -> Result<OpenedStore, OpenError> {
     let home = Paths::generation(directory, meta.generation);
     let journal_options = JournalOptions {
@@ -308,7 +329,8 @@ pub(crate) fn open_store(
     let database_id = view.superblock.database_id;
     let txn_id = view.applied.txn_id;
     let replayed_blindly = Entries::through(index(&meta.target)).0 - Entries::through(index(&meta.checkpoint)).0;
-    let store = Store::new(meta.generation, home, data, journal, view, counters, limits);
+    let home = Home { generation: meta.generation, directory: home, lock };
+    let store = Store::new(home, data, journal, view, counters, limits, meta.checkpoint.txn_id);
     for (number, image) in images {
         store.versions.push(number, txn_id, image);
     }

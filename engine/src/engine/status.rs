@@ -48,7 +48,7 @@ pub struct EngineStatus {
     pub readers: usize,
     /// The oldest of them.
     pub oldest_reader: Option<ReaderInfo>,
-    /// Why nothing is written any more, after a failed write or sync.
+    /// Why nothing is written any more, after a failed write or sync: the node must stop taking part.
     pub failed: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::env::overlay::Overlay;
 use crate::env::real::{RealDisk, RealFile};
-use crate::env::{Disk, DiskFile, FileMap, OpenMode};
+use crate::env::{Disk, DiskFile, FileClass, FileMap, OpenMode};
 use crate::error::StorageError;
 
 #[derive(Default)]
@@ -26,6 +26,7 @@ struct Trouble {
     sync_delay: Duration,
     syncs_hang: bool,
     syncs_fail: bool,
+    data_syncs_fail: bool,
 }
 
 /// Changes of files, by device and inode.
@@ -73,6 +74,11 @@ impl LosingDisk {
     /// While set, `sync_data` fails, and what it should have synced stays in memory.
     pub fn fail_syncs(&self, fail: bool) {
         self.shared.trouble.lock().syncs_fail = fail;
+    }
+
+    /// As [`Self::fail_syncs`], of data files only.
+    pub fn fail_data_syncs(&self, fail: bool) {
+        self.shared.trouble.lock().data_syncs_fail = fail;
     }
 
     /// Forgets the changes of a file that is going away: its inode may come back as another file.
@@ -130,7 +136,7 @@ impl Shared {
         while trouble.syncs_hang {
             self.trouble_changed.wait(&mut trouble);
         }
-        if trouble.syncs_fail {
+        if trouble.syncs_fail || (trouble.data_syncs_fail && FileClass::of(path) == FileClass::Data) {
             return Err(StorageError::io(path, 0, "sync", &Error::other("the disk was told to fail")));
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::journal::{FrameInfo, inspect};
 use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::recovery::Damage;
-use crate::recovery::replay::{advance, put_in_place};
+use crate::recovery::replay::{advance, put_in_place, timeline_of};
 use crate::store::{AppliedState, DataFile};
 use crate::verify::{CheckReport, Progress, check_pages};
 use crate::versions::Image;
@@ -32,7 +32,7 @@ pub struct OfflineState {
     images: BTreeMap<PageNumber, Image>,
     superblock: Superblock,
     applied: AppliedState,
-    _lock: Box<dyn Send + Sync>,
+    _lock: Arc<dyn Send + Sync>,
 }
 
 /// What [`check_directory`] found.
@@ -80,10 +80,11 @@ impl OfflineState {
         directory: &Path,
         meta: &NodeMeta,
         upto: Option<LogIndex>,
-        lock: Box<dyn Send + Sync>,
+        lock: Arc<dyn Send + Sync>,
     ) -> Result<Self, OpenError> {
         let home = Paths::generation(directory, meta.generation);
         let data = DataFile::open(&**disk, &Paths::data(&home), OpenMode::Read, 1 << 40)?;
+        let timeline = timeline_of(&data)?;
         let mut applied = meta.checkpoint.clone();
         let target = meta.target.log_id.map(|log_id| log_id.index);
         let until = target.max(upto);
@@ -101,7 +102,7 @@ impl OfflineState {
                 return Err(OpenError::Damaged { directory: directory.to_path_buf(), damage: Damage::OtherHistory });
             }
             let bad = |error| StorageError::corrupted(data.path(), 0, format!("frame {index}: {error}"));
-            if let Some(record) = advance(&mut applied, &frame).map_err(bad)? {
+            if let Some(record) = advance(&mut applied, timeline, &frame).map_err(bad)? {
                 put_in_place(&data, &mut images, &record, frame.payload().bytes())?;
             }
         }

@@ -13,5 +13,7 @@ pub(crate) mod replay;
 
 #[cfg(test)]
 mod decide_test;
+#[cfg(test)]
+mod replay_test;
 
 pub use decide::{Damage, Decision, Observed, decide};

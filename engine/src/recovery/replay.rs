@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::error::StorageError;
-use crate::ids::{LogIndex, PageNumber};
+use crate::ids::{LogIndex, PageNumber, Timeline};
 use crate::journal::Journal;
 use crate::journal::frame::{Frame, FrameKind};
 use crate::page::superblock::Superblock;
@@ -36,8 +36,12 @@ pub(crate) fn for_each_frame<E: From<StorageError>>(
 }
 
 /// Moves a state on by a frame, going by the record's own words: what it is after it, without looking at pages. Returns
-/// the record, if it is one that changes the state.
-pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<Option<Record>, RecordError> {
+/// the record, if it is one that changes the state, which is of `timeline`.
+pub(crate) fn advance(
+    state: &mut AppliedState,
+    timeline: Timeline,
+    frame: &Frame,
+) -> Result<Option<Record>, RecordError> {
     state.log_id = Some(frame.log_id());
     state.chain = frame.chain();
     match frame.kind() {
@@ -46,8 +50,8 @@ pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<Option<
         FrameKind::Record => {
             let record = Record::decode(frame.payload().bytes())?;
             let header = &record.header;
-            // A record that does not build on the state is void, as it was when it was applied.
-            if header.builds_on(state) {
+            // A record that is void here was void when it was applied.
+            if state.is_changed_by(header, timeline) {
                 state.txn_id = header.last_txn;
                 state.digest = header.digest;
                 state.wall_time_micros = header.wall_time_micros;
@@ -56,6 +60,14 @@ pub(crate) fn advance(state: &mut AppliedState, frame: &Frame) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// The timeline of a data file, which may be any mixture of page versions: it stands in the first sector of page 0, and
+/// is the same in every version, since a record of another timeline changes nothing.
+pub(crate) fn timeline_of(data: &DataFile) -> Result<Timeline, StorageError> {
+    let bad = |what: &str| StorageError::corrupted(data.path(), 0, what);
+    let page = data.read_unverified(PageNumber(0))?.ok_or_else(|| bad("it has no page 0"))?;
+    Ok(Superblock::decode(&page).map_err(bad)?.timeline)
 }
 
 /// The pages that blind replay touched, as of the target, and the target's view.
@@ -82,10 +94,11 @@ pub(crate) fn replay_blindly(
     let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
     let mut flushed: BTreeSet<PageNumber> = BTreeSet::new();
     let mut state = checkpoint.clone();
+    let timeline = timeline_of(data)?;
     for_each_frame::<StorageError>(journal, position(checkpoint), position(target), |frame| {
         let bad =
             |error: RecordError| StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()));
-        if let Some(record) = advance(&mut state, frame).map_err(bad)? {
+        if let Some(record) = advance(&mut state, timeline, frame).map_err(bad)? {
             put_in_place(data, &mut images, &record, frame.payload().bytes())?;
             if images.len() > MAX_IMAGES {
                 flush(data, &mut images, &mut flushed)?;

@@ -15,6 +15,16 @@
 //!   verified: every page's checksum, and the digest of all.
 //! - Only then does one slot write switch the receiver to it. A crash before leaves the old generation, after it the new
 //!   one; what is left of the other is removed at the next start.
+//!
+//! The pin has a bound in bytes. A source whose receiver is too slow says so instead of filling the disk, and the
+//! receiver begins again.
+//!
+//! Why a receiver never takes another's files away, whoever holds it and for however long:
+//! - There is one receiver of an engine at a time. It holds the engine's seat from its beginning until it is dropped,
+//!   which [`SeedReceiver::finish`] does at its end; until then a second one is refused as [`SeedError::Busy`]. A task
+//!   that was given up may leave its receiver with somebody who is still finishing it: the seat goes with the receiver.
+//! - It builds where nothing stands, under the number after the highest of `node.meta`'s generation and of those on disk.
+//! - A receiver that is dropped removes what it built, unless `node.meta` names it by then.
 
 mod manifest;
 mod receiver;
@@ -26,7 +36,7 @@ mod seed_test;
 use bytes::Bytes;
 
 pub use manifest::SeedManifest;
-pub use receiver::SeedReceiver;
+pub use receiver::{SeedProgress, SeedReceiver};
 pub use source::SeedSource;
 
 use crate::engine::OpenError;
@@ -84,6 +94,18 @@ pub enum SeedError {
         /// The stream's.
         found: String,
     },
+    /// The receiver took what it was sent so slowly that the journal could not be kept for it.
+    #[error("the journal behind the seed grew beyond {hold_bytes} bytes before it was taken; begin again")]
+    TooSlow {
+        /// How much would have been kept.
+        hold_bytes: u64,
+    },
+    /// The source has switched to another generation meanwhile, because it was seeded itself.
+    #[error("the source was seeded itself meanwhile; begin again")]
+    Switched,
+    /// Another receiver is at work, or has not been dropped yet.
+    #[error("this node is being seeded already; try again when that has ended")]
+    Busy,
     /// The new state did not open.
     #[error("the seeded state cannot be opened: {0}")]
     Open(Box<OpenError>),

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use crate::ids::{Digest, Generation, LogIndex, PageNumber};
 use crate::journal::frame::Frame;
 use crate::journal::{Journal, JournalOptions, LogStart};
 use crate::page::PAGE_BYTES;
-use crate::recovery::replay::for_each_frame;
-use crate::store::{AppliedState, SnapshotPages, Store, offset_of};
+use crate::recovery::replay::{advance, for_each_frame, timeline_of};
+use crate::store::{AppliedState, DataFile, SnapshotPages, Store, offset_of};
 
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
@@ -28,7 +29,43 @@ pub struct SeedReceiver {
     phase: Phase,
     bytes: u64,
     pages: u64,
+    progress: SeedProgress,
     finished: bool,
+    // Last, so that another receiver begins only when this one has cleared up.
+    _seat: Seat,
+}
+
+/// How much a receiver has done: a number that grows with every piece fed, and with every frame and page looked at when
+/// it is finished. Clones share it.
+#[derive(Clone, Default, Debug)]
+pub struct SeedProgress(Arc<AtomicU64>);
+
+impl SeedProgress {
+    /// The number. Only that it grows has a meaning.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Held by the one receiver of an engine.
+struct Seat(Arc<Core>);
+
+impl Seat {
+    fn take(core: &Arc<Core>) -> Option<Self> {
+        let free = !core.seeding.swap(true, Ordering::AcqRel);
+        free.then(|| Self(core.clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seeding.store(false, Ordering::Release);
+    }
 }
 
 enum Phase {
@@ -47,14 +84,16 @@ struct Building {
 }
 
 impl Engine {
-    /// Begins a new generation. One receiver at a time; the node's state is untouched until [`SeedReceiver::finish`].
+    /// Begins a new generation. The node's state is untouched until [`SeedReceiver::finish`].
+    ///
+    /// # Errors
+    /// [`SeedError::Busy`] while there is another receiver of this engine; those of the disk.
     pub fn seed_receiver(&self) -> Result<SeedReceiver, SeedError> {
-        let generation = self.core.meta.lock().value.generation.next();
+        let seat = Seat::take(&self.core).ok_or(SeedError::Busy)?;
+        let current = self.core.meta.lock().value.generation;
+        let highest = Paths::highest_generation(&*self.core.disk, &self.core.directory)?;
+        let generation = highest.max(Some(current)).expect("one of them is there").next();
         let home = Paths::generation(&self.core.directory, generation);
-        if self.core.disk.exists(&home)? {
-            // Of an attempt that a crash or an error cut short.
-            self.core.disk.remove_dir_all(&home)?;
-        }
         self.core.disk.create_dir_all(&home)?;
         Ok(SeedReceiver {
             core: self.core.clone(),
@@ -63,7 +102,9 @@ impl Engine {
             phase: Phase::Start,
             bytes: 0,
             pages: 0,
+            progress: SeedProgress::default(),
             finished: false,
+            _seat: seat,
         })
     }
 }
@@ -75,8 +116,15 @@ impl SeedReceiver {
         self.bytes
     }
 
+    /// How far it is, to be watched while another thread finishes it.
+    #[must_use]
+    pub fn progress(&self) -> SeedProgress {
+        self.progress.clone()
+    }
+
     /// Takes the next piece. After an error the receiver is of no more use.
     pub fn feed(&mut self, chunk: SeedChunk) -> Result<(), SeedError> {
+        self.progress.step();
         self.phase = match (std::mem::replace(&mut self.phase, Phase::Broken), chunk) {
             (Phase::Start, SeedChunk::Manifest(bytes)) => Phase::Pages(self.start(&bytes)?),
             (Phase::Pages(building), SeedChunk::Pages { first, bytes }) => {
@@ -162,8 +210,9 @@ impl SeedReceiver {
         let mut meta = self.core.meta.lock().value.clone();
         meta = NodeMeta { generation: self.generation, checkpoint, target, purged: None, ..meta };
         let directory = self.core.directory.clone();
-        let opened = open_store(&disk, &directory, &meta, &self.core.options, self.core.counters.clone())?;
-        verify(&opened.store)?;
+        let (counters, lock) = (self.core.counters.clone(), self.core.lock.clone());
+        let opened = open_store(&disk, &directory, &meta, &self.core.options, counters, lock)?;
+        verify(&opened.store, &self.progress)?;
         self.switch(opened.store, meta)
     }
 
@@ -174,11 +223,15 @@ impl SeedReceiver {
         end: Option<(crate::ids::LogId, u64)>,
     ) -> Result<AppliedState, SeedError> {
         let (journal, _) = Journal::open(self.core.disk.clone(), &Paths::journal(&self.home), self.journal_options())?;
+        let path = Paths::data(&self.home);
+        let data = DataFile::open(&*self.core.disk, &path, OpenMode::Read, self.core.options.map_bytes)?;
+        let timeline = timeline_of(&data)?;
         let mut target = checkpoint.clone();
         let from = checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1);
         let until = end.map_or(0, |(log_id, _)| log_id.index.0 + 1);
         for_each_frame::<SeedError>(&journal, from, until.max(from), |frame| {
-            crate::recovery::replay::advance(&mut target, frame)
+            self.progress.step();
+            advance(&mut target, timeline, frame)
                 .map(drop)
                 .map_err(|error| SeedError::Stream(format!("frame {}: {error}", frame.log_id())))
         })?;
@@ -220,7 +273,7 @@ impl SeedReceiver {
 
 impl Drop for SeedReceiver {
     fn drop(&mut self) {
-        if self.finished {
+        if self.finished || self.core.meta.lock().value.generation == self.generation {
             return;
         }
         self.phase = Phase::Broken;
@@ -253,11 +306,12 @@ fn append(journal: &Journal, frames: Vec<Frame>) -> Result<(), StorageError> {
 }
 
 /// Checks every page of the store against its checksum, and all of them against the digest.
-fn verify(store: &Store) -> Result<(), SeedError> {
+fn verify(store: &Store, progress: &SeedProgress) -> Result<(), SeedError> {
     let view = store.readers.newest();
     let source = SnapshotPages { store, snapshot: view.applied.txn_id };
     let mut found = Digest::default();
     for number in (0..view.superblock.page_count).map(PageNumber) {
+        progress.step();
         let page = source.page(number).map_err(|error| SeedError::Stream(error.to_string()))?;
         found = found.replace(number, 0, page.checksum());
     }

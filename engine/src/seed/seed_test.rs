@@ -2,10 +2,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{SeedChunk, SeedError};
-use crate::engine::Engine;
 use crate::engine::engine_test::{append, commit, create, identity, options};
+use crate::engine::{Engine, EngineOptions};
 use crate::env::{Disk, RealDisk};
 use crate::ids::{DatabaseId, Generation};
+use crate::journal::JournalOptions;
 use crate::store::Published;
 
 fn disk() -> Arc<dyn Disk> {
@@ -27,7 +28,7 @@ fn put(engine: &Engine, round: u32, length: usize) {
 
 /// The whole stream of `source`, with writes and checkpoints between its pieces.
 fn stream_while_writing(source: &Engine, writes: u32) -> Vec<SeedChunk> {
-    let mut stream = source.seed_source().expect("a source");
+    let mut stream = source.seed_source(u64::MAX).expect("a source");
     let mut chunks = Vec::new();
     let mut round = 100;
     while let Some(chunk) = stream.next(64 << 10).expect("readable") {
@@ -172,4 +173,106 @@ fn seeding_from_a_source_that_has_applied_nothing_keeps_what_was_acknowledged() 
     feed(&target, stream_while_writing(&source, 0)).expect("a good stream");
     assert_eq!(target.log_state().last, Some(frames[0].log_id()), "the frame was acknowledged before");
     assert_eq!(target.log_state().durable, Some(frames[0].log_id()));
+}
+
+#[test]
+fn a_second_receiver_is_refused_and_the_next_one_leaves_the_first_ones_generation_alone() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let source = create(&disk(), &home.path().join("a"), 1);
+    put(&source, 1, 2_000);
+    source.checkpoint().expect("works");
+    let target = create(&disk(), &home.path().join("b"), 2);
+    let mut first = target.seed_receiver().expect("nobody is there");
+    assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)));
+    let (chunks, last) = {
+        let mut chunks = stream_while_writing(&source, 0);
+        let last = chunks.pop().expect("the end of the stream");
+        (chunks, last)
+    };
+    for chunk in chunks {
+        first.feed(chunk).expect("a good stream");
+        assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)), "the first one is at work");
+    }
+    first.feed(last).expect("a good stream");
+    assert!(matches!(target.seed_receiver(), Err(SeedError::Busy)), "the first one is not finished");
+    let progress = first.progress();
+    let fed = progress.steps();
+    first.finish().expect("a good stream");
+    assert!(progress.steps() > fed, "finishing is seen from outside");
+
+    let mut second = target.seed_receiver().expect("the first one has ended");
+    second.feed(stream_while_writing(&source, 0).remove(0)).expect("a manifest");
+    drop(second);
+    assert_eq!(target.applied(), source.applied());
+    drop(target);
+    let (target, _) = Engine::open(disk(), &home.path().join("b"), options()).expect("opens");
+    assert_eq!(target.applied().digest, source.applied().digest);
+    assert!(crate::verify::check_pages(&target.read(), &mut |_| {}).expect("readable").is_clean());
+}
+
+#[test]
+fn a_receiver_builds_where_nothing_stands() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let target = create(&disk(), home.path(), 1);
+    std::fs::create_dir_all(home.path().join("g7/data")).expect("a place that is taken");
+    let receiver = target.seed_receiver().expect("nobody is there");
+    assert!(home.path().join("g8").exists() && home.path().join("g7/data").exists());
+    drop(receiver);
+    assert!(!home.path().join("g8").exists() && home.path().join("g7/data").exists());
+}
+
+#[test]
+fn a_source_whose_receiver_is_too_slow_gives_the_journal_up_and_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let journal = JournalOptions { segment_bytes: 64 << 10, ..options().journal };
+    let options = EngineOptions { retention_bytes: 0, journal, ..options() };
+    let source = Engine::create(disk(), home.path(), &identity(1), DatabaseId(9), options).expect("new");
+    let purge = || {
+        source.purge(source.applied().log_id.expect("not empty")).expect("only noted");
+        source.checkpoint().expect("works");
+        source.log_state().last_purged
+    };
+    put(&source, 0, 700);
+    purge();
+    const HOLD_BYTES: u64 = 256 << 10;
+    let (mut slow, mut patient) =
+        (source.seed_source(HOLD_BYTES).expect("a source"), source.seed_source(64 << 20).expect("a source"));
+    for stream in [&mut slow, &mut patient] {
+        assert!(matches!(stream.next(1 << 20), Ok(Some(SeedChunk::Manifest(_)))));
+    }
+    let begin = source.status().journal_bytes_written;
+    let mut round = 1;
+    while source.status().journal_bytes_written - begin < 2 * HOLD_BYTES {
+        put(&source, round, 700);
+        round += 1;
+        purge();
+    }
+    let kept = source.core.store().journal.first_kept().previous;
+    assert!(matches!(slow.next(1 << 20), Err(SeedError::TooSlow { hold_bytes: HOLD_BYTES })));
+    while patient.next(1 << 20).expect("the journal was kept").is_some() {}
+    drop(patient);
+    put(&source, round, 700);
+    purge();
+    assert!(source.core.store().journal.first_kept().previous > kept, "nothing holds the journal any more");
+}
+
+#[test]
+fn a_source_that_is_seeded_itself_says_so() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (other, source) = (create(&disk(), &home.path().join("a"), 1), create(&disk(), &home.path().join("b"), 2));
+    for round in 0..9 {
+        put(&other, round, 700);
+    }
+    other.checkpoint().expect("works");
+    put(&source, 0, 700);
+    source.checkpoint().expect("works");
+    let mut early = source.seed_source(u64::MAX).expect("a source");
+    let mut late = source.seed_source(u64::MAX).expect("a source");
+    assert!(early.next(64 << 10).expect("a manifest").is_some());
+    while !matches!(late.next(64 << 10), Ok(Some(SeedChunk::PagesDone { .. }))) {}
+    feed(&source, stream_while_writing(&other, 0)).expect("a good stream");
+    let ended = std::iter::repeat_with(|| early.next(64 << 10)).find(|next| !matches!(next, Ok(Some(_))));
+    assert!(matches!(ended, Some(Err(SeedError::Switched))), "{ended:?}");
+    // One that knew its target before has all it needs in the old files.
+    while late.next(64 << 10).expect("the old journal is there").is_some() {}
 }

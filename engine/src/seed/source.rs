@@ -11,11 +11,13 @@ use crate::ids::{LogIndex, PageNumber};
 use crate::page::PAGE_BYTES;
 use crate::store::{AppliedState, Store};
 
-/// Streams this node's database. Costs the writers nothing but disk bandwidth; keeps the journal it needs pinned.
+/// Streams this node's database. Costs the writers nothing but disk bandwidth; keeps the journal it needs pinned, up to a
+/// bound.
 pub struct SeedSource {
     core: Arc<Core>,
     store: Arc<Store>,
-    _pin: Pin,
+    pin: Pin,
+    hold_bytes: u64,
     checkpoint: AppliedState,
     page_count: u32,
     phase: Phase,
@@ -31,19 +33,21 @@ enum Phase {
 }
 
 impl Engine {
-    /// Begins a stream of the whole database as of now or later.
-    pub fn seed_source(&self) -> Result<SeedSource, SeedError> {
+    /// Begins a stream of the whole database as of now or later. The journal is kept for it up to `hold_bytes` behind
+    /// the checkpoint that it begins with; a stream that is slower than that ends with [`SeedError::TooSlow`].
+    pub fn seed_source(&self, hold_bytes: u64) -> Result<SeedSource, SeedError> {
         // The generation must not change between the look at the checkpoint and the look at its store.
         let _still = self.core.maintenance.lock();
-        let (pin, checkpoint) = Pin::behind_checkpoint(&self.core);
         let store = self.core.store();
+        let (pin, checkpoint) = Pin::behind_checkpoint(&self.core, &store, hold_bytes);
         // Read after the checkpoint: the file may have grown since, never shrunk below what frames cannot restore.
         let bytes = store.data.bytes()?;
         let page_count = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits");
         Ok(SeedSource {
             core: self.core.clone(),
             store,
-            _pin: pin,
+            pin,
+            hold_bytes,
             checkpoint,
             page_count,
             phase: Phase::Manifest,
@@ -61,11 +65,16 @@ impl SeedSource {
     }
 
     /// The next piece, of about `max_bytes` at most; `None` after the last.
+    ///
+    /// # Errors
+    /// [`SeedError::TooSlow`] when the journal was not kept any longer, [`SeedError::Switched`] when this node was seeded
+    /// itself; those of the disk.
     pub fn next(&mut self, max_bytes: usize) -> Result<Option<SeedChunk>, SeedError> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 return Ok(Some(chunk));
             }
+            self.check_pin()?;
             match &self.phase {
                 Phase::Manifest => {
                     let manifest = SeedManifest {
@@ -84,6 +93,14 @@ impl SeedSource {
                 Phase::Finished => return Ok(None),
             }
         }
+    }
+
+    fn check_pin(&self) -> Result<(), SeedError> {
+        let needs_journal = !matches!(self.phase, Phase::Finished);
+        if needs_journal && self.pin.is_expired() {
+            return Err(SeedError::TooSlow { hold_bytes: self.hold_bytes });
+        }
+        Ok(())
     }
 
     fn read_pages(&mut self, next: u32, max_bytes: usize) -> Result<(), SeedError> {
@@ -117,7 +134,14 @@ impl SeedSource {
 
     fn end_pages(&mut self) -> Result<(), SeedError> {
         // Everything that was copied is of a version up to this target: it was durable before its pages were written.
-        let target = self.core.meta.lock().value.target.clone();
+        let target = {
+            let meta = self.core.meta.lock();
+            if meta.value.generation != self.store.generation {
+                // What `node.meta` says now is of other files than those that were copied.
+                return Err(SeedError::Switched);
+            }
+            meta.value.target.clone()
+        };
         self.ready.push_back(SeedChunk::PagesDone {
             target: target.log_id,
             target_txn: target.txn_id,
@@ -135,7 +159,9 @@ impl SeedSource {
             self.phase = Phase::Finished;
             return Ok(());
         }
-        let frames = self.store.journal.read(LogIndex(next), LogIndex(until), max_bytes)?;
+        let read = self.store.journal.read(LogIndex(next), LogIndex(until), max_bytes);
+        // A purge may have come between the look at the pin and the journal.
+        let frames = read.or_else(|error| self.check_pin().and(Err(error.into())))?;
         assert!(!frames.is_empty(), "the journal is pinned from frame {next} on");
         self.phase = Phase::Frames { next: next + frames.len() as u64, target };
         self.ready.push_back(SeedChunk::Frames(frames));

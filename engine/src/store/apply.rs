@@ -5,8 +5,8 @@
 //! each changed page its checksum is compared, and after the record the digest; a difference means that this replica
 //! has not the bytes that the leader had, and is an error that must stop the node.
 //!
-//! A record that does not build on the applied state (its txn id and its digest) is void, on every node alike: the
-//! decision depends only on the log.
+//! A record that does not build on the applied state (its txn id, its digest, its timeline) is void, on every node
+//! alike: the decision depends only on the log.
 //!
 //! # What is locked meanwhile
 //!
@@ -32,7 +32,7 @@ use super::{AppliedState, BatchId, Counters, Head, Store, View};
 use crate::btree::ReadError;
 use crate::error::StorageError;
 use crate::ids::{Digest, LogId, PageNumber, TxnId};
-use crate::journal::frame::{Frame, FrameKind};
+use crate::journal::frame::{Frame, FrameKind, Payload};
 use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::txn::record::{Record, RecordError};
@@ -163,7 +163,7 @@ impl Store {
     /// Publishes the head of the staged batches if the frame is that batch.
     fn publish_staged(&self, frame: &Frame) -> Option<Applied> {
         let mut head = self.head.lock();
-        if head.staged.front()?.payload != *frame.payload() {
+        if !same(&head.staged.front()?.payload, frame.payload()) {
             return None;
         }
         let batch = head.staged.pop_front()?;
@@ -188,21 +188,8 @@ impl Store {
         for number in pages {
             self.versions.prune(*number, txn_id, &snapshots);
         }
-        if self.versions.bytes() > self.limits.version_bytes {
-            self.relieve(txn_id);
-        }
+        self.relieve();
         self.notify_memory();
-    }
-
-    /// Expires the oldest reader, if one is in the way, and drops the versions that only it needed.
-    fn relieve(&self, txn_id: TxnId) {
-        let Some(expired) = self.readers.expire_oldest() else { return };
-        tracing::warn!(
-            snapshot = expired.txn_id.0, age = ?expired.age, opened_at = %expired.place,
-            "expired a reader: page versions exceed their bound"
-        );
-        let snapshots = self.readers.publish(txn_id, self.readers.newest());
-        self.versions.prune_all(txn_id, &snapshots);
     }
 
     /// The head again, after a look at it under the batch lock.
@@ -223,7 +210,7 @@ impl Store {
         let bytes = frame.payload().bytes();
         let record = Record::decode(bytes).map_err(|source| ApplyError::Record { log_id, source })?;
         let superblock = before.superblock;
-        if !record.header.builds_on(&applied) || record.header.timeline != superblock.timeline {
+        if !applied.is_changed_by(&record.header, superblock.timeline) {
             Counters::add(&self.counters.void_records, 1);
             self.publish(self.head_as_it_was(before), View { applied, superblock }, &[]);
             return Ok(Applied::Void);
@@ -307,6 +294,13 @@ fn advanced(view: &View, frame: &Frame) -> AppliedState {
     assert_eq!(frame.log_id().index.0, expected, "a frame was skipped behind {:?}", applied.log_id);
     assert!(frame.follows(applied.chain), "frame {} is of another history", frame.log_id());
     AppliedState { log_id: Some(frame.log_id()), chain: frame.chain(), ..applied.clone() }
+}
+
+/// Whether two payloads are byte for byte the same. The frame of a staged batch mostly has the batch's own bytes, and one
+/// of another batch another hash: then megabytes need not be compared.
+fn same(staged: &Payload, committed: &Payload) -> bool {
+    let (a, b) = (staged.bytes(), committed.bytes());
+    staged.hash() == committed.hash() && a.len() == b.len() && (a.as_ptr() == b.as_ptr() || a == b)
 }
 
 /// The full image at a place of a record that was checked.

@@ -2,6 +2,18 @@
 //!
 //! The first touch of a page goes through the Disk door and is verified; later reads use the map. What lies beyond the
 //! end of the file is a page of zeros: the file gets its length only when a checkpoint ends.
+//!
+//! The map is touched only where a page has content in the state that is read. Beyond the end of the file it would be a
+//! SIGBUS, and the checkpointer cuts the file while others read it. Why that never meets, for whoever reads a page at a
+//! snapshot `s`, finds no version of it and so asks the file; `c` is the finished checkpoint, `t` the target of one that
+//! runs, and `c <= t <= s` (see [`crate::versions`]):
+//! - The page has content at `s`. Without a version it has not changed since `c`, so it has content at `t` too, and the
+//!   file is not cut below it.
+//! - The page is free at `s`. It may lie beyond the end that the file gets for `t`: the file shrank, and a later record
+//!   made it grow again around that page. Such a page is never in the map: a page is *verified*, which is what lets it
+//!   be read there, only after content was read through the door, and ceases to be so *before* it is zeroed or cut. Since
+//!   there is no version, it was freed by `c`, so that has happened; and nobody made it verified since, because whoever
+//!   saw content had a snapshot that `c` waited for, and who does not sees zeros, which verify nothing.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -20,10 +32,14 @@ const PUNCH_FROM_PAGES: u32 = 32;
 /// The checkpointer looks around after so many pages, 512 KiB, so that a journal sync beside it does not wait long.
 const PAGES_PER_PAUSE: u32 = 64;
 
+#[cfg(test)]
+#[path = "data_file_test.rs"]
+mod data_file_test;
+
 static ZERO_BYTES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// The open data file of a generation.
-pub struct DataFile {
+pub(crate) struct DataFile {
     file: Arc<dyn DiskFile>,
     map: Option<FileMap>,
     map_bytes: u64,
@@ -32,7 +48,7 @@ pub struct DataFile {
 
 /// The byte offset of a page in the data file.
 #[must_use]
-pub fn offset_of(number: PageNumber) -> u64 {
+pub(crate) fn offset_of(number: PageNumber) -> u64 {
     u64::from(number.0) * PAGE_BYTES as u64
 }
 
@@ -42,7 +58,7 @@ fn zero_page() -> &'static Page {
 
 impl DataFile {
     /// Makes a data file that holds `pages` from page 0 on, durable.
-    pub fn create(disk: &dyn Disk, path: &Path, pages: &[Box<Page>]) -> Result<(), StorageError> {
+    pub(crate) fn create(disk: &dyn Disk, path: &Path, pages: &[Box<Page>]) -> Result<(), StorageError> {
         let file = disk.open(path, OpenMode::CreateNew)?;
         let parts: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page.bytes())).collect();
         file.write_at(&parts, 0)?;
@@ -50,7 +66,7 @@ impl DataFile {
     }
 
     /// Opens a data file; the map has room for `map_bytes`.
-    pub fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
+    pub(crate) fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
         let file = disk.open(path, mode)?;
         let map = file.map(map_bytes)?;
         Ok(Self { file, map, map_bytes, verified: PageBits::default() })
@@ -58,12 +74,12 @@ impl DataFile {
 
     /// The file's name.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.file.path().to_path_buf()
     }
 
     /// The page as the file has it; verified.
-    pub fn read(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
+    pub(crate) fn read(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
         if let Some(map) = &self.map
             && self.verified.contains(number)
         {
@@ -82,6 +98,9 @@ impl DataFile {
                 format!("page {number} does not match its checksum {:016x}", page.checksum()),
             ));
         }
+        if page.checksum() == 0 {
+            return Ok(PageRef::Mapped(zero_page()));
+        }
         if let Some(map) = &self.map
             && offset_of(number) + PAGE_BYTES as u64 <= self.map_bytes
         {
@@ -92,7 +111,7 @@ impl DataFile {
     }
 
     /// The page's bytes as the file has them, whatever they are; `None` where the file does not reach.
-    pub fn read_unverified(&self, number: PageNumber) -> Result<Option<Box<Page>>, StorageError> {
+    pub(crate) fn read_unverified(&self, number: PageNumber) -> Result<Option<Box<Page>>, StorageError> {
         let mut page = Page::zeroed();
         let got = self.file.read_at(page.bytes_mut(), offset_of(number))?;
         // A page cut short by the end of the file was never finished, so it is made whole by replay: zeros for the rest.
@@ -101,7 +120,12 @@ impl DataFile {
 
     /// Writes pages that follow each other in `pages`; `pause` runs in between. One call a page: the page cache keeps
     /// what one call wrote in one folio, and a later change of one page of it would write all of it again.
-    pub fn write_run(&self, first: PageNumber, pages: &[Arc<Page>], pause: &dyn Fn()) -> Result<(), StorageError> {
+    pub(crate) fn write_run(
+        &self,
+        first: PageNumber,
+        pages: &[Arc<Page>],
+        pause: &dyn Fn(),
+    ) -> Result<(), StorageError> {
         for (number, page) in (first.0..).map(PageNumber).zip(pages) {
             self.file.write_at(&[IoSlice::new(page.bytes())], offset_of(number))?;
             if number.0.is_multiple_of(PAGES_PER_PAUSE) {
@@ -112,7 +136,8 @@ impl DataFile {
     }
 
     /// Makes a run of pages zero, and gives the space back where that is cheap.
-    pub fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
+    pub(crate) fn zero_run(&self, first: PageNumber, count: u32) -> Result<(), StorageError> {
+        self.take_from_the_map(first.0..first.0 + count);
         if count >= PUNCH_FROM_PAGES {
             return self.file.punch(offset_of(first), u64::from(count) * PAGE_BYTES as u64);
         }
@@ -121,16 +146,12 @@ impl DataFile {
     }
 
     /// Gives the file the length of `page_count` pages.
-    pub fn set_page_count(&self, page_count: u32) -> Result<(), StorageError> {
+    pub(crate) fn set_page_count(&self, page_count: u32) -> Result<(), StorageError> {
         let length = u64::from(page_count) * PAGE_BYTES as u64;
         let old = self.file.len()?;
         if old > length {
-            // Nothing may read the cut pages through the map any more. No reader can want them: they are free in
-            // every state from the running checkpoint's on.
-            for number in page_count..u32::try_from(old.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits")
-            {
-                self.verified.remove(PageNumber(number));
-            }
+            let end = u32::try_from(old.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits");
+            self.take_from_the_map(page_count..end);
         }
         if old != length {
             self.file.set_len(length)?;
@@ -138,18 +159,25 @@ impl DataFile {
         Ok(())
     }
 
+    /// Pages that are free from a running checkpoint on are not read through the map any more.
+    fn take_from_the_map(&self, pages: std::ops::Range<u32>) {
+        for number in pages {
+            self.verified.remove(PageNumber(number));
+        }
+    }
+
     /// Makes all of it durable.
-    pub fn sync(&self) -> Result<(), StorageError> {
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
         self.file.sync_data()
     }
 
     /// The file's length in bytes.
-    pub fn bytes(&self) -> Result<u64, StorageError> {
+    pub(crate) fn bytes(&self) -> Result<u64, StorageError> {
         self.file.len()
     }
 
     /// Fills `buffer` from a page on, as the file is; what lies beyond its end is zeros.
-    pub fn copy_raw(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
+    pub(crate) fn copy_raw(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
         let got = self.file.read_at(buffer, offset_of(first))?;
         buffer[got..].fill(0);
         Ok(())

@@ -8,6 +8,12 @@
 //!
 //! The order of pointers, asserted where they move: `checkpointed <= target <= min(applied, durable here)`.
 //!
+//! A store is shared by the engine's handles and by every reader and batch, which may outlive them. So the lock of the
+//! node's directory belongs to the store too: another process, or this one, opens the directory only when nobody can
+//! reach this store any more. Were it opened earlier, its checkpoints would write pages under the slices that a reader
+//! holds, and its journal would be attested by two. The journal is closed with the engine's last handle: behind that
+//! nobody can append, and what a reader needs of the store is pages.
+//!
 //! Locks, in the order in which they are taken: the batch lock (one open batch; also held to drop staged versions and to
 //! decode, so that an open batch never sees pages change under it), then `head`, then the readers' registry, then a
 //! shard of the version table.
@@ -15,6 +21,7 @@
 mod apply;
 mod data_file;
 mod head;
+mod memory;
 mod state;
 
 #[cfg(test)]
@@ -28,7 +35,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use apply::image_at;
 pub use apply::{Applied, ApplyError, Published};
-pub use data_file::{DataFile, offset_of};
+pub(crate) use data_file::{DataFile, offset_of};
 pub use head::{BatchId, Head, StagedBatch, StagedState};
 pub use state::{AppliedState, View};
 
@@ -63,10 +70,19 @@ impl Counters {
 /// Bounds that a store keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
-    /// From this many bytes of versions on, the oldest reader is expired, and beyond twice as many no batch begins.
+    /// The bound on the bytes of versions: see `store/memory.rs`.
     pub version_bytes: usize,
     /// How a page splits.
     pub split_policy: SplitPolicy,
+}
+
+/// Where a generation stands.
+pub(crate) struct Home {
+    pub(crate) generation: Generation,
+    /// Its own, within the node's.
+    pub(crate) directory: PathBuf,
+    /// Of the node's directory.
+    pub(crate) lock: Arc<dyn Send + Sync>,
 }
 
 /// One generation, open.
@@ -81,11 +97,15 @@ pub struct Store {
     pub(crate) journal: Journal,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: StoreLimits,
+    /// The txn id of the finished checkpoint.
+    checkpointed: AtomicU64,
     /// Signalled when versions were dropped or staged batches left: whoever waits for memory looks again.
     pub(crate) memory_freed: Condvar,
     pub(crate) memory_lock: Mutex<()>,
     /// What removes the directory when the last user of this store goes, once another generation has taken its place.
     pub(crate) retired: std::sync::OnceLock<Arc<dyn Disk>>,
+    /// Last: a reader or a batch that outlives its engine still uses the files, and nobody else may meanwhile.
+    _lock: Arc<dyn Send + Sync>,
 }
 
 impl Drop for Store {
@@ -100,16 +120,17 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// A store whose applied state is `view`, with no versions.
+    /// A store whose applied state is `view` and whose finished checkpoint is of `checkpointed`, with no versions.
     pub(crate) fn new(
-        generation: Generation,
-        directory: PathBuf,
+        home: Home,
         data: DataFile,
         journal: Journal,
         view: View,
         counters: Arc<Counters>,
         limits: StoreLimits,
+        checkpointed: TxnId,
     ) -> Self {
+        let Home { generation, directory, lock } = home;
         let view = Arc::new(view);
         Self {
             generation,
@@ -122,9 +143,11 @@ impl Store {
             journal,
             counters,
             limits,
+            checkpointed: AtomicU64::new(checkpointed.0),
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
             retired: std::sync::OnceLock::new(),
+            _lock: lock,
         }
     }
 
@@ -141,12 +164,6 @@ impl Store {
             Some(Image::Free) => Ok(PageRef::Version(Arc::from(crate::page::Page::zeroed()))),
             None => Ok(self.data.read(number)?),
         }
-    }
-
-    /// Tells those who wait for memory to look again.
-    pub(crate) fn notify_memory(&self) {
-        let _guard = self.memory_lock.lock();
-        self.memory_freed.notify_all();
     }
 
     /// The allocator of a state.

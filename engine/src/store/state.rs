@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Digest, LogId, TxnId};
+use crate::ids::{Digest, LogId, Timeline, TxnId};
 use crate::page::superblock::Superblock;
+use crate::txn::record::RecordHeader;
 
 /// A point in the log, and the state after it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,6 +21,14 @@ pub struct AppliedState {
     pub membership: Option<(LogId, Bytes)>,
     /// The wall time of the last record, in microseconds since 1970.
     pub wall_time_micros: u64,
+}
+
+impl AppliedState {
+    /// Whether a record changes this state, which is of `timeline`; else it is void. The one place where that is decided,
+    /// when applying, recovering, seeding and checking, on every node alike.
+    pub(crate) fn is_changed_by(&self, record: &RecordHeader, timeline: Timeline) -> bool {
+        record.builds_on(self) && record.timeline == timeline
+    }
 }
 
 /// What a snapshot shows: the state and its superblock.

@@ -71,6 +71,24 @@ impl<S> Drop for Registration<S> {
     }
 }
 
+impl<S> Inner<S> {
+    fn checkpoint_snapshot(&self) -> Option<(TxnId, Arc<S>)> {
+        let mut readers = self.open.iter().filter(|(_, reader)| !reader.checkpointer);
+        let Some(((txn_id, _), reader)) = readers.next() else { return Some(self.newest.clone()) };
+        let mut same =
+            std::iter::once(reader).chain(readers.map_while(|((other, _), r)| (other == txn_id).then_some(r)));
+        let live = same.any(|reader| !reader.expired.load(Ordering::Acquire));
+        live.then(|| (*txn_id, reader.state.clone()))
+    }
+
+    /// The readers of snapshots up to `checkpointed`, unless that is the newest state.
+    fn holders(&self, checkpointed: TxnId) -> impl Iterator<Item = (TxnId, &Reader<S>)> {
+        let newest = self.newest.0;
+        let old = self.open.iter().take_while(move |((txn_id, _), _)| *txn_id <= checkpointed && *txn_id < newest);
+        old.filter(|(_, reader)| !reader.checkpointer).map(|((txn_id, _), reader)| (*txn_id, reader))
+    }
+}
+
 impl<S> Readers<S> {
     /// A registry whose first snapshots show `state`.
     pub fn new(txn_id: TxnId, state: Arc<S>) -> Self {
@@ -116,21 +134,16 @@ impl<S> Readers<S> {
     #[track_caller]
     pub fn open_for_checkpoint(&self) -> Option<Registration<S>> {
         let mut inner = self.inner.lock();
-        let mut readers = inner.open.iter().filter(|(_, reader)| !reader.checkpointer);
-        let (txn_id, state) = match readers.next() {
-            Some(((txn_id, _), reader)) => {
-                let mut same =
-                    std::iter::once(reader).chain(readers.map_while(|((other, _), r)| (other == txn_id).then_some(r)));
-                if same.all(|reader| reader.expired.load(Ordering::Acquire)) {
-                    return None;
-                }
-                (*txn_id, reader.state.clone())
-            }
-            None => inner.newest.clone(),
-        };
+        let (txn_id, state) = inner.checkpoint_snapshot()?;
         Some(self.register(&mut inner, txn_id, state, true))
     }
 
+    /// Where [`Self::open_for_checkpoint`] would register.
+    pub fn checkpoint_snapshot(&self) -> Option<Arc<S>> {
+        self.inner.lock().checkpoint_snapshot().map(|(_, state)| state)
+    }
+
+    #[track_caller]
     fn register(&self, inner: &mut Inner<S>, txn_id: TxnId, state: Arc<S>, checkpointer: bool) -> Registration<S> {
         let key = (txn_id, inner.next_id);
         inner.next_id += 1;
@@ -142,15 +155,20 @@ impl<S> Readers<S> {
         Registration { readers: self.inner.clone(), key, state, expired }
     }
 
-    /// Expires the oldest reader that is not expired and older than the newest state. Returns who it was.
-    pub fn expire_oldest(&self) -> Option<ReaderInfo> {
+    /// Who holds checkpoints back that have come as far as `checkpointed`: a reader of that snapshot or an older one,
+    /// while the newest state is newer. One that is not expired, if there is one.
+    pub fn in_the_way(&self, checkpointed: TxnId) -> Option<ReaderInfo> {
         let inner = self.inner.lock();
-        let newest = inner.newest.0;
-        let ((txn_id, _), reader) = inner.open.iter().find(|((txn_id, _), reader)| {
-            *txn_id < newest && !reader.checkpointer && !reader.expired.load(Ordering::Acquire)
-        })?;
-        reader.expired.store(true, Ordering::Release);
-        Some(Self::info(*txn_id, reader))
+        let holders = || inner.holders(checkpointed);
+        let live = holders().find(|(_, reader)| !reader.expired.load(Ordering::Acquire));
+        live.or_else(|| holders().next()).map(|(txn_id, reader)| Self::info(txn_id, reader))
+    }
+
+    /// Expires all who hold checkpoints back that have come as far as `checkpointed`. Returns who they were.
+    pub fn expire_in_the_way(&self, checkpointed: TxnId) -> Vec<ReaderInfo> {
+        let inner = self.inner.lock();
+        let live = inner.holders(checkpointed).filter(|(_, reader)| !reader.expired.swap(true, Ordering::AcqRel));
+        live.map(|(txn_id, reader)| Self::info(txn_id, reader)).collect()
     }
 
     /// The oldest reader.

@@ -121,18 +121,18 @@ impl VersionTable {
     fn retain(&self, number: PageNumber, mut gone: impl FnMut(TxnId, Option<TxnId>) -> bool) {
         let mut shard = self.shard(number).write();
         let Some(versions) = shard.get_mut(&number) else { return };
-        let txn_ids: Vec<TxnId> = versions.iter().map(|version| version.txn_id).collect();
-        let mut place = 0;
-        let mut freed = 0;
-        versions.retain(|version| {
-            let next = txn_ids.get(place + 1).copied();
-            place += 1;
-            let drop = gone(version.txn_id, next);
-            if drop {
-                freed += version.image.bytes();
+        let (mut kept, mut freed) = (0, 0);
+        for place in 0..versions.len() {
+            // What stays moves down over what goes; what is behind `place` has not moved yet.
+            let next = versions.get(place + 1).map(|next| next.txn_id);
+            if gone(versions[place].txn_id, next) {
+                freed += versions[place].image.bytes();
+            } else {
+                versions.swap(kept, place);
+                kept += 1;
             }
-            !drop
-        });
+        }
+        versions.truncate(kept);
         if versions.is_empty() {
             shard.remove(&number);
             self.present.remove(number);
@@ -160,17 +160,6 @@ impl VersionTable {
             }
             _ => false,
         });
-    }
-
-    /// Prunes every page.
-    pub fn prune_all(&self, applied: TxnId, snapshots: &[TxnId]) {
-        for number in self.pages() {
-            self.prune(number, applied, snapshots);
-        }
-    }
-
-    fn pages(&self) -> Vec<PageNumber> {
-        self.shards.iter().flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// For each page with a version not above `snapshot`, the newest such; in page order.

@@ -76,7 +76,12 @@ fn the_checkpointer_goes_no_further_than_the_oldest_reader() {
     assert_eq!(snapshots, [TxnId(1), TxnId(2)]);
     let goes_to = || readers.open_for_checkpoint().map(|registration| **registration.state());
     assert_eq!(goes_to(), Some(1));
-    assert_eq!(readers.expire_oldest().map(|info| info.txn_id), Some(TxnId(1)));
+    assert!(readers.in_the_way(TxnId(0)).is_none(), "a checkpoint may still go to its snapshot");
+    assert!(readers.expire_in_the_way(TxnId(0)).is_empty());
+    let holder = readers.in_the_way(TxnId(1)).expect("the old one");
+    assert_eq!((holder.txn_id, holder.expired, holder.place.file()), (TxnId(1), false, file!()));
+    assert_eq!(readers.expire_in_the_way(TxnId(1)).len(), 1);
+    assert!(readers.in_the_way(TxnId(1)).is_some_and(|holder| holder.expired));
     assert!(old.is_expired() && !young.is_expired());
     // Expired, but it may still hold a slice of the map; and its versions are gone.
     assert_eq!(goes_to(), None);

@@ -2,13 +2,18 @@
 //!
 //! One at a time. It lives as long as the leader listens: a leader that has gone aborts it, and the next one starts
 //! again. Aborting is safe everywhere: before the core is told, only a half-filled generation is dropped; after that
-//! the core goes on by itself.
+//! the core goes on by itself. Then the engine's one receiver is still with the core, and a leader that asks again
+//! meanwhile is told that this node is busy: it backs off, as from any node that is unavailable.
+//!
+//! Verifying what was received takes long where there is much of it, so the leader is told that it makes progress.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use calamus_engine::ids::{LogId, RaftId};
+use calamus_engine::seed::SeedProgress;
 use calamus_proto::raft::v1 as wire;
 use futures::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
@@ -25,6 +30,8 @@ use crate::types::{RaftVote, TypeConfig};
 
 /// Between two messages that say how far the seeding is, in bytes received.
 const REPORT_BYTES: u64 = 8 << 20;
+/// Between two looks at how far the core is with the switch, at least.
+const LOOK_LEAST: Duration = Duration::from_millis(1);
 
 /// The seeding of this node, if one runs.
 #[derive(Default)]
@@ -113,13 +120,38 @@ impl Job {
         }
         tracing::info!(from = %self.from, at_least = %self.at_least, sources = ?self.sources, "this node seeds itself");
         let seeded = self.seed(report).await?;
-        let (bytes, last) = (seeded.bytes, seeded.meta.last_log_id);
+        let (bytes, last, progress) = (seeded.bytes, seeded.meta.last_log_id, seeded.receiver.progress());
         let snapshot: SnapshotOf<TypeConfig, Ticket> =
             openraft::Snapshot { meta: seeded.meta.clone(), snapshot: Ticket::Seeded(Box::new(seeded)) };
-        let installed = self.service.core.raft.install_full_snapshot(self.vote, snapshot).await;
+        let installing = self.service.core.raft.install_full_snapshot(self.vote, snapshot);
+        let installed = self.watched(installing, &progress, report, bytes).await;
         let response = installed.map_err(|error| Status::unavailable(format!("the consensus stopped: {error}")))?;
         tracing::info!(bytes, ?last, "seeded");
         Ok(answer(&response.vote, self.service.engine.applied().log_id, bytes))
+    }
+
+    /// Waits for the core to switch, and tells the leader whenever there was progress.
+    async fn watched<T>(
+        &self,
+        installing: impl Future<Output = T>,
+        progress: &SeedProgress,
+        report: &Report,
+        bytes: u64,
+    ) -> T {
+        let mut look = tokio::time::interval((self.service.core.config.seed_stall_limit / 4).max(LOOK_LEAST));
+        let mut seen = progress.steps();
+        let mut installing = std::pin::pin!(installing);
+        loop {
+            tokio::select! {
+                installed = &mut installing => return installed,
+                _ = look.tick() => {
+                    let before = std::mem::replace(&mut seen, progress.steps());
+                    if seen != before {
+                        report_progress(report, bytes);
+                    }
+                }
+            }
+        }
     }
 
     async fn seed(&self, report: &Report) -> Result<seeding::Seeded, Status> {
@@ -127,6 +159,7 @@ impl Job {
         for source in &self.sources {
             match self.seed_from(source, report).await {
                 Ok(seeded) => return Ok(seeded),
+                Err(busy @ SeedingError::Busy) => return Err(Status::unavailable(busy.to_string())),
                 Err(error) => {
                     tracing::warn!(source, %error, "seeding failed");
                     last = Status::unavailable(format!("seeding from {source}: {error}"));
@@ -139,6 +172,8 @@ impl Job {
     async fn seed_from(&self, source: &str, report: &Report) -> Result<seeding::Seeded, SeedingError> {
         let service = &self.service;
         let config = &service.core.config;
+        // Before the source is asked for anything.
+        let receiver = seeding::take_receiver(&service.engine).await?;
         let mut client = peers::client_at(source, config.connect_limit).map_err(SeedingError::Unusable)?;
         let request = wire::SeedRequest {
             envelope: Some(convert::envelope(service.cluster, service.this, self.from)),
@@ -151,16 +186,16 @@ impl Job {
             seeding.received.store(bytes, Ordering::Relaxed);
             if bytes >= reported.load(Ordering::Relaxed) + REPORT_BYTES {
                 reported.store(bytes, Ordering::Relaxed);
-                // A leader that reads slowly loses reports, not the seeding.
-                drop(report.try_send(Ok(wire::InstallSnapshotResponse {
-                    vote: None,
-                    installed: None,
-                    bytes_done: bytes,
-                })));
+                report_progress(report, bytes);
             }
         };
-        seeding::receive(&service.engine, stream, self.at_least, config.seed_stall_limit, progress).await
+        seeding::receive(receiver, stream, self.at_least, config.seed_stall_limit, progress).await
     }
+}
+
+fn report_progress(report: &Report, bytes_done: u64) {
+    // A leader that reads slowly loses reports, not the seeding.
+    drop(report.try_send(Ok(wire::InstallSnapshotResponse { vote: None, installed: None, bytes_done })));
 }
 
 fn answer(vote: &RaftVote, installed: Option<LogId>, bytes_done: u64) -> wire::InstallSnapshotResponse {

@@ -123,3 +123,30 @@ fn a_failed_sync_stops_the_node_and_nothing_acknowledged_is_lost() {
     cluster.assert_equal();
     assert_eq!(cluster.nodes[failed].get("after").as_deref(), Some(&b"z"[..]));
 }
+
+#[test]
+fn a_node_that_cannot_sync_its_data_file_stops_and_leadership_moves() {
+    let mut cluster = TestCluster::start(3);
+    cluster.write("before", b"x");
+    let stopped = |node: &super::cluster::TestNode| match &*node.node().leadership().borrow() {
+        Leadership::Stopped { why } => Some(why.clone()),
+        _ => None,
+    };
+    for round in ["as the leader", "as a follower"] {
+        let leads = cluster.leader_index();
+        let failed = if round == "as the leader" { leads } else { (leads + 1) % 3 };
+        cluster.write(round, b"y");
+        retry("the node has something to checkpoint", || cluster.nodes[failed].get(round));
+        cluster.nodes[failed].disk.fail_data_syncs(true);
+        cluster.nodes[failed].engine().checkpoint().expect_err("the data file is not synced");
+        let why = retry("the consensus of the node stops", || stopped(&cluster.nodes[failed]));
+        assert!(why.contains("storage has failed") && why.contains("told to fail"), "{why}");
+        cluster.write("after", round.as_bytes());
+        assert_ne!(cluster.leader_index(), failed, "another leads");
+        assert_eq!(cluster.nodes[failed].get(round).as_deref(), Some(&b"y"[..]), "local reads go on");
+        cluster.nodes[failed].kill();
+        cluster.nodes[failed].restart();
+        cluster.write("later", round.as_bytes());
+        cluster.assert_equal();
+    }
+}

@@ -235,6 +235,31 @@ fn a_node_too_far_behind_is_seeded_while_writes_go_on() {
 }
 
 #[test]
+fn a_node_that_is_busy_being_seeded_is_asked_again_until_it_is_not() {
+    let mut cluster = TestCluster::start(1);
+    write_range(&cluster, 0..10);
+    purge_past(&cluster, 5);
+    let node = TestNode::create(cluster.root.path(), "n2", 102, &NodeConfig::default());
+    // As if an earlier seeding, given up by its leader, were still being finished.
+    let held = node.engine().seed_receiver().expect("a new node is not being seeded");
+    cluster.nodes.push(node);
+    let joining = &cluster.nodes[1];
+    retry("the node is a learner", || {
+        let leader = cluster.leader();
+        leader.on(leader.replica().add(&joining.add_request(false))).ok()
+    });
+    let generation = joining.engine().status().generation;
+    write_range(&cluster, 10..100);
+    assert_eq!(joining.engine().status().generation, generation, "it was seeded in spite of the other receiver");
+    assert!(joining.engine().applied().log_id.is_none());
+    drop(held);
+    cluster.join(1, false);
+    cluster.assert_equal();
+    assert_holds(joining, 0..100);
+    assert!(joining.engine().status().generation > generation);
+}
+
+#[test]
 fn a_wiped_node_replaces_its_old_self_under_a_new_raft_id() {
     let mut cluster = TestCluster::start(3);
     write_range(&cluster, 0..10);

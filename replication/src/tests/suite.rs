@@ -156,7 +156,7 @@ impl RaftStateMachine<TypeConfig> for SuiteMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SuiteTicket) -> Result<(), io::Error> {
-        let mut source = snapshot.0.seed_source().map_err(io::Error::other)?;
+        let mut source = snapshot.0.seed_source(u64::MAX).map_err(io::Error::other)?;
         let mut receiver = self.engine.seed_receiver().map_err(io::Error::other)?;
         while let Some(chunk) = source.next(64 << 10).map_err(io::Error::other)? {
             receiver.feed(chunk).map_err(io::Error::other)?;

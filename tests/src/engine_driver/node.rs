@@ -315,14 +315,15 @@ impl Node {
         self.readers.push((read, state_at(&self.log, self.applied)));
     }
 
-    /// Every long reader shows what it showed at first, or says that it is expired.
+    /// Every long reader shows what it showed at first, or says that it is expired: but only one that is in the way of
+    /// checkpoints.
     pub fn check_readers(&mut self) -> Result<(), Stop> {
-        let limit = self.options.version_bytes_limit;
-        let crowded = self.engine().status().version_bytes * 2 > limit || limit < 1 << 20;
+        let (checkpointed, applied) = (self.engine().checkpointed().txn_id, self.engine().applied().txn_id);
         for (read, state) in &self.readers {
+            let in_the_way = read.txn_id() <= checkpointed && read.txn_id() < applied;
             match state.compare(read) {
                 Ok(()) => {}
-                Err(what) if what.contains("expired") && crowded => {}
+                Err(what) if what.contains("expired") && in_the_way => {}
                 Err(what) => return Err(wrong(format!("a reader of txn {}: {what}", read.txn_id()))),
             }
         }

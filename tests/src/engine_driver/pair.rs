@@ -146,7 +146,7 @@ impl Pair {
         self.apply(leader, usize::MAX)?;
         self.leader().readers.clear();
         self.leader().checkpoint()?;
-        let mut source = self.leader().engine().seed_source().map_err(disk("seed source"))?;
+        let mut source = self.leader().engine().seed_source(u64::MAX).map_err(disk("seed source"))?;
         let mut receiver = self.follower().engine().seed_receiver().map_err(disk("seed receiver"))?;
         let mut chunks = 0;
         let mut count = 0;

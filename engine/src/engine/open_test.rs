@@ -1,0 +1,104 @@
+//! Opening and making directories: who may, and when.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::engine_test::{catch_up, check, commit, contents, identity, options};
+use super::{Engine, EngineOptions, OpenError};
+use crate::env::{Disk, DiskFile, OpenMode, RealDisk};
+use crate::error::StorageError;
+use crate::ids::DatabaseId;
+use crate::journal::{JournalMode, JournalOptions};
+
+#[test]
+fn a_directory_is_locked_as_long_as_a_reader_or_a_batch_is_open() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    for mode in [JournalMode::Inline, JournalMode::Threaded] {
+        let directory = home.path().join(format!("{mode:?}"));
+        let journal = JournalOptions { mode, ..options().journal };
+        let options = EngineOptions { journal, background: mode == JournalMode::Threaded, ..options() };
+        let engine = Engine::create(disk.clone(), &directory, &identity(1), DatabaseId(9), options).expect("new");
+        let put = |engine: &Engine, key: &[u8]| {
+            commit(engine, |batch| {
+                batch.create_tree("t").expect("works");
+                batch.put("t", key, &[key[0]; 20_000]).expect("fits");
+            });
+        };
+        put(&engine, b"a");
+        let reader = engine.read();
+        put(&engine, b"b");
+        drop(engine);
+        let open = || Engine::open(disk.clone(), &directory, options).map(|(engine, _)| engine);
+        assert!(matches!(open(), Err(OpenError::Locked(_))), "a reader is open");
+        assert!(
+            reader.get("t", b"a").expect("readable").is_some() && reader.get("t", b"b").expect("readable").is_none()
+        );
+        drop(reader);
+        let engine = open().expect("nobody has it");
+        catch_up(&engine);
+        assert_eq!(contents(&engine, "t").into_keys().collect::<Vec<_>>(), [b"a".to_vec(), b"b".to_vec()]);
+        check(&engine);
+        let batch = engine.begin_batch().expect("memory");
+        drop(engine);
+        assert!(matches!(open(), Err(OpenError::Locked(_))), "a batch is open");
+        drop(batch);
+        check(&open().expect("nobody has it"));
+    }
+}
+
+/// The real disk; counts how often a lock was taken.
+#[derive(Default)]
+struct LockCounter {
+    real: RealDisk,
+    taken: AtomicU32,
+}
+
+impl Disk for LockCounter {
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
+        let lock = self.real.lock(path)?;
+        self.taken.fetch_add(u32::from(lock.is_some()), Ordering::Relaxed);
+        Ok(lock)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
+        self.real.open(path, mode)
+    }
+    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
+        self.real.exists(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        self.real.create_dir_all(path)
+    }
+    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        self.real.list_dir(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.real.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        self.real.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        self.real.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.real.sync_dir(path)
+    }
+    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.real.free_bytes(path)
+    }
+}
+
+#[test]
+fn making_a_database_takes_the_lock_once_and_looks_only_behind_it() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let counter = Arc::new(LockCounter::default());
+    let disk: Arc<dyn Disk> = counter.clone();
+    let make = || Engine::create(disk.clone(), home.path(), &identity(1), DatabaseId(9), options());
+    let engine = make().expect("a new directory");
+    assert_eq!(counter.taken.load(Ordering::Relaxed), 1, "nobody can come between making and opening");
+    assert!(matches!(make(), Err(OpenError::Locked(_))), "whoever has it may be making it just now");
+    drop(engine);
+    assert!(matches!(make(), Err(OpenError::Exists(_))));
+}
