@@ -1,6 +1,7 @@
 //! The consensus core, behind plain types: the only file that calls openraft's `Raft` for this node's own sake (the
 //! service calls it for the peers'). Everything generic of openraft is compiled with this crate and nowhere else.
 
+use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,26 +12,31 @@ use calamus_engine::ids::{LogId, LogIndex, Term};
 use calamus_engine::journal::frame::Payload;
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant, Raft, ReadPolicy, ServerState};
+use openraft::{Instant as _, Raft, RaftState, ReadPolicy, ServerState};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::freshness::Freshness;
 use crate::log_store::{LogStore, SwitchGate};
 use crate::network::client::Network;
 use crate::network::convert::to_log_id;
+use crate::network::peers::Peers;
 use crate::options::{NodeConfig, openraft_config};
+use crate::quorum::{Deposed, Rounds};
 use crate::seam::{Proposed, ReadIndexError};
 use crate::state_machine::{StateMachine, StopReason};
 use crate::types::{
-    CommittedLeaderId, Membership, Outcome, Proposal, Responder, StoredMembership, TypeConfig, WriteResult,
+    CommittedLeaderId, Membership, Outcome, Proposal, RaftVote, Responder, StoredMembership, TypeConfig, WriteResult,
 };
 
 /// A handle of the running consensus.
 #[derive(Clone)]
 pub struct Core {
+    /// This node's raft id.
+    id: u64,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) applied: watch::Sender<Option<LogId>>,
     pub(crate) stop: StopReason,
@@ -45,6 +51,7 @@ pub struct Core {
     pub(crate) free_disk_bytes: Arc<AtomicU64>,
     /// When this node last knew that it was up to date.
     pub(crate) freshness: Arc<Freshness>,
+    rounds: Arc<Rounds>,
 }
 
 /// Where a node stands, by its own metrics. Leading here means elected, not yet confirmed.
@@ -53,6 +60,29 @@ pub(crate) enum Standing {
     Elected { term: Term },
     Following { term: Term, leader: Option<u64> },
     Stopped { why: String },
+}
+
+/// What a read point is made of, as the core has it at one moment.
+struct Leading {
+    vote: RaftVote,
+    point: Option<LogId>,
+    voter_sets: Vec<BTreeSet<u64>>,
+}
+
+impl Leading {
+    fn of(state: &RaftState<TypeConfig>, this: u64) -> Option<Self> {
+        let vote = *state.vote_ref();
+        if !vote.committed || vote.leader_id.voted_for != this || state.server_state != ServerState::Leader {
+            return None;
+        }
+        let committed = state.local_committed().map(to_log_id);
+        let own = committed.filter(|log_id| log_id.term.0 == vote.leader_id.term);
+        Some(Self {
+            vote,
+            point: own.or_else(|| state.log_ids.last().map(to_log_id)),
+            voter_sets: state.membership_state.effective().membership().get_joint_config().clone(),
+        })
+    }
 }
 
 /// A member as the leader sees it.
@@ -68,6 +98,7 @@ impl Core {
         engine: &Engine,
         config: &NodeConfig,
         network: Network,
+        peers: Arc<Peers>,
         stop: StopReason,
     ) -> Result<Self, String> {
         let identity = engine.identity();
@@ -80,6 +111,7 @@ impl Core {
             .await
             .map_err(|error| error.to_string())?;
         Ok(Self {
+            id: identity.raft_id.0,
             raft,
             applied,
             stop,
@@ -89,6 +121,7 @@ impl Core {
             free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
             freshness: Arc::default(),
             changing: Arc::default(),
+            rounds: Arc::new(Rounds::new(peers, config.election_timeout.start)),
         })
     }
 
@@ -165,26 +198,39 @@ impl Core {
         receiver
     }
 
-    /// One quorum round begun now, by this node as the leader of `term`.
+    /// One quorum round begun now, by this node as the leader of `term`: see [`crate::quorum`]. Takes as long as the
+    /// longest election timeout at most.
     pub(crate) async fn lead_read_index(&self, term: Option<Term>) -> Result<LogId, ReadIndexError> {
-        let not_leading = ReadIndexError::NotLeading { leader: None };
-        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => linearizer,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => return Err(not_leading),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                return Err(ReadIndexError::Timeout { waited: self.config.election_timeout.end });
-            }
-            Err(RaftError::Fatal(fatal)) => return Err(ReadIndexError::Stopped { why: fatal.to_string() }),
-        };
-        let read = to_log_id(linearizer.read_log_id().log_id());
-        if term.is_some_and(|term| term != read.term) {
-            return Err(not_leading);
+        let limit = self.config.election_timeout.end;
+        let round = self.round(term, Instant::now() + limit);
+        tokio::time::timeout(limit, round).await.map_err(|_| ReadIndexError::Timeout { waited: limit })?
+    }
+
+    async fn round(&self, term: Option<Term>, deadline: Instant) -> Result<LogId, ReadIndexError> {
+        let not_leading = || ReadIndexError::NotLeading { leader: None };
+        let this = self.id;
+        let leading = self.raft.with_raft_state(move |state| Leading::of(state, this)).await;
+        let leading = leading.map_err(|fatal| ReadIndexError::Stopped { why: fatal.to_string() })?;
+        let Some(Leading { vote, point, voter_sets }) = leading else { return Err(not_leading()) };
+        if term.is_some_and(|term| term.0 != vote.leader_id.term) {
+            return Err(not_leading());
         }
-        Ok(read)
+        self.rounds.confirm(vote, &voter_sets, deadline).await.map_err(|Deposed| not_leading())?;
+        Ok(point.expect("a leader has at least its own first entry"))
+    }
+
+    /// Whether openraft takes proposals of this leader: it refuses them while it has not heard of a quorum for an
+    /// election timeout. Asks the quorum if that is so.
+    pub(crate) async fn takes_proposals(&self) -> bool {
+        let heard = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        matches!(tokio::time::timeout(self.config.election_timeout.end, heard).await, Ok(Ok(_)))
     }
 
     /// Waits until `log_id` is applied on this node.
     pub(crate) async fn wait_applied(&self, log_id: LogId, limit: Duration) -> Result<(), ReadIndexError> {
+        if self.applied.borrow().is_some_and(|applied| applied.index >= log_id.index) {
+            return Ok(());
+        }
         let mut applied = self.applied.subscribe();
         let reached = applied.wait_for(|applied| applied.is_some_and(|applied| applied.index >= log_id.index));
         tokio::select! {

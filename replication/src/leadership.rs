@@ -104,6 +104,9 @@ pub(crate) fn leader_info(core: &Core, term: Term, id: u64) -> Option<LeaderInfo
 }
 
 async fn confirm(core: &Core, term: Term) -> bool {
+    if !core.takes_proposals().await {
+        return false;
+    }
     let Ok(read) = core.lead_read_index(Some(term)).await else {
         return false;
     };

@@ -71,7 +71,8 @@ impl Replica {
         let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
         let holds = SeedHolds::default();
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone());
-        let core = Core::start(&engine, &config, network, StopReason::default()).await.map_err(NodeError::Stopped)?;
+        let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
+        let core = core.map_err(NodeError::Stopped)?;
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
         let lost = Lost::default();
         let mut tasks = JoinSet::new();

@@ -4,5 +4,7 @@ mod cluster;
 mod disk;
 mod refusals;
 mod replication;
+mod rounds;
+mod scripted;
 mod suite;
 pub(crate) mod support;
