@@ -221,6 +221,12 @@ impl Replica {
         self.inner.seeding.received_bytes()
     }
 
+    /// How many seedings of this node were begun since it started.
+    #[must_use]
+    pub fn seedings_begun(&self) -> u64 {
+        self.inner.seeding.begun()
+    }
+
     /// Waits until a leader is known and this node has caught up with it.
     ///
     /// # Errors

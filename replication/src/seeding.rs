@@ -5,9 +5,12 @@
 //! generation beside the current one. Nothing of the running generation changes meanwhile, and a crash or a broken
 //! stream at any point leaves only a half-filled directory that the engine removes.
 //!
-//! Only when the source has said *done* does openraft hear of it, with the meta of what was really received: that is
-//! newer than what the leader declared, because frames are streamed until the end. The leader goes on from the older
-//! one; the follower skips what it has. The switch itself is [`crate::state_machine`]'s.
+//! Only when the source has said *done*, and the new generation is open, replayed and verified page by page, does
+//! openraft hear of it, with the meta of what was really received: that is newer than what the leader declared, because
+//! frames are streamed until the end. The leader goes on from the older one; the follower skips what it has. From the
+//! moment when openraft hears of it, its core does nothing else until the switch is done: no vote is given and no
+//! append acknowledged. So nothing that takes long, or can fail for what was received, comes behind it. The switch
+//! itself, one slot write, is [`crate::state_machine`]'s.
 //!
 //! The membership travels beside the stream, because openraft must be told it before the switch: the source takes the
 //! newest of its finished checkpoint's (read after the source pinned its journal, so it is at or above the pages) and
@@ -17,27 +20,32 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calamus_engine::Engine;
+use calamus_engine::error::StorageError;
 use calamus_engine::ids::{LogId, PageNumber, TxnId};
 use calamus_engine::journal::frame::FrameKind;
-use calamus_engine::seed::{SeedChunk, SeedReceiver};
+use calamus_engine::seed::{SeedChunk, SeedError, VerifiedSeed};
 use calamus_proto::raft::v1 as wire;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::membership::codec;
 use crate::network::convert;
+use crate::state_machine::meta_of;
 use crate::types::{Membership, SnapshotMeta, StoredMembership};
 
 /// The default size of a chunk, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that wait between the disk and the network, on each side.
 const CHUNKS_WAITING: usize = 2;
+/// Signs of life in each stall limit.
+const SIGNS: u32 = 4;
 
-/// A generation that is filled, but neither verified nor switched in.
+/// A generation that is filled and verified, but not switched in.
 pub struct Seeded {
     /// The engine's half.
-    pub receiver: SeedReceiver,
+    pub verified: VerifiedSeed,
     /// What it will be once it is switched in.
     pub meta: SnapshotMeta,
     /// How much was received, in bytes.
@@ -181,7 +189,8 @@ fn meta_of_done(done: &wire::SeedDone, at_least: LogId) -> Result<SnapshotMeta, 
     })
 }
 
-/// Feeds the stream of a source to the engine. `progress` is told the bytes received so far.
+/// Feeds the stream of a source to the engine, and verifies what it made of it. `progress` is told the bytes received so
+/// far, with every chunk, and while it is verified several times in each `stall_limit`.
 ///
 /// # Errors
 /// See [`SeedingError`]; nothing of the running generation has changed then.
@@ -219,16 +228,47 @@ pub async fn receive(
         }
     };
     drop(sender);
-    let receiver = feeding.await.map_err(|panic| SeedingError::Unusable(panic.to_string()))??;
+    let verified = verified(feeding, stall_limit, || progress(bytes)).await?;
     let meta = meta.ok_or_else(|| SeedingError::Unusable("the engine stopped taking chunks".to_owned()))?;
-    Ok(Seeded { receiver, meta, bytes })
+    let found = meta_of(&verified.applied()).map_err(|error| SeedingError::Unusable(error.to_string()))?;
+    if found != meta {
+        return Err(SeedingError::Unusable(format!("it is {found}, and the source promised {meta}")));
+    }
+    Ok(Seeded { verified, meta, bytes })
 }
 
-fn feed(engine: &Engine, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<SeedReceiver, SeedingError> {
-    let unusable = |error: calamus_engine::seed::SeedError| SeedingError::Unusable(error.to_string());
+/// Waits for the verified generation, and says now and then that it still works on it.
+async fn verified(
+    mut feeding: JoinHandle<Result<VerifiedSeed, SeedingError>>,
+    stall_limit: Duration,
+    works: impl Fn(),
+) -> Result<VerifiedSeed, SeedingError> {
+    let mut tick = tokio::time::interval(stall_limit / SIGNS);
+    loop {
+        tokio::select! {
+            fed = &mut feeding => return fed.map_err(|panic| SeedingError::Unusable(panic.to_string()))?,
+            _ = tick.tick() => works(),
+        }
+    }
+}
+
+fn feed(engine: &Engine, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<VerifiedSeed, SeedingError> {
+    let unusable = |error: SeedError| SeedingError::Unusable(error.to_string());
     let mut receiver = engine.seed_receiver().map_err(unusable)?;
     while let Some(chunk) = chunks.blocking_recv() {
         receiver.feed(chunk).map_err(unusable)?;
     }
-    Ok(receiver)
+    receiver.verify().map_err(unusable)
+}
+
+/// Sees to it that a stream of this node reaches at least `at_least`, which it has applied: a stream ends at the target
+/// of its newest checkpoint. Blocks.
+///
+/// # Errors
+/// When the checkpoint fails.
+pub fn reach(engine: &Engine, at_least: LogId) -> Result<(), StorageError> {
+    if engine.checkpointed().log_id.is_none_or(|reached| reached.index < at_least.index) {
+        engine.checkpoint()?;
+    }
+    Ok(())
 }

@@ -26,7 +26,7 @@ mod seed_test;
 use bytes::Bytes;
 
 pub use manifest::SeedManifest;
-pub use receiver::SeedReceiver;
+pub use receiver::{SeedReceiver, VerifiedSeed};
 pub use source::SeedSource;
 
 use crate::engine::OpenError;

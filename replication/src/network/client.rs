@@ -34,6 +34,7 @@ use super::budget::{AbortOnDrop, Budget};
 use super::convert;
 use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
+use crate::seeding;
 use crate::state_machine::Ticket;
 use crate::trimming::SeedHolds;
 use crate::types::{NodeInfo, RaftVote, TypeConfig};
@@ -381,6 +382,11 @@ impl Peer {
         at_least: calamus_engine::ids::LogId,
     ) -> Result<SnapshotResponse<C>, RPCError<C>> {
         let shared = &self.shared;
+        let engine = shared.engine.clone();
+        // This node is the source. What it installed last may reach further than its checkpoint.
+        let reached = tokio::task::spawn_blocking(move || seeding::reach(&engine, at_least)).await;
+        let reached = reached.map_err(|panic| panic.to_string()).and_then(|done| done.map_err(|e| e.to_string()));
+        reached.map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
         let mut client = shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
         let request = wire::InstallSnapshotRequest {
             envelope: shared.peers.envelope(self.target),

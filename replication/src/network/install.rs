@@ -1,8 +1,8 @@
 //! A leader's instruction to seed this node, carried out.
 //!
 //! One at a time. It lives as long as the leader listens: a leader that has gone aborts it, and the next one starts
-//! again. Aborting is safe everywhere: before the core is told, only a half-filled generation is dropped; after that
-//! the core goes on by itself.
+//! again. Aborting is safe everywhere: before the core is told, only a generation that is not switched in is dropped;
+//! after that the core goes on by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use calamus_engine::ids::{LogId, RaftId};
 use calamus_proto::raft::v1 as wire;
 use futures::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -25,12 +27,15 @@ use crate::types::{RaftVote, TypeConfig};
 
 /// Between two messages that say how far the seeding is, in bytes received.
 const REPORT_BYTES: u64 = 8 << 20;
+/// At least so many of them in each stall limit, as long as something happens: a leader that hears nothing gives up.
+const REPORTS: u32 = 4;
 
 /// The seeding of this node, if one runs.
 #[derive(Default)]
 pub struct Seeding {
     running: AtomicBool,
     received: AtomicU64,
+    begun: AtomicU64,
 }
 
 /// Held by the one seeding that runs.
@@ -41,6 +46,7 @@ impl Running {
         let free = !seeding.running.swap(true, Ordering::AcqRel);
         free.then(|| {
             seeding.received.store(0, Ordering::Relaxed);
+            seeding.begun.fetch_add(1, Ordering::Relaxed);
             Self(Arc::clone(seeding))
         })
     }
@@ -57,6 +63,12 @@ impl Seeding {
     #[must_use]
     pub fn received_bytes(&self) -> Option<u64> {
         self.running.load(Ordering::Acquire).then(|| self.received.load(Ordering::Relaxed))
+    }
+
+    /// How many seedings were begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 }
 
@@ -146,11 +158,14 @@ impl Job {
         };
         let opened = tokio::time::timeout(config.seed_stall_limit, client.seed(request)).await;
         let stream = opened.map_err(|_| SeedingError::Stalled(config.seed_stall_limit))??.into_inner();
-        let (seeding, reported) = (&service.seeding, AtomicU64::new(0));
+        let seeding = &service.seeding;
+        let reported = Mutex::new((0, Instant::now()));
         let progress = |bytes: u64| {
             seeding.received.store(bytes, Ordering::Relaxed);
-            if bytes >= reported.load(Ordering::Relaxed) + REPORT_BYTES {
-                reported.store(bytes, Ordering::Relaxed);
+            let mut reported = reported.lock();
+            let (last_bytes, last) = *reported;
+            if bytes >= last_bytes + REPORT_BYTES || last.elapsed() >= config.seed_stall_limit / REPORTS {
+                *reported = (bytes, Instant::now());
                 // A leader that reads slowly loses reports, not the seeding.
                 drop(report.try_send(Ok(wire::InstallSnapshotResponse {
                     vote: None,

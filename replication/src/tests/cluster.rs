@@ -64,11 +64,15 @@ impl TestNode {
         (self.node, self.runtime) = (Some(node), Some(runtime));
     }
 
-    /// Started again on its directory and address.
+    /// Started again on its directory and address, behind another door: what the old one had not synced is gone.
     pub(super) fn restart(&mut self) {
+        self.restart_behind(LosingDisk::new());
+    }
+
+    /// The same behind a door of the test's.
+    pub(super) fn restart_behind(&mut self, disk: LosingDisk) {
         assert!(self.runtime.is_none(), "it runs");
-        // Another door: what the old one had not synced is gone.
-        self.disk = LosingDisk::new();
+        self.disk = disk;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let (engine, _) = Engine::open(disk, &self.directory, support::options()).expect("the directory opens");
         let listener = retry("the port is free again", || TcpListener::bind(&self.identity.listen).ok());
@@ -79,6 +83,7 @@ impl TestNode {
     pub(super) fn kill(&mut self) {
         self.disk.fail_syncs(true);
         self.disk.hang_syncs(false);
+        self.disk.hang_reads(None);
         self.node = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(PATIENCE);

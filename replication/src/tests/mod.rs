@@ -6,5 +6,6 @@ mod refusals;
 mod replication;
 mod rounds;
 mod scripted;
+mod seeding;
 mod suite;
 pub(crate) mod support;

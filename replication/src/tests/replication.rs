@@ -11,7 +11,7 @@ fn value(number: u32) -> Vec<u8> {
     format!("value {number} ").into_bytes().repeat(20)
 }
 
-fn write_range(cluster: &TestCluster, numbers: std::ops::Range<u32>) {
+pub(super) fn write_range(cluster: &TestCluster, numbers: std::ops::Range<u32>) {
     for number in numbers {
         cluster.write(&format!("k{number:05}"), &value(number));
     }
@@ -193,7 +193,7 @@ fn a_leader_without_a_quorum_neither_commits_nor_shows_itself_as_leading() {
 }
 
 /// Writes and checkpoints until the leader's log begins after `index`.
-fn purge_past(cluster: &TestCluster, index: u64) -> u32 {
+pub(super) fn purge_past(cluster: &TestCluster, index: u64) -> u32 {
     let mut number = 1000;
     retry("the log is purged", || {
         for _ in 0..20 {
