@@ -277,6 +277,12 @@ impl Replica {
         }
     }
 
+    /// Ends this node's part because of a failure; local reads go on.
+    pub(crate) async fn stop(&self, why: &str) {
+        tracing::error!(why, "the consensus stops");
+        self.inner.core.shutdown(why).await;
+    }
+
     /// Ends this node's part, makes a last checkpoint of what it may, and closes the engine.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ impl Worker {
         {
             return false;
         }
+        self.options.panic_if_planted();
         let mut batch = match self.engine.begin_batch() {
             Ok(batch) => batch,
             Err(error) => {

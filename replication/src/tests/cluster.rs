@@ -165,9 +165,14 @@ impl TestCluster {
     }
 
     pub(super) fn start_with(count: u64, config: &NodeConfig) -> Self {
+        Self::start_each(count, config, config)
+    }
+
+    /// With a configuration for the first node, which leads in the beginning, and one for the others.
+    pub(super) fn start_each(count: u64, first: &NodeConfig, config: &NodeConfig) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let mut cluster = Self { root, nodes: Vec::new() };
-        let first = TestNode::create(cluster.root.path(), "n1", 101, config);
+        let first = TestNode::create(cluster.root.path(), "n1", 101, first);
         first.on(first.replica().bootstrap()).expect("an empty log");
         cluster.nodes.push(first);
         for number in 2..=count {

@@ -4,6 +4,7 @@ use calamus_engine::ids::{Term, TxnId};
 use calamus_proto::v1::Consistency;
 
 use super::cluster::{PATIENCE, TestCluster, TestNode, retry};
+use crate::error::Outcome;
 use crate::options::NodeConfig;
 use crate::seam::{Consensus, Leadership, Proposed, ReadIndexError};
 
@@ -99,6 +100,22 @@ fn leading_on_after_a_restart_is_found() {
     let config = NodeConfig { mutants, ..NodeConfig::default() };
     let (before, after) = terms_around_a_restart(&config);
     assert_eq!(after, before, "the planted fault has no effect, so the test beside this proves nothing");
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn a_leader_whose_merger_panics_is_replaced() {
+    let mutants = crate::merger::Mutants { panics: true, ..Default::default() };
+    let merger = crate::merger::MergerOptions { mutants, ..Default::default() };
+    let first = NodeConfig { merger, ..NodeConfig::default() };
+    let cluster = TestCluster::start_each(3, &first, &NodeConfig::default());
+    let lost = retry("the first node leads", || cluster.nodes[0].leading().map(|_| &cluster.nodes[0]));
+    let answer = lost.put("k", b"v").expect_err("nothing executes it");
+    assert_eq!(answer.outcome, Outcome::Unknown, "{answer}");
+    write_range(&cluster, 0..5);
+    assert_ne!(cluster.leader_index(), 0);
+    let Leadership::Stopped { why } = lost.node().leadership().borrow().clone() else { panic!("it has not stopped") };
+    assert!(why.contains("merger"), "{why}");
 }
 
 #[test]
