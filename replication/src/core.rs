@@ -32,6 +32,9 @@ use crate::types::{
     CommittedLeaderId, Membership, Outcome, Proposal, RaftVote, Responder, StoredMembership, TypeConfig, WriteResult,
 };
 
+/// How long the end of the core is waited for.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
 /// A handle of the running consensus.
 #[derive(Clone)]
 pub struct Core {
@@ -129,11 +132,14 @@ impl Core {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Why the core does not run any more.
+    /// Why the core does not run any more, or is not relied on any more: see [`Self::shutdown`].
     fn ended(&self) -> Option<String> {
+        if let Some(why) = self.stop.get() {
+            return Some(why);
+        }
         let metrics = self.raft.metrics();
         let fatal = metrics.borrow_watched().running_state.clone().err()?;
-        Some(self.stop.get().unwrap_or_else(|| fatal.to_string()))
+        Some(fatal.to_string())
     }
 
     /// Where this node stands now.
@@ -163,7 +169,23 @@ impl Core {
     /// Waits until the core has stopped, for whatever reason.
     pub(crate) async fn stopped(&self) {
         let mut seen = self.watch();
-        while self.ended().is_none() && self.changed(&mut seen).await {}
+        while self.ended().is_none() {
+            tokio::select! {
+                more = self.changed(&mut seen) => if !more { return },
+                () = self.stop.given() => return,
+            }
+        }
+    }
+
+    /// Whether this node leads for certain: it is elected, and a quorum answered it within an election timeout, or it is
+    /// one by itself. A core that hangs goes on showing itself as elected.
+    pub(crate) fn leads_a_quorum(&self) -> bool {
+        if !matches!(self.standing(), Standing::Elected { .. }) {
+            return false;
+        }
+        let metrics = self.metrics();
+        let alone = metrics.membership_config.voter_ids().all(|id| id == self.id);
+        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.config.election_timeout.end)
     }
 
     /// The members as this node knows them, committed or not.
@@ -322,13 +344,15 @@ impl Core {
         self.raft.initialize(nodes).await.map_err(|error| error.to_string())
     }
 
-    /// Stops the consensus.
+    /// Stops the consensus. It counts as stopped at once; the core is waited for, and left alone if a disk that hangs
+    /// keeps it.
     pub(crate) async fn shutdown(&self, why: &str) {
         self.stop.set(why);
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::error!(%error, "the consensus ended badly");
+        match tokio::time::timeout(SHUTDOWN_LIMIT, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the consensus ended badly"),
+            Err(_) => tracing::error!("the consensus does not end: an operation on the disk hangs"),
         }
-        self.doubt.notify_one();
     }
 }
 

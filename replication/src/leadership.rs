@@ -71,6 +71,7 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender
                 }
             }
             () = core.doubt.notified() => doubted = true,
+            () = core.stop.given() => {}
         }
     }
 }

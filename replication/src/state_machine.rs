@@ -20,14 +20,12 @@
 //!   it may have been acknowledged, and a new generation would lose them. Applying up to it says the same.
 
 use std::io;
-use std::sync::Arc;
 
 use calamus_engine::ids::{LogId, LogIndex};
 use calamus_engine::{Applied, AppliedState, Engine};
 use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::log_reader::READ_BYTES;
@@ -39,20 +37,40 @@ use crate::types::{Membership, Outcome, RaftLogId, SnapshotMeta, StoredMembershi
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Ticket>;
 
-/// Why this node stopped, for people: the first reason stays.
-#[derive(Clone, Default)]
-pub struct StopReason(Arc<Mutex<Option<String>>>);
+/// Why this node stopped, for people: the first reason stays. Whoever waits for the end learns it here, without the
+/// core, which may hang.
+#[derive(Clone)]
+pub struct StopReason(watch::Sender<Option<String>>);
+
+impl Default for StopReason {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
 
 impl StopReason {
     /// Keeps `why`, unless there is a reason already.
     pub fn set(&self, why: impl Into<String>) {
-        self.0.lock().get_or_insert_with(|| why.into());
+        self.0.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(why.into());
+            }
+            first
+        });
     }
 
     /// The reason.
     #[must_use]
     pub fn get(&self) -> Option<String> {
-        self.0.lock().clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until there is one.
+    pub(crate) async fn given(&self) {
+        let mut reason = self.0.subscribe();
+        // The sender lives as long as `self`.
+        let _ = reason.wait_for(Option::is_some).await;
     }
 }
 
