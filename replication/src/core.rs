@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use calamus_engine::Engine;
-use calamus_engine::ids::{LogId, LogIndex, Term};
+use calamus_engine::ids::{LogId, LogIndex, RaftId, Term};
 use calamus_engine::journal::frame::Payload;
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::freshness::Freshness;
 use crate::log_store::{LogStore, SwitchGate};
+use crate::membership::removal;
 use crate::network::client::Network;
 use crate::network::convert::to_log_id;
 use crate::network::peers::Peers;
@@ -55,6 +56,9 @@ pub struct Core {
     /// When this node last knew that it was up to date.
     pub(crate) freshness: Arc<Freshness>,
     rounds: Arc<Rounds>,
+    pub(crate) peers: Arc<Peers>,
+    /// This node was told that it is not a member any more.
+    removed: Arc<AtomicBool>,
 }
 
 /// Where a node stands, by its own metrics. Leading here means elected, not yet confirmed.
@@ -124,7 +128,9 @@ impl Core {
             free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
             freshness: Arc::default(),
             changing: Arc::default(),
-            rounds: Arc::new(Rounds::new(peers, config.election_timeout.start)),
+            rounds: Arc::new(Rounds::new(Arc::clone(&peers), config.election_timeout.start)),
+            peers,
+            removed: Arc::default(),
         })
     }
 
@@ -191,6 +197,41 @@ impl Core {
     /// The members as this node knows them, committed or not.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
         Arc::clone(&self.raft.server_metrics().borrow_watched().membership_config)
+    }
+
+    /// The newest membership and where it stands, as the core has it now; the metrics may be older.
+    pub(crate) async fn effective_membership(&self) -> Result<Arc<StoredMembership>, String> {
+        let effective = self.raft.with_raft_state(|state| Arc::clone(state.membership_state.effective())).await;
+        effective.map_err(|fatal| fatal.to_string())
+    }
+
+    /// Where the committed membership stands, if it does not name `id`.
+    pub(crate) fn missing_in_committed(&self, id: u64) -> Option<LogId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let as_of = committed.log_id().as_ref().map(to_log_id)?;
+        committed.get_node(&id).is_none().then_some(as_of)
+    }
+
+    /// Whether this node's own newest membership names it, and is older than one that does not.
+    pub(crate) fn believes_removal(&self, as_of: LogId) -> bool {
+        let own = self.membership();
+        let older = own.log_id().as_ref().is_none_or(|log_id| to_log_id(log_id) < as_of);
+        older && own.get_node(&self.id).is_some()
+    }
+
+    /// Stands for no election any more: this node was taken out of the cluster.
+    pub(crate) fn leave(&self) {
+        if !self.removed.swap(true, Ordering::AcqRel) {
+            tracing::error!("{}", removal::text(RaftId(self.id)));
+            self.raft.runtime_config().elect(false);
+        }
+    }
+
+    /// Whether this node was taken out of the cluster, and knows it.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// See [`crate::seam::Consensus::propose`].

@@ -129,7 +129,7 @@ async fn replace_leader(core: &Core, peers: &Peers) {
     let vote = metrics.vote;
     let leader = vote.leader_id.voted_for;
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    if !voters.contains(&metrics.id) || (vote.committed && leader == metrics.id) {
+    if core.was_removed() || !voters.contains(&metrics.id) || (vote.committed && leader == metrics.id) {
         return;
     }
     if vote.committed {

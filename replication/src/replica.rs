@@ -79,6 +79,7 @@ impl Replica {
         tasks.spawn(leadership::run(core.clone(), Arc::clone(&peers), sender));
         tasks.spawn(trimming::run(engine.clone(), core.clone(), holds));
         tasks.spawn(membership::promote_learners(core.clone()));
+        tasks.spawn(membership::removal::watch(core.clone()));
         tasks.spawn(watchdog::run(engine.clone(), core.clone()));
         tasks.spawn(failover::run(core.clone(), Arc::clone(&peers), lost.clone()));
         let inner = Inner {
@@ -157,7 +158,7 @@ impl Replica {
     /// # Errors
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: &RemoveRequest) -> Result<Vec<Member>, NodeError> {
-        membership::remove(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        membership::remove(&self.inner.core, request).await?;
         Ok(self.members())
     }
 
@@ -359,6 +360,7 @@ impl Replica {
                 None => Err(unreachable(leader, "it answered without a log id".to_owned())),
             },
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                peers.note_refusal(&status);
                 Err(ReadIndexError::NotLeading { leader: self.leader().filter(|now| now.raft_id != to) })
             }
             Ok(Err(status)) => Err(unreachable(leader, status.message().to_owned())),

@@ -137,7 +137,10 @@ impl Peer {
     ) -> Result<T, RPCError<C>> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(rpc_error(&status)),
+            Ok(Err(status)) => {
+                self.shared.peers.note_refusal(&status);
+                Err(rpc_error(&status))
+            }
             Err(_) => Err(self.timeout(action, limit)),
         }
     }

@@ -29,6 +29,7 @@ use super::budget::{AbortOnDrop, Budget};
 use super::frames::ChainCheck;
 use super::{convert, install};
 use crate::core::Core;
+use crate::membership::removal;
 use crate::seam::ReadIndexError;
 use crate::types::{Entry, RaftVote, TypeConfig};
 
@@ -133,6 +134,7 @@ impl RaftService {
                 from.0, vote.leader_id.voted_for
             )));
         }
+        removal::check_member(&self.core, from)?;
         Ok(VoteRequest {
             vote,
             last_log_id: message.last_log.map(convert::log_id_from_wire),
@@ -286,7 +288,8 @@ impl wire::raft_server::Raft for RaftService {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        self.check(request.get_ref().envelope.as_ref())?;
+        let from = self.check(request.get_ref().envelope.as_ref())?;
+        removal::check_member(&self.core, from)?;
         let read = self.core.lead_read_index(None).await.map_err(|error| match error {
             ReadIndexError::NotLeading { .. } => Status::failed_precondition("this node does not lead"),
             other => Status::unavailable(other.to_string()),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod disk;
+mod membership;
 mod refusals;
 mod replication;
 mod rounds;
