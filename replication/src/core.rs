@@ -163,6 +163,11 @@ impl Core {
         Standing::Following { term, leader: server.current_leader.filter(|leader| *leader != server.id) }
     }
 
+    /// The term of this node's vote.
+    pub(crate) fn term(&self) -> Term {
+        Term(self.raft.server_metrics().borrow_watched().vote.leader_id.term)
+    }
+
     /// Waits for the next change of role, vote, leader or membership; `false` when there will be none.
     pub(crate) async fn changed(&self, seen: &mut ServerWatch) -> bool {
         seen.0.changed().await.is_ok()
