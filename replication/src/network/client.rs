@@ -36,7 +36,7 @@ use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
 use crate::seeding;
 use crate::state_machine::Ticket;
-use crate::trimming::SeedHolds;
+use crate::trimming::{SeedHold, SeedHolds};
 use crate::types::{NodeInfo, RaftVote, TypeConfig};
 
 type C = TypeConfig;
@@ -340,10 +340,10 @@ impl RaftNetworkV2<C> for Peer {
             return Err(StreamingError::Network(NetworkError::from_string("an empty snapshot is never sent")));
         };
         // Whoever is seeded goes on from this log id: it must not be purged before that.
-        let _hold = self.shared.holds.hold(at_least);
+        let hold = self.shared.holds.hold(at_least);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            result = self.instruct(vote, at_least) => result.map_err(StreamingError::from),
+            result = self.instruct(vote, at_least, &hold) => result.map_err(StreamingError::from),
         }
     }
 
@@ -383,6 +383,7 @@ impl Peer {
         &self,
         vote: RaftVote,
         at_least: calamus_engine::ids::LogId,
+        hold: &SeedHold,
     ) -> Result<SnapshotResponse<C>, RPCError<C>> {
         let shared = &self.shared;
         let engine = shared.engine.clone();
@@ -412,6 +413,9 @@ impl Peer {
                 Ok(Ok(Some(message))) => message,
             };
             if message.vote.is_some() {
+                if let Some(installed) = message.installed {
+                    hold.reached(convert::plain_log_id_from_wire(installed));
+                }
                 let vote = convert::vote_from_wire(message.vote).map_err(|status| rpc_error(&status))?;
                 return Ok(SnapshotResponse::new(vote));
             }
