@@ -118,8 +118,9 @@ async fn confirm(core: &Core, term: Term) -> bool {
 async fn lost(core: &Core, term: Term) {
     let mut seen = core.watch();
     while core.standing() == (Standing::Elected { term }) {
-        if !core.changed(&mut seen).await {
-            return;
+        tokio::select! {
+            more = core.changed(&mut seen) => if !more { return },
+            () = core.stop.given() => return,
         }
     }
 }

@@ -290,6 +290,9 @@ impl Replica {
     /// When the checkpoint fails; everything is stopped all the same.
     pub async fn shutdown(&self) -> Result<(), NodeError> {
         self.inner.core.shutdown("shut down").await;
+        // Whoever looks at a node that has ended must not see it leading. The task that says so waits for nothing.
+        let mut leadership = self.leadership();
+        let _ = leadership.wait_for(|shown| matches!(shown, Leadership::Stopped { .. })).await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
         let engine = self.inner.engine.clone();

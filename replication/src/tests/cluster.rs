@@ -3,15 +3,18 @@
 //! Killing a node drops its runtime: its connections break and its listener is gone, as with a process. Its disk is a
 //! door that forgets what was not synced by then.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calamus_engine::env::{Disk, LosingDisk};
+use calamus_engine::env::{Disk, LosingDisk, RealDisk};
 use calamus_engine::ids::Term;
+use calamus_engine::offline::check_directory;
 use calamus_engine::{Engine, NodeIdentity};
 use calamus_proto::v1::{AddRequest, TxnResponse};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -140,6 +143,20 @@ impl Drop for TestNode {
     }
 }
 
+/// The data file of a directory, which must pass the whole check.
+fn clean_data(disk: &Arc<dyn Disk>, directory: &Path) -> Vec<u8> {
+    let report = check_directory(disk, directory, &mut |_| {}).expect("nobody runs on it");
+    assert!(report.is_clean(), "{} is not clean: {report:#?}", directory.display());
+    let home = directory.join(format!("g{}", report.meta.generation.0));
+    std::fs::read(home.join("data")).expect("a data file")
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        assert!(self.closed || std::thread::panicking(), "a test of a cluster ends with TestCluster::close");
+    }
+}
+
 /// Waits for `probe` to give something, and says what was waited for if it never does.
 #[track_caller]
 pub(super) fn retry<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -156,6 +173,9 @@ pub(super) fn retry<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 pub(super) struct TestCluster {
     pub(super) root: tempfile::TempDir,
     pub(super) nodes: Vec<TestNode>,
+    /// What was acknowledged last, by key.
+    written: Mutex<BTreeMap<String, Vec<u8>>>,
+    closed: bool,
 }
 
 impl TestCluster {
@@ -171,7 +191,7 @@ impl TestCluster {
     /// With a configuration for the first node, which leads in the beginning, and one for the others.
     pub(super) fn start_each(count: u64, first: &NodeConfig, config: &NodeConfig) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { root, nodes: Vec::new() };
+        let mut cluster = Self { root, nodes: Vec::new(), written: Mutex::default(), closed: false };
         let first = TestNode::create(cluster.root.path(), "n1", 101, first);
         first.on(first.replica().bootstrap()).expect("an empty log");
         cluster.nodes.push(first);
@@ -192,6 +212,12 @@ impl TestCluster {
             let members = added.ok()?;
             members.iter().any(|member| member.raft_id == node.identity.raft_id.0 && member.voter).then_some(())
         });
+    }
+
+    /// Waits until a node leads that `is` says.
+    #[track_caller]
+    pub(super) fn led_by(&self, is: impl Fn(usize) -> bool) -> usize {
+        retry("the right node leads", || Some(self.leader_index()).filter(|leader| is(*leader)))
     }
 
     /// The node that leads, once there is one.
@@ -224,7 +250,45 @@ impl TestCluster {
     /// Writes, on whoever leads, until it is committed.
     #[track_caller]
     pub(super) fn write(&self, key: &str, value: &[u8]) -> TxnResponse {
-        retry("a write is committed", || self.leader().put(key, value).ok())
+        let answer = retry("a write is committed", || self.leader().put(key, value).ok());
+        self.written.lock().insert(key.to_owned(), value.to_vec());
+        answer
+    }
+
+    /// The end of every test with a cluster. Nodes that are down, or have stopped, start again. Each member holds each
+    /// acknowledged write; all come to the same state and end in good order; their directories are clean, and their data
+    /// files equal byte for byte. Nodes that were removed are left alone.
+    #[track_caller]
+    pub(super) fn close(mut self) {
+        for node in &mut self.nodes {
+            let stopped = |node: &Node| matches!(&*node.leadership().borrow(), Leadership::Stopped { .. });
+            if node.node.as_ref().is_none_or(stopped) {
+                node.kill();
+                node.restart();
+            }
+        }
+        let members = self.leader().replica().members();
+        self.nodes.retain(|node| members.iter().any(|member| member.raft_id == node.identity.raft_id.0));
+        let written = std::mem::take(&mut *self.written.lock());
+        for node in &self.nodes {
+            retry("a node holds all that was acknowledged", || {
+                written.iter().all(|(key, value)| node.get(key).as_ref() == Some(value)).then_some(())
+            });
+        }
+        self.assert_equal();
+        // Followers first: a leader that goes while others are there is replaced, for nothing.
+        let leader = self.leader_index();
+        self.nodes.swap(0, leader);
+        for node in self.nodes.iter_mut().rev() {
+            node.on(node.node().shutdown(false)).expect("a last checkpoint");
+            node.kill();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let files: Vec<Vec<u8>> = self.nodes.iter().map(|node| clean_data(&disk, &node.directory)).collect();
+        for (node, file) in self.nodes.iter().zip(&files) {
+            assert!(*file == files[0], "the data files of {} and {}", self.nodes[0].identity.name, node.identity.name);
+        }
+        self.closed = true;
     }
 
     /// Waits until all running nodes have applied the same, and compares it.

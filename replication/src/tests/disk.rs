@@ -79,6 +79,7 @@ fn a_leader_whose_disk_hangs_hands_over_and_comes_back() {
     for node in &cluster.nodes {
         assert_eq!(node.get("after").as_deref(), Some(&b"z"[..]), "on {}", node.identity.name);
     }
+    cluster.close();
 }
 
 /// Short timeouts, so that a test can wait for many of them.
@@ -120,6 +121,7 @@ fn a_leader_that_was_replaced_while_its_disk_hung_is_a_follower_when_it_comes_ba
     assert!(!matches!(shown, Leadership::Stopped { .. }), "{shown:?}");
     cluster.assert_equal();
     assert_eq!(node.get("after").as_deref(), Some(&b"z"[..]));
+    cluster.close();
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn a_node_whose_disk_never_comes_back_says_so_and_gathers_no_readers() {
     assert!(status.contains("sync hangs"), "{status}");
     assert_eq!(refused.reason, crate::error::reason::STOPPING, "{refused}");
     assert!(most <= 4, "{most} readers wait, of which each had given up before the next came");
+    cluster.close();
 }
 
 #[test]
@@ -163,6 +166,8 @@ fn a_leader_with_a_hanging_disk_and_no_successor_stops() {
     assert_eq!(node.get("before").as_deref(), Some(&b"x"[..]));
     assert!(local.is_ok(), "{:?}", local.err());
     node.disk.hang_syncs(false);
+    drop(local);
+    cluster.close();
 }
 
 #[test]
@@ -183,4 +188,5 @@ fn a_failed_sync_stops_the_node_and_nothing_acknowledged_is_lost() {
     cluster.write("later", b"w");
     cluster.assert_equal();
     assert_eq!(cluster.nodes[failed].get("after").as_deref(), Some(&b"z"[..]));
+    cluster.close();
 }
