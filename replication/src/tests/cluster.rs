@@ -16,6 +16,7 @@ use calamus_engine::{Engine, NodeIdentity};
 use calamus_proto::v1::{AddRequest, TxnResponse};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::support;
@@ -107,6 +108,10 @@ impl TestNode {
 
     pub(super) fn on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.as_ref().expect("it runs").block_on(work)
+    }
+
+    pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.runtime.as_ref().expect("it runs").spawn(work)
     }
 
     pub(super) fn leading(&self) -> Option<Term> {

@@ -68,7 +68,7 @@ fn a_leader_whose_disk_hangs_hands_over_and_comes_back() {
     node.disk.hang_syncs(true);
     // Something that needs a sync; nobody waits for it here.
     let request = node.node().clone();
-    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    drop(node.spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await }));
     let moved = retry("another node leads", || {
         cluster.nodes.iter().position(|other| other.leading().is_some()).filter(|leader| *leader != hung)
     });
@@ -103,7 +103,7 @@ fn hung_and_replaced() -> (TestCluster, usize, Instant) {
     let began = Instant::now();
     node.disk.hang_syncs(true);
     let request = node.node().clone();
-    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    drop(node.spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await }));
     retry("another node leads and commits", || {
         let other = cluster.nodes.iter().position(|other| other.leading().is_some()).filter(|leader| *leader != hung);
         cluster.nodes[other?].put("after", b"z").ok()
@@ -155,7 +155,7 @@ fn a_leader_with_a_hanging_disk_and_no_successor_stops() {
     let node = cluster.leader();
     node.disk.hang_syncs(true);
     let request = node.node().clone();
-    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    drop(node.spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await }));
     let why = retry("the consensus stops", || match &*node.node().leadership().borrow() {
         Leadership::Stopped { why } => Some(why.clone()),
         _ => None,
@@ -178,7 +178,7 @@ fn a_failed_sync_stops_the_node_and_nothing_acknowledged_is_lost() {
     cluster.nodes[failed].disk.fail_syncs(true);
     let node = &cluster.nodes[failed];
     let request = node.node().clone();
-    node.on(async { drop(tokio::spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await })) });
+    drop(node.spawn(async move { request.txn(txn(vec![put("t", "during", "y")])).await }));
     retry("the consensus of the node stops", || {
         matches!(*node.node().leadership().borrow(), Leadership::Stopped { .. }).then_some(())
     });

@@ -146,7 +146,7 @@ fn a_change_that_was_begun_when_the_consensus_ended_is_unknown() {
         ..Default::default()
     };
     let replica = node.replica().clone();
-    let adding = node.on(async { tokio::spawn(async move { replica.add(&request).await }) });
+    let adding = node.spawn(async move { replica.add(&request).await });
     retry("the change stands in the log, or it is too late", || {
         ((node.engine().log_state().last > before) || adding.is_finished()).then_some(())
     });

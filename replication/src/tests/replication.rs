@@ -4,7 +4,6 @@ use calamus_engine::ids::Term;
 use calamus_proto::v1::Consistency;
 
 use super::cluster::{PATIENCE, TestCluster, TestNode, retry};
-use crate::error::Outcome;
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
 use crate::seam::{Consensus, Leadership, Proposed, ReadIndexError};
@@ -118,7 +117,7 @@ fn a_leader_whose_merger_panics_is_replaced() {
     let cluster = TestCluster::start_each(3, &first, &NodeConfig::default());
     let lost = retry("the first node leads", || cluster.nodes[0].leading().map(|_| &cluster.nodes[0]));
     let answer = lost.put("k", b"v").expect_err("nothing executes it");
-    assert_eq!(answer.outcome, Outcome::Unknown, "{answer}");
+    assert_eq!(answer.outcome, crate::error::Outcome::Unknown, "{answer}");
     write_range(&cluster, 0..5);
     assert_ne!(cluster.leader_index(), 0);
     let Leadership::Stopped { why } = lost.node().leadership().borrow().clone() else { panic!("it has not stopped") };

@@ -42,7 +42,7 @@ fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
     second.hold();
     let before = node.engine().log_state().last;
     let client = node.node().clone();
-    node.on(async { drop(tokio::spawn(async move { client.txn(txn(vec![put("t", "k", "v")])).await })) });
+    drop(node.spawn(async move { client.txn(txn(vec![put("t", "k", "v")])).await }));
     let last = retry("it is in the log", || node.engine().log_state().last.filter(|last| Some(*last) != before));
     let append = Arrived { last: Some(last), frames: 1 };
     retry("both have it", || (first.arrived(append) && second.arrived(append)).then_some(()));
