@@ -1,36 +1,46 @@
 //! The consensus core, behind plain types: the only file that calls openraft's `Raft` for this node's own sake (the
 //! service calls it for the peers'). Everything generic of openraft is compiled with this crate and nowhere else.
 
+use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use calamus_engine::Engine;
-use calamus_engine::ids::{LogId, LogIndex, Term};
+use calamus_engine::ids::{LogId, LogIndex, RaftId, Term};
 use calamus_engine::journal::frame::Payload;
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant, Raft, ReadPolicy, ServerState};
+use openraft::{Instant as _, Raft, RaftState, ReadPolicy, ServerState};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::freshness::Freshness;
 use crate::log_store::{LogStore, SwitchGate};
+use crate::membership::removal;
 use crate::network::client::Network;
 use crate::network::convert::to_log_id;
+use crate::network::peers::Peers;
 use crate::options::{NodeConfig, openraft_config};
+use crate::quorum::{Deposed, Rounds};
 use crate::seam::{Proposed, ReadIndexError};
 use crate::state_machine::{StateMachine, StopReason};
 use crate::types::{
-    CommittedLeaderId, Membership, Outcome, Proposal, Responder, StoredMembership, TypeConfig, WriteResult,
+    CommittedLeaderId, Membership, Outcome, Proposal, RaftVote, Responder, StoredMembership, TypeConfig, WriteResult,
 };
+
+/// How long the end of the core is waited for.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A handle of the running consensus.
 #[derive(Clone)]
 pub struct Core {
+    /// This node's raft id.
+    id: u64,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) applied: watch::Sender<Option<LogId>>,
     pub(crate) stop: StopReason,
@@ -45,6 +55,10 @@ pub struct Core {
     pub(crate) free_disk_bytes: Arc<AtomicU64>,
     /// When this node last knew that it was up to date.
     pub(crate) freshness: Arc<Freshness>,
+    rounds: Arc<Rounds>,
+    pub(crate) peers: Arc<Peers>,
+    /// This node was told that it is not a member any more.
+    removed: Arc<AtomicBool>,
 }
 
 /// Where a node stands, by its own metrics. Leading here means elected, not yet confirmed.
@@ -53,6 +67,29 @@ pub(crate) enum Standing {
     Elected { term: Term },
     Following { term: Term, leader: Option<u64> },
     Stopped { why: String },
+}
+
+/// What a read point is made of, as the core has it at one moment.
+struct Leading {
+    vote: RaftVote,
+    point: Option<LogId>,
+    voter_sets: Vec<BTreeSet<u64>>,
+}
+
+impl Leading {
+    fn of(state: &RaftState<TypeConfig>, this: u64) -> Option<Self> {
+        let vote = *state.vote_ref();
+        if !vote.committed || vote.leader_id.voted_for != this || state.server_state != ServerState::Leader {
+            return None;
+        }
+        let committed = state.local_committed().map(to_log_id);
+        let own = committed.filter(|log_id| log_id.term.0 == vote.leader_id.term);
+        Some(Self {
+            vote,
+            point: own.or_else(|| state.log_ids.last().map(to_log_id)),
+            voter_sets: state.membership_state.effective().membership().get_joint_config().clone(),
+        })
+    }
 }
 
 /// A member as the leader sees it.
@@ -68,6 +105,7 @@ impl Core {
         engine: &Engine,
         config: &NodeConfig,
         network: Network,
+        peers: Arc<Peers>,
         stop: StopReason,
     ) -> Result<Self, String> {
         let identity = engine.identity();
@@ -80,6 +118,7 @@ impl Core {
             .await
             .map_err(|error| error.to_string())?;
         Ok(Self {
+            id: identity.raft_id.0,
             raft,
             applied,
             stop,
@@ -89,6 +128,9 @@ impl Core {
             free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
             freshness: Arc::default(),
             changing: Arc::default(),
+            rounds: Arc::new(Rounds::new(Arc::clone(&peers), config.election_timeout.start)),
+            peers,
+            removed: Arc::default(),
         })
     }
 
@@ -96,11 +138,14 @@ impl Core {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Why the core does not run any more.
+    /// Why the core does not run any more, or is not relied on any more: see [`Self::shutdown`].
     fn ended(&self) -> Option<String> {
+        if let Some(why) = self.stop.get() {
+            return Some(why);
+        }
         let metrics = self.raft.metrics();
         let fatal = metrics.borrow_watched().running_state.clone().err()?;
-        Some(self.stop.get().unwrap_or_else(|| fatal.to_string()))
+        Some(fatal.to_string())
     }
 
     /// Where this node stands now.
@@ -118,6 +163,11 @@ impl Core {
         Standing::Following { term, leader: server.current_leader.filter(|leader| *leader != server.id) }
     }
 
+    /// The term of this node's vote.
+    pub(crate) fn term(&self) -> Term {
+        Term(self.raft.server_metrics().borrow_watched().vote.leader_id.term)
+    }
+
     /// Waits for the next change of role, vote, leader or membership; `false` when there will be none.
     pub(crate) async fn changed(&self, seen: &mut ServerWatch) -> bool {
         seen.0.changed().await.is_ok()
@@ -130,12 +180,63 @@ impl Core {
     /// Waits until the core has stopped, for whatever reason.
     pub(crate) async fn stopped(&self) {
         let mut seen = self.watch();
-        while self.ended().is_none() && self.changed(&mut seen).await {}
+        while self.ended().is_none() {
+            tokio::select! {
+                more = self.changed(&mut seen) => if !more { return },
+                () = self.stop.given() => return,
+            }
+        }
+    }
+
+    /// Whether this node leads for certain: it is elected, and a quorum answered it within an election timeout, or it is
+    /// one by itself. A core that hangs goes on showing itself as elected.
+    pub(crate) fn leads_a_quorum(&self) -> bool {
+        if !matches!(self.standing(), Standing::Elected { .. }) {
+            return false;
+        }
+        let metrics = self.metrics();
+        let alone = metrics.membership_config.voter_ids().all(|id| id == self.id);
+        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.config.election_timeout.end)
     }
 
     /// The members as this node knows them, committed or not.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
         Arc::clone(&self.raft.server_metrics().borrow_watched().membership_config)
+    }
+
+    /// The newest membership and where it stands, as the core has it now; the metrics may be older.
+    pub(crate) async fn effective_membership(&self) -> Result<Arc<StoredMembership>, String> {
+        let effective = self.raft.with_raft_state(|state| Arc::clone(state.membership_state.effective())).await;
+        effective.map_err(|fatal| fatal.to_string())
+    }
+
+    /// Where the committed membership stands, if it does not name `id`.
+    pub(crate) fn missing_in_committed(&self, id: u64) -> Option<LogId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let committed = &metrics.committed_membership_config;
+        let as_of = committed.log_id().as_ref().map(to_log_id)?;
+        committed.get_node(&id).is_none().then_some(as_of)
+    }
+
+    /// Whether this node's own newest membership names it, and is older than one that does not.
+    pub(crate) fn believes_removal(&self, as_of: LogId) -> bool {
+        let own = self.membership();
+        let older = own.log_id().as_ref().is_none_or(|log_id| to_log_id(log_id) < as_of);
+        older && own.get_node(&self.id).is_some()
+    }
+
+    /// Stands for no election any more: this node was taken out of the cluster.
+    pub(crate) fn leave(&self) {
+        if !self.removed.swap(true, Ordering::AcqRel) {
+            tracing::error!("{}", removal::text(RaftId(self.id)));
+            self.raft.runtime_config().elect(false);
+        }
+    }
+
+    /// Whether this node was taken out of the cluster, and knows it.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// See [`crate::seam::Consensus::propose`].
@@ -165,26 +266,39 @@ impl Core {
         receiver
     }
 
-    /// One quorum round begun now, by this node as the leader of `term`.
+    /// One quorum round begun now, by this node as the leader of `term`: see [`crate::quorum`]. Takes as long as the
+    /// longest election timeout at most.
     pub(crate) async fn lead_read_index(&self, term: Option<Term>) -> Result<LogId, ReadIndexError> {
-        let not_leading = ReadIndexError::NotLeading { leader: None };
-        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => linearizer,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => return Err(not_leading),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                return Err(ReadIndexError::Timeout { waited: self.config.election_timeout.end });
-            }
-            Err(RaftError::Fatal(fatal)) => return Err(ReadIndexError::Stopped { why: fatal.to_string() }),
-        };
-        let read = to_log_id(linearizer.read_log_id().log_id());
-        if term.is_some_and(|term| term != read.term) {
-            return Err(not_leading);
+        let limit = self.config.election_timeout.end;
+        let round = self.round(term, Instant::now() + limit);
+        tokio::time::timeout(limit, round).await.map_err(|_| ReadIndexError::Timeout { waited: limit })?
+    }
+
+    async fn round(&self, term: Option<Term>, deadline: Instant) -> Result<LogId, ReadIndexError> {
+        let not_leading = || ReadIndexError::NotLeading { leader: None };
+        let this = self.id;
+        let leading = self.raft.with_raft_state(move |state| Leading::of(state, this)).await;
+        let leading = leading.map_err(|fatal| ReadIndexError::Stopped { why: fatal.to_string() })?;
+        let Some(Leading { vote, point, voter_sets }) = leading else { return Err(not_leading()) };
+        if term.is_some_and(|term| term.0 != vote.leader_id.term) {
+            return Err(not_leading());
         }
-        Ok(read)
+        self.rounds.confirm(vote, &voter_sets, deadline).await.map_err(|Deposed| not_leading())?;
+        Ok(point.expect("a leader has at least its own first entry"))
+    }
+
+    /// Whether openraft takes proposals of this leader: it refuses them while it has not heard of a quorum for an
+    /// election timeout. Asks the quorum if that is so.
+    pub(crate) async fn takes_proposals(&self) -> bool {
+        let heard = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        matches!(tokio::time::timeout(self.config.election_timeout.end, heard).await, Ok(Ok(_)))
     }
 
     /// Waits until `log_id` is applied on this node.
     pub(crate) async fn wait_applied(&self, log_id: LogId, limit: Duration) -> Result<(), ReadIndexError> {
+        if self.applied.borrow().is_some_and(|applied| applied.index >= log_id.index) {
+            return Ok(());
+        }
         let mut applied = self.applied.subscribe();
         let reached = applied.wait_for(|applied| applied.is_some_and(|applied| applied.index >= log_id.index));
         tokio::select! {
@@ -276,13 +390,15 @@ impl Core {
         self.raft.initialize(nodes).await.map_err(|error| error.to_string())
     }
 
-    /// Stops the consensus.
+    /// Stops the consensus. It counts as stopped at once; the core is waited for, and left alone if a disk that hangs
+    /// keeps it.
     pub(crate) async fn shutdown(&self, why: &str) {
         self.stop.set(why);
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::error!(%error, "the consensus ended badly");
+        match tokio::time::timeout(SHUTDOWN_LIMIT, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the consensus ended badly"),
+            Err(_) => tracing::error!("the consensus does not end: an operation on the disk hangs"),
         }
-        self.doubt.notify_one();
     }
 }
 

@@ -4,6 +4,9 @@
 //! voter that sees both asks the other voters whether they cannot reach that leader either. When a quorum cannot, each
 //! of them drops its own lease and they stand for election with a pre-vote, staggered by rank.
 //!
+//! A leader whose listener refuses but that goes on speaking is not lost. And an attempt that was begun is not abandoned
+//! for the next while it may only wait for disks.
+//!
 //! Why it is safe: a lease only keeps voters from deposing a leader that is alive; no read here relies on one, so an
 //! election too many costs a leader its office and nothing else. Raft's votes are untouched. A partition, where
 //! connections time out instead of being refused, is left to the timers.
@@ -38,6 +41,9 @@ const ASK_ROUNDS: usize = 20;
 const ASK_PAUSE: Duration = Duration::from_millis(10);
 /// The second in rank stands this much later than the first: a pre-vote round fits in it.
 const STAGGER: Duration = Duration::from_millis(15);
+/// How long a candidacy may take that was begun: both ends sync the vote, and disks may be slow. Another attempt would
+/// abandon it.
+const CANDIDACY_LIMIT: Duration = Duration::from_millis(500);
 const ELECTION_ROUNDS: usize = 8;
 const ELECTION_PAUSE: Duration = Duration::from_millis(40);
 /// No raft id is 0 outside openraft's own tests: nobody takes leadership over by this name.
@@ -65,6 +71,7 @@ impl Drop for Connected {
 impl Lost {
     /// A leader's stream is open.
     pub(crate) fn connected(&self) -> Connected {
+        self.heard();
         Connected(Arc::clone(&self.0))
     }
 
@@ -77,13 +84,18 @@ impl Lost {
         self.1.lock().elapsed()
     }
 
-    /// Whether this node follows the leader of `vote` and cannot connect to it.
+    fn heard_since(&self, moment: Instant) -> bool {
+        *self.1.lock() > moment
+    }
+
+    /// Whether this node follows the leader of `vote`, cannot connect to it, and hears nothing of it meanwhile.
     pub(crate) async fn also_lost(&self, core: &Core, vote: &RaftVote) -> bool {
         if core.metrics().vote != *vote {
             return false;
         }
+        let began = Instant::now();
         match leader_address(core, vote) {
-            Some(address) => refused(&address).await,
+            Some(address) => refused(&address).await && !self.heard_since(began),
             None => false,
         }
     }
@@ -119,22 +131,27 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, lost: Lost) {
             () = core.stopped() => return,
         };
         if core.config.fast_failover && (ended || lost.silent_for() > silence) {
-            replace_leader(&core, &peers).await;
+            replace_leader(&core, &peers, &lost).await;
         }
     }
 }
 
-async fn replace_leader(core: &Core, peers: &Peers) {
+async fn replace_leader(core: &Core, peers: &Peers, lost: &Lost) {
+    let began = Instant::now();
     let metrics = core.metrics();
     let vote = metrics.vote;
     let leader = vote.leader_id.voted_for;
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    if !voters.contains(&metrics.id) || (vote.committed && leader == metrics.id) {
+    if core.was_removed() || !voters.contains(&metrics.id) || (vote.committed && leader == metrics.id) {
         return;
     }
     if vote.committed {
         let Some(address) = leader_address(core, &vote) else { return };
         if !is_gone(core, &address, &vote).await || !quorum_lost(core, peers, &vote, &voters).await {
+            return;
+        }
+        // Nobody reaches its listener, but it speaks: the way to it is broken, not the leader.
+        if lost.heard_since(began) && matches!(now(core, &vote), Now::Same) {
             return;
         }
         tracing::info!(leader, "a quorum has lost the leader: electing at once");
@@ -153,14 +170,48 @@ async fn replace_leader(core: &Core, peers: &Peers) {
     ranks.sort_unstable();
     let rank = ranks.iter().position(|id| *id == metrics.id).unwrap_or(0);
     tokio::time::sleep(STAGGER * u32::try_from(rank).unwrap_or(u32::MAX).min(8)).await;
-    for _ in 0..ELECTION_ROUNDS {
-        if matches!(now(core, &vote), Now::Led) {
+    stand(core, &vote).await;
+}
+
+/// Stands for election until there is a leader, or it was tried often enough.
+async fn stand(core: &Core, vote: &RaftVote) {
+    let mut candidacy = Candidacy::default();
+    let limit = core.config.election_timeout.start.min(CANDIDACY_LIMIT);
+    let mut attempts = 0;
+    while attempts < ELECTION_ROUNDS {
+        if matches!(now(core, vote), Now::Led) {
             return;
         }
-        if core.raft.trigger().elect(true).await.is_err() {
-            return;
+        let metrics = core.metrics();
+        if candidacy.may_stand(&metrics.vote, metrics.id, Instant::now(), limit) {
+            attempts += 1;
+            if core.raft.trigger().elect(true).await.is_err() {
+                return;
+            }
         }
-        tokio::time::sleep(ELECTION_PAUSE).await;
+        // Two that stood against each other must not do so again at the same moment.
+        tokio::time::sleep(ELECTION_PAUSE + rand::random_range(Duration::ZERO..STAGGER)).await;
+    }
+}
+
+/// This node's own candidacy, as it was last seen.
+#[derive(Default)]
+struct Candidacy(Option<(u64, Instant)>);
+
+impl Candidacy {
+    /// Whether a new attempt may be made: not while one of this node's is younger than `limit`.
+    fn may_stand(&mut self, vote: &RaftVote, id: u64, now: Instant, limit: Duration) -> bool {
+        if vote.committed || vote.leader_id.voted_for != id {
+            self.0 = None;
+            return true;
+        }
+        match self.0 {
+            Some((term, since)) if term == vote.leader_id.term => now - since >= limit,
+            _ => {
+                self.0 = Some((vote.leader_id.term, now));
+                false
+            }
+        }
     }
 }
 
@@ -225,4 +276,42 @@ async fn ask(peers: &Peers, other: RaftId, vote: &RaftVote) -> bool {
     let request = wire::LeaderLostRequest { envelope: peers.envelope(other), vote: Some(convert::vote_to_wire(vote)) };
     let limit = PROBE_LIMIT * 2;
     matches!(tokio::time::timeout(limit, client.leader_lost(request)).await, Ok(Ok(answer)) if answer.get_ref().lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftVote as _;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    fn vote(term: u64, node: u64) -> RaftVote {
+        RaftVote::from_leader_id(LeaderId { term, voted_for: node }, false)
+    }
+
+    #[test]
+    fn a_candidacy_that_waits_is_left_alone_for_its_time() {
+        let (mut candidacy, start) = (Candidacy::default(), Instant::now());
+        let limit = Duration::from_millis(500);
+        let mut may =
+            |vote: &RaftVote, millis| candidacy.may_stand(vote, 7, start + Duration::from_millis(millis), limit);
+        assert!(may(&vote(4, 3), 0), "another's");
+        assert!(!may(&vote(5, 7), 40), "its own, new");
+        assert!(!may(&vote(5, 7), 539));
+        assert!(may(&vote(5, 7), 540), "it took too long");
+        assert!(!may(&vote(6, 7), 580), "the next is new again");
+        assert!(may(&vote(7, 3), 600), "another stands");
+        assert!(!may(&vote(6, 7), 620));
+    }
+
+    #[test]
+    fn who_speaks_or_connects_is_heard() {
+        let (lost, began) = (Lost::default(), Instant::now());
+        assert!(!lost.heard_since(began));
+        lost.heard();
+        assert!(lost.heard_since(began));
+        let again = Instant::now();
+        drop(lost.connected());
+        assert!(lost.heard_since(again));
+    }
 }

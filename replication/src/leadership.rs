@@ -71,6 +71,7 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender
                 }
             }
             () = core.doubt.notified() => doubted = true,
+            () = core.stop.given() => {}
         }
     }
 }
@@ -104,6 +105,9 @@ pub(crate) fn leader_info(core: &Core, term: Term, id: u64) -> Option<LeaderInfo
 }
 
 async fn confirm(core: &Core, term: Term) -> bool {
+    if !core.takes_proposals().await {
+        return false;
+    }
     let Ok(read) = core.lead_read_index(Some(term)).await else {
         return false;
     };
@@ -114,8 +118,9 @@ async fn confirm(core: &Core, term: Term) -> bool {
 async fn lost(core: &Core, term: Term) {
     let mut seen = core.watch();
     while core.standing() == (Standing::Elected { term }) {
-        if !core.changed(&mut seen).await {
-            return;
+        tokio::select! {
+            more = core.changed(&mut seen) => if !more { return },
+            () = core.stop.given() => return,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod node_error;
 pub mod options;
+pub(crate) mod quorum;
 pub mod reads;
 pub mod replica;
 pub mod seam;

@@ -2,6 +2,8 @@
 //!
 //! - Everything from the logical purge point up that was appended is readable at once, whether it has reached the
 //!   disk or not: the journal keeps a frame in memory until it is written.
+//! - A replication task of a leader that was deposed may read while the new leader's entries cut the ones it wants, or a
+//!   purge takes them. What is not there any more is not an error, which would end the node: the answer ends there.
 //! - Requests to followers and chunks to apply are bounded in bytes, not in entries: 300 entries of 16 MiB are not a
 //!   request.
 //! - Start-up needs only where terms end. That comes from log ids, which the journal has in memory; no frame is read.
@@ -52,19 +54,25 @@ impl LogReader {
         (LogIndex(start.max(first)), LogIndex(end.min(past_last)))
     }
 
+    fn holds(&self, index: LogIndex) -> bool {
+        let (start, end) = self.clamp(&(index.0..=index.0));
+        start < end
+    }
+
     /// Some of the entries [start, end) from the front: at least one if there is one.
     fn read_some(&self, start: LogIndex, end: LogIndex) -> Result<Vec<Entry>, io::Error> {
         if start >= end {
             return Ok(Vec::new());
         }
-        let frames = self.engine.read_frames(start, end, READ_BYTES).map_err(storage_error)?;
-        match frames.first() {
-            Some(first) if first.log_id().index == start => {}
-            first => {
-                let found = first.map(|frame| frame.log_id().to_string());
+        let frames = match self.engine.read_frames(start, end, READ_BYTES) {
+            Ok(frames) if frames.first().is_some_and(|first| first.log_id().index == start) => frames,
+            _ if !self.holds(start) => return Ok(Vec::new()),
+            Ok(frames) => {
+                let found = frames.first().map(|frame| frame.log_id().to_string());
                 return Err(io::Error::other(format!("the journal gives {found:?} where entry {start} must be")));
             }
-        }
+            Err(error) => return Err(storage_error(error)),
+        };
         frames.into_iter().map(|frame| Entry::from_frame(frame).map_err(io::Error::other)).collect()
     }
 
@@ -99,6 +107,9 @@ impl RaftLogReader<TypeConfig> for LogReader {
         let mut entries = Vec::new();
         while start < end {
             let part = self.read_some(start, end)?;
+            if part.is_empty() {
+                break;
+            }
             start = LogIndex(start.0 + part.len() as u64);
             entries.extend(part);
         }
@@ -133,6 +144,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
                     return None;
                 }
                 match reader.read_some(start, end) {
+                    Ok(part) if part.is_empty() => return None,
                     Ok(part) => {
                         start = LogIndex(start.0 + part.len() as u64);
                         chunk = part.into_iter();
@@ -156,5 +168,48 @@ impl RaftLogReader<TypeConfig> for LogReader {
             }
             first = self.log_id(end.index.0 + 1)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use calamus_engine::env::RealDisk;
+    use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
+
+    use super::*;
+    use crate::tests::support;
+
+    fn wait(queue: impl FnOnce(calamus_engine::journal::Done)) {
+        let (done, durable) = std::sync::mpsc::channel();
+        queue(Box::new(move |result| drop(done.send(result))));
+        durable.recv().expect("called").expect("durable");
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_between_two_looks_is_left_out() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let identity = support::identity(1, "n", "h:1");
+        let engine = support::create(Arc::new(RealDisk::new()), &directory.path().join("n"), &identity);
+        let mut chain = engine.last_chain();
+        let frames = (0..4).map(|index| {
+            let payload = Payload::new(bytes::Bytes::new());
+            let frame = Frame::encode(FrameKind::Blank, LogId::new(1, index), None, chain, payload);
+            chain = frame.chain();
+            frame
+        });
+        let frames: Vec<Frame> = frames.collect();
+        wait(|done| engine.append(frames, done).expect("queued"));
+        let mut reader = LogReader::new(engine.clone());
+        let (start, end) = reader.clamp(&(2..4));
+        assert_eq!(reader.read_some(start, end).expect("there").len(), 2);
+        let mut streaming = reader.clone();
+        let stream = streaming.entries_stream(2..4).await;
+        wait(|done| engine.cut_after(Some(LogId::new(1, 1)), done).expect("queued"));
+        // Those who looked before the cut go on behind it.
+        assert_eq!(reader.read_some(start, end).expect("no error").len(), 0);
+        assert_eq!(futures::StreamExt::count(stream).await, 0);
+        assert_eq!(reader.try_get_log_entries(1..4).await.expect("readable").len(), 1);
     }
 }

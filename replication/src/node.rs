@@ -1,8 +1,9 @@
 //! A node as the server sees it: the part in the consensus, the merger, the reads and the forwarding, in one handle.
 //!
 //! Stopped in this order: admission ends and what is in flight gets its outcome (for a while); leadership is handed
-//! over, if wished; the merger ends; the consensus ends; a last checkpoint; the engine is closed. Whoever
-//! waits past one of these is told *unknown* or *not committed* by the part that ended.
+//! over, if wished; the merger ends; the consensus ends; a last checkpoint; the engine is closed. Whoever waits past one
+//! of these is told *unknown* or *not committed* by the part that ended. A merger that ends unasked stops the consensus
+//! too.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -59,6 +60,7 @@ impl Node {
         let replica = Replica::start(engine.clone(), config.clone()).await?;
         let consensus: Arc<dyn Consensus> = Arc::new(replica.clone());
         let merger = Arc::new(Merger::start(engine.clone(), Arc::clone(&consensus), config.merger.clone()));
+        tokio::spawn(stop_with_the_merger(merger.ended(), replica.clone()));
         let reads = Reads::start(engine, consensus, known_committed);
         let timeout = config.merger.default_timeout;
         let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout);
@@ -222,6 +224,11 @@ impl Node {
     }
 
     #[cfg(test)]
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.inner.reads
+    }
+
+    #[cfg(test)]
     pub(crate) fn replica(&self) -> &Replica {
         &self.inner.replica
     }
@@ -230,6 +237,14 @@ impl Node {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         self.inner.replica.engine()
+    }
+}
+
+/// A merger that ended unasked has panicked. A node without one must not lead: it would answer every write with a refusal
+/// while its heartbeats keep the others from electing.
+async fn stop_with_the_merger(ended: impl Future<Output = bool>, replica: Replica) {
+    if !ended.await {
+        replica.stop("the merger ended by itself, which is a defect: its panic stands in the log").await;
     }
 }
 

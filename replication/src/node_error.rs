@@ -30,6 +30,9 @@ pub enum NodeError {
         /// For what.
         what: String,
     },
+    /// It was begun, and may or may not take effect yet.
+    #[error("not known whether it took effect: {0}")]
+    Unknown(String),
     /// The consensus of this node has stopped.
     #[error("the consensus of this node has stopped: {0}")]
     Stopped(String),

@@ -73,6 +73,10 @@ impl Reads {
         let (waiter, done) = oneshot::channel();
         let first = {
             let mut waiters = self.shared.waiters.lock();
+            // Those who gave up go before the list grows: a round that hangs must not gather them.
+            if waiters.len() == waiters.capacity() {
+                waiters.retain(|waiter| !waiter.is_closed());
+            }
             if !self.rounds.is_finished() {
                 waiters.push(waiter);
             }
@@ -118,6 +122,12 @@ impl Reads {
     pub fn stop(&self) {
         self.rounds.abort();
         self.shared.waiters.lock().clear();
+    }
+
+    /// How many readers wait for a round to begin, or gave up and are not forgotten yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.waiters.lock().len()
     }
 
     /// How many rounds were begun.

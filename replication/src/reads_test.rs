@@ -42,6 +42,17 @@ async fn one_round_serves_all_who_wait_and_none_who_come_later() {
 }
 
 #[tokio::test]
+async fn readers_that_gave_up_are_forgotten_while_rounds_hang() {
+    let consensus = TestConsensus::new();
+    let reads = Reads::start(consensus.engine.clone(), consensus.clone(), None);
+    consensus.hold_rounds();
+    for _ in 0..200 {
+        reads.barrier(Duration::ZERO).await.unwrap_err();
+    }
+    assert!(reads.waiting() <= 8, "{} of 200 that gave up still wait", reads.waiting());
+}
+
+#[tokio::test]
 async fn a_round_that_hangs_holds_up_only_who_is_in_it() {
     let consensus = TestConsensus::new();
     let reads = Reads::start(consensus.engine.clone(), consensus.clone(), None);

@@ -71,13 +71,15 @@ impl Replica {
         let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
         let holds = SeedHolds::default();
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone());
-        let core = Core::start(&engine, &config, network, StopReason::default()).await.map_err(NodeError::Stopped)?;
+        let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
+        let core = core.map_err(NodeError::Stopped)?;
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
         let lost = Lost::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(leadership::run(core.clone(), Arc::clone(&peers), sender));
         tasks.spawn(trimming::run(engine.clone(), core.clone(), holds));
         tasks.spawn(membership::promote_learners(core.clone()));
+        tasks.spawn(membership::removal::watch(core.clone()));
         tasks.spawn(watchdog::run(engine.clone(), core.clone()));
         tasks.spawn(failover::run(core.clone(), Arc::clone(&peers), lost.clone()));
         let inner = Inner {
@@ -156,7 +158,7 @@ impl Replica {
     /// # Errors
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: &RemoveRequest) -> Result<Vec<Member>, NodeError> {
-        membership::remove(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        membership::remove(&self.inner.core, request).await?;
         Ok(self.members())
     }
 
@@ -220,6 +222,12 @@ impl Replica {
         self.inner.seeding.received_bytes()
     }
 
+    /// How many seedings of this node were begun since it started.
+    #[must_use]
+    pub fn seedings_begun(&self) -> u64 {
+        self.inner.seeding.begun()
+    }
+
     /// Waits until a leader is known and this node has caught up with it.
     ///
     /// # Errors
@@ -270,12 +278,21 @@ impl Replica {
         }
     }
 
+    /// Ends this node's part because of a failure; local reads go on.
+    pub(crate) async fn stop(&self, why: &str) {
+        tracing::error!(why, "the consensus stops");
+        self.inner.core.shutdown(why).await;
+    }
+
     /// Ends this node's part, makes a last checkpoint of what it may, and closes the engine.
     ///
     /// # Errors
     /// When the checkpoint fails; everything is stopped all the same.
     pub async fn shutdown(&self) -> Result<(), NodeError> {
         self.inner.core.shutdown("shut down").await;
+        // Whoever looks at a node that has ended must not see it leading. The task that says so waits for nothing.
+        let mut leadership = self.leadership();
+        let _ = leadership.wait_for(|shown| matches!(shown, Leadership::Stopped { .. })).await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
         let engine = self.inner.engine.clone();
@@ -346,6 +363,7 @@ impl Replica {
                 None => Err(unreachable(leader, "it answered without a log id".to_owned())),
             },
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                peers.note_refusal(&status);
                 Err(ReadIndexError::NotLeading { leader: self.leader().filter(|now| now.raft_id != to) })
             }
             Ok(Err(status)) => Err(unreachable(leader, status.message().to_owned())),

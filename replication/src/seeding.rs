@@ -5,9 +5,12 @@
 //! generation beside the current one. Nothing of the running generation changes meanwhile, and a crash or a broken
 //! stream at any point leaves only a half-filled directory that the engine removes.
 //!
-//! Only when the source has said *done* does openraft hear of it, with the meta of what was really received: that is
-//! newer than what the leader declared, because frames are streamed until the end. The leader goes on from the older
-//! one; the follower skips what it has. The switch itself is [`crate::state_machine`]'s.
+//! Only when the source has said *done*, and the new generation is open, replayed and verified page by page, does
+//! openraft hear of it, with the meta of what was really received: that is newer than what the leader declared, because
+//! frames are streamed until the end. The leader goes on from the older one; the follower skips what it has. From the
+//! moment when openraft hears of it, its core does nothing else until the switch is done: no vote is given and no
+//! append acknowledged. So nothing that takes long, or can fail for what was received, comes behind it. The switch
+//! itself, one slot write, is [`crate::state_machine`]'s.
 //!
 //! The membership travels beside the stream, because openraft must be told it before the switch: the source takes the
 //! newest of its finished checkpoint's (read after the source pinned its journal, so it is at or above the pages) and
@@ -17,16 +20,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calamus_engine::Engine;
+use calamus_engine::error::StorageError;
 use calamus_engine::ids::{LogId, PageNumber, TxnId};
 use calamus_engine::journal::frame::FrameKind;
-use calamus_engine::seed::{SeedChunk, SeedError, SeedReceiver};
+use calamus_engine::seed::{SeedChunk, SeedError, SeedProgress, SeedReceiver, VerifiedSeed};
 use calamus_proto::raft::v1 as wire;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::membership::codec;
 use crate::network::convert;
+use crate::state_machine::meta_of;
 use crate::trimming::HOLD_BYTES;
 use crate::types::{Membership, SnapshotMeta, StoredMembership};
 
@@ -34,11 +40,15 @@ use crate::types::{Membership, SnapshotMeta, StoredMembership};
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that wait between the disk and the network, on each side.
 const CHUNKS_WAITING: usize = 2;
+/// Looks at how far a verification is, in each stall limit.
+const LOOKS: u32 = 4;
+/// Between two of them, at least.
+const LOOK_LEAST: Duration = Duration::from_millis(1);
 
-/// A generation that is filled, but neither verified nor switched in.
+/// A generation that is filled and verified, but not switched in.
 pub struct Seeded {
     /// The engine's half.
-    pub receiver: SeedReceiver,
+    pub verified: VerifiedSeed,
     /// What it will be once it is switched in.
     pub meta: SnapshotMeta,
     /// How much was received, in bytes.
@@ -198,7 +208,9 @@ pub async fn take_receiver(engine: &Engine) -> Result<SeedReceiver, SeedingError
     })
 }
 
-/// Feeds the stream of a source to the engine's receiver. `progress` is told the bytes received so far.
+/// Feeds the stream of a source to the engine's receiver, and verifies what it made of it. `progress` is told the bytes
+/// received so far: with every chunk, and while it is verified several times in each `stall_limit`, as long as there is
+/// progress.
 ///
 /// # Errors
 /// See [`SeedingError`]; nothing of the running generation has changed then, and the receiver is gone.
@@ -209,15 +221,24 @@ pub async fn receive(
     stall_limit: Duration,
     progress: impl Fn(u64),
 ) -> Result<Seeded, SeedingError> {
+    let steps = receiver.progress();
     let (sender, chunks) = mpsc::channel::<SeedChunk>(CHUNKS_WAITING);
     let feeding = tokio::task::spawn_blocking(move || feed(receiver, chunks));
-    let streamed = pump_stream(stream, sender, at_least, stall_limit, progress).await;
-    // Also after an error: the next try needs the receiver.
-    let fed = feeding.await.map_err(|panic| SeedingError::Unusable(panic.to_string()))?;
-    let (meta, bytes) = streamed?;
-    let receiver = fed?;
+    let (meta, bytes) = match pump_stream(stream, sender, at_least, stall_limit, &progress).await {
+        Ok(streamed) => streamed,
+        Err(error) => {
+            // The next try needs the receiver. Whatever it says, the stream was the reason.
+            let _ = feeding.await;
+            return Err(error);
+        }
+    };
+    let verified = verified(feeding, &steps, stall_limit, || progress(bytes)).await?;
     let meta = meta.ok_or_else(|| SeedingError::Unusable("the engine stopped taking chunks".to_owned()))?;
-    Ok(Seeded { receiver, meta, bytes })
+    let found = meta_of(&verified.applied()).map_err(|error| SeedingError::Unusable(error.to_string()))?;
+    if found != meta {
+        return Err(SeedingError::Unusable(format!("it is {found}, and the source promised {meta}")));
+    }
+    Ok(Seeded { verified, meta, bytes })
 }
 
 /// Hands on the chunks of a source until it is done. Returns what it promised then (`None` if nobody takes the chunks)
@@ -252,11 +273,46 @@ async fn pump_stream(
     }
 }
 
-fn feed(mut receiver: SeedReceiver, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<SeedReceiver, SeedingError> {
-    while let Some(chunk) = chunks.blocking_recv() {
-        receiver.feed(chunk).map_err(|error| SeedingError::Unusable(error.to_string()))?;
+/// Waits for the verified generation, and says now and then that there was progress with it, if there was.
+async fn verified(
+    mut feeding: JoinHandle<Result<VerifiedSeed, SeedingError>>,
+    steps: &SeedProgress,
+    stall_limit: Duration,
+    progress: impl Fn(),
+) -> Result<VerifiedSeed, SeedingError> {
+    let mut look = tokio::time::interval((stall_limit / LOOKS).max(LOOK_LEAST));
+    let mut seen = steps.steps();
+    loop {
+        tokio::select! {
+            fed = &mut feeding => return fed.map_err(|panic| SeedingError::Unusable(panic.to_string()))?,
+            _ = look.tick() => {
+                let before = std::mem::replace(&mut seen, steps.steps());
+                if seen != before {
+                    progress();
+                }
+            }
+        }
     }
-    Ok(receiver)
+}
+
+fn feed(mut receiver: SeedReceiver, mut chunks: mpsc::Receiver<SeedChunk>) -> Result<VerifiedSeed, SeedingError> {
+    let unusable = |error: SeedError| SeedingError::Unusable(error.to_string());
+    while let Some(chunk) = chunks.blocking_recv() {
+        receiver.feed(chunk).map_err(unusable)?;
+    }
+    receiver.verify().map_err(unusable)
+}
+
+/// Sees to it that a stream of this node reaches at least `at_least`, which it has applied: a stream ends at the target
+/// of its newest checkpoint. Blocks.
+///
+/// # Errors
+/// When the checkpoint fails.
+pub fn reach(engine: &Engine, at_least: LogId) -> Result<(), StorageError> {
+    if engine.checkpointed().log_id.is_none_or(|reached| reached.index < at_least.index) {
+        engine.checkpoint()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,20 +8,24 @@
 //!   other failure (a page checksum, the digest) means that this replica differs from the others. It ends the node,
 //!   with the reason kept for whoever asks: going on would spread the difference.
 //! - A snapshot is a declaration: "checkpointed up to this log id, with this membership". Building one copies nothing.
-//! - Installing one switches to a generation that was filled beside the current one and is verified before the switch
-//!   (see [`crate::seeding`]). openraft has by then made the new log its own, purged up to the snapshot; the journal
-//!   follows here. If this node's journal already holds the snapshot's last entry, nothing is switched: entries after
+//! - The current snapshot is the newer of the finished checkpoint and of what was installed last. A seeded generation
+//!   stands on the checkpoint that its source had at the beginning, and openraft purges its log up to the end of the
+//!   seeding: were the checkpoint the current snapshot, a leader would offer less than it has purged, count whoever
+//!   reached it as still to be seeded, and offer it again at once, for ever. Whoever is sent one that the checkpoint
+//!   does not reach yet is sent it behind a checkpoint ([`crate::seeding::reach`]). After a restart openraft learns
+//!   the purge point from the journal, which begins at the checkpoint.
+//! - Installing one switches to a generation that was filled beside the current one and verified, before openraft heard
+//!   of it (see [`crate::seeding`]): openraft's core waits for the switch, with votes and appends behind it.
+//!   openraft has by then made the new log its own, purged up to the snapshot; the journal follows here. If this node's journal already holds the snapshot's last entry, nothing is switched: entries after
 //!   it may have been acknowledged, and a new generation would lose them. Applying up to it says the same.
 
 use std::io;
-use std::sync::Arc;
 
 use calamus_engine::ids::{LogId, LogIndex};
 use calamus_engine::{Applied, AppliedState, Engine};
 use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::log_reader::READ_BYTES;
@@ -33,20 +37,40 @@ use crate::types::{Membership, Outcome, RaftLogId, SnapshotMeta, StoredMembershi
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Ticket>;
 
-/// Why this node stopped, for people: the first reason stays.
-#[derive(Clone, Default)]
-pub struct StopReason(Arc<Mutex<Option<String>>>);
+/// Why this node stopped, for people: the first reason stays. Whoever waits for the end learns it here, without the
+/// core, which may hang.
+#[derive(Clone)]
+pub struct StopReason(watch::Sender<Option<String>>);
+
+impl Default for StopReason {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
 
 impl StopReason {
     /// Keeps `why`, unless there is a reason already.
     pub fn set(&self, why: impl Into<String>) {
-        self.0.lock().get_or_insert_with(|| why.into());
+        self.0.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(why.into());
+            }
+            first
+        });
     }
 
     /// The reason.
     #[must_use]
     pub fn get(&self) -> Option<String> {
-        self.0.lock().clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until there is one.
+    pub(crate) async fn given(&self) {
+        let mut reason = self.0.subscribe();
+        // The sender lives as long as `self`.
+        let _ = reason.wait_for(Option::is_some).await;
     }
 }
 
@@ -64,6 +88,8 @@ pub struct StateMachine {
     applied: watch::Sender<Option<LogId>>,
     gate: SwitchGate,
     stop: StopReason,
+    /// What was installed last.
+    installed: Option<SnapshotMeta>,
 }
 
 /// What a state of the engine is for openraft.
@@ -83,7 +109,7 @@ impl StateMachine {
     #[must_use]
     pub fn new(engine: Engine, applied: watch::Sender<Option<LogId>>, gate: SwitchGate, stop: StopReason) -> Self {
         applied.send_replace(engine.applied().log_id);
-        Self { engine, applied, gate, stop }
+        Self { engine, applied, gate, stop, installed: None }
     }
 
     fn fail(&self, error: impl std::fmt::Display) -> io::Error {
@@ -122,18 +148,12 @@ impl StateMachine {
         }
     }
 
-    async fn switch(&self, meta: &SnapshotMeta, seeded: Box<Seeded>) -> Result<(), io::Error> {
-        let finished = tokio::task::spawn_blocking(move || seeded.receiver.finish()).await;
-        let installed = match finished {
-            Ok(Ok(installed)) => installed,
-            Ok(Err(error)) => return Err(self.fail(format!("the seeded generation is not usable: {error}"))),
-            Err(panic) => return Err(self.fail(format!("switching generations panicked: {panic}"))),
-        };
-        let installed = meta_of(&installed)?;
-        if installed != *meta {
-            return Err(self.fail(format!("seeded to {installed}, but the source promised {meta}")));
+    async fn switch(&self, seeded: Box<Seeded>) -> Result<(), io::Error> {
+        match tokio::task::spawn_blocking(move || seeded.verified.switch()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.fail(format!("the seeded generation is not usable: {error}"))),
+            Err(panic) => Err(self.fail(format!("switching generations panicked: {panic}"))),
         }
-        Ok(())
     }
 }
 
@@ -173,9 +193,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         let target = meta.last_log_id.as_ref().map(to_log_id).expect("openraft installs no empty snapshot");
         let held = self.engine.log_id(target.index) == Some(target);
-        let result = if held { self.apply_up_to(target) } else { self.switch(meta, seeded).await };
+        let result = if held { self.apply_up_to(target) } else { self.switch(seeded).await };
         match &result {
-            Ok(()) => self.gate.done(),
+            Ok(()) => {
+                self.installed = Some(meta.clone());
+                self.gate.done();
+            }
             Err(error) => self.gate.failed(error.to_string()),
         }
         self.publish();
@@ -183,7 +206,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let meta = meta_of(&self.engine.checkpointed())?;
+        let checkpointed = meta_of(&self.engine.checkpointed())?;
+        let installed = self.installed.clone().filter(|meta| meta.last_log_id > checkpointed.last_log_id);
+        let meta = installed.unwrap_or(checkpointed);
         Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: Ticket::Declared }))
     }
 }

@@ -5,6 +5,7 @@ use calamus_proto::v1::{NodeStatus, Position, Role};
 use openraft::ServerState;
 
 use crate::core::Standing;
+use crate::membership::removal;
 use crate::network::convert::to_log_id;
 use crate::replica::Replica;
 use crate::types::RaftLogId;
@@ -28,6 +29,7 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
     let role = match (membership.get_node(&id), core.standing(), metrics.state) {
         (_, Standing::Elected { .. }, _) => Role::Leader,
         (None, _, _) => Role::Outside,
+        _ if core.was_removed() => Role::Outside,
         (_, _, ServerState::Learner) => Role::Learner,
         (_, _, ServerState::Candidate) => Role::Candidate,
         _ => Role::Follower,
@@ -57,7 +59,7 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         checkpoints: counters.checkpoints,
         tree_mutations: counters.tree_mutations,
         generation: counters.generation.0,
-        voter: membership.voter_ids().any(|voter| voter == id),
+        voter: membership.voter_ids().any(|voter| voter == id) && !core.was_removed(),
         unreachable: false,
         state: words(replica, role, counters.failed),
         void_records: counters.void_records,
@@ -73,6 +75,9 @@ fn words(replica: &Replica, role: Role, failed: Option<String>) -> String {
     }
     if let Standing::Stopped { why } = replica.core().standing() {
         return format!("stopped: {why}");
+    }
+    if replica.core().was_removed() {
+        return removal::text(replica.engine().identity().raft_id);
     }
     if let Some(bytes) = replica.seeding_bytes() {
         return format!("seeding, {} MiB received", bytes >> 20);

@@ -7,8 +7,11 @@
 //! [`crate::log_store`], after openraft has waited for its streams.
 //!
 //! A follower that is slow, dead or frozen holds nothing: it is seeded when it comes back. A running seeding holds the
-//! log behind it, up to [`HOLD_BYTES`] of journal: on the leader, which must go on from what it declared, and on the
-//! source, which streams it. Beyond, it is given up and begins again.
+//! log behind it, up to [`HOLD_BYTES`] of journal behind what it holds: on the leader, which must go on from where the
+//! seeding was declared, and on the source, which streams it. How much is kept before that, for the retention, has
+//! nothing to do with it. A source gives a receiver up that falls further behind, and it begins again. Is where the
+//! seeding was declared too far back when it is done, then at least what stands behind its end is held, so that what it
+//! was for is not purged at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +39,7 @@ pub struct SeedHolds(Arc<Mutex<Holds>>);
 #[derive(Default)]
 struct Holds {
     next: u64,
-    held: HashMap<u64, LogId>,
+    held: HashMap<u64, Vec<LogIndex>>,
 }
 
 impl SeedHolds {
@@ -46,12 +49,14 @@ impl SeedHolds {
         let mut holds = self.0.lock();
         holds.next += 1;
         let key = holds.next;
-        holds.held.insert(key, log_id);
+        holds.held.insert(key, vec![log_id.index]);
         SeedHold { holds: self.clone(), key }
     }
 
-    fn lowest(&self) -> Option<LogIndex> {
-        self.0.lock().held.values().map(|log_id| log_id.index).min()
+    /// The least of what is held, without what has too much journal behind it. `bytes_from` says how much that is.
+    fn lowest(&self, bytes_from: impl Fn(LogIndex) -> u64) -> Option<LogIndex> {
+        let holds = self.0.lock();
+        holds.held.values().flatten().copied().filter(|held| bytes_from(*held) <= HOLD_BYTES).min()
     }
 }
 
@@ -59,6 +64,15 @@ impl SeedHolds {
 pub struct SeedHold {
     holds: SeedHolds,
     key: u64,
+}
+
+impl SeedHold {
+    /// The seeding has reached `log_id`.
+    pub fn reached(&self, log_id: LogId) {
+        if let Some(held) = self.holds.0.lock().held.get_mut(&self.key) {
+            held.push(log_id.index);
+        }
+    }
 }
 
 impl Drop for SeedHold {
@@ -107,10 +121,30 @@ async fn trim(engine: &Engine, core: &Core, holds: &SeedHolds) -> Result<(), Str
     let Some(limit) = engine.purge_limit() else {
         return Ok(());
     };
-    let held = holds.lowest().filter(|_| engine.status().journal_bytes <= HOLD_BYTES);
+    let held = holds.lowest(|held| engine.journal_bytes_from(LogIndex(held.0.saturating_add(1))));
     let limit = held.map_or(limit.index, |held| held.min(limit.index)).min(checkpointed.index);
     if engine.log_state().last_purged.is_none_or(|purged| purged.index < limit) {
         core.purge(limit).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_counts_until_too_much_stands_behind_it() {
+        let holds = SeedHolds::default();
+        let hold = holds.hold(LogId::new(1, 10));
+        // A journal of any length, of which so much is kept for the retention.
+        let from = |end: u64| move |held: LogIndex| (end - held.0) * (HOLD_BYTES / 100);
+        assert_eq!(holds.lowest(from(110)), Some(LogIndex(10)));
+        assert_eq!(holds.lowest(from(111)), None);
+        hold.reached(LogId::new(1, 90));
+        assert_eq!(holds.lowest(from(110)), Some(LogIndex(10)), "the leader goes on from there");
+        assert_eq!(holds.lowest(from(111)), Some(LogIndex(90)));
+        drop(hold);
+        assert_eq!(holds.lowest(from(90)), None);
+    }
 }

@@ -7,13 +7,20 @@
 //! | --- | --- |
 //! | younger than the longest election timeout | nothing |
 //! | older | proposals are refused, leadership is handed to a voter that answers |
-//! | older, and this node still leads ten such timeouts later | the consensus stops; local reads go on |
+//! | older, and this node still leads a quorum ten such timeouts later | the consensus stops; local reads go on |
+//! | older than thirty, whoever leads | the same |
 //! | done before that | proposals are taken again |
 //!
 //! Why not earlier: on a disk that is only slow, or that all nodes share, syncs of several hundred milliseconds come and
 //! go. Nothing is lost by them, since a quorum commits without this node's disk; but handing over at half an election
 //! timeout moved leadership from one slow disk to the next, and stopping one timeout later left nodes stopped for good
 //! that were slow for a second. See `docs/decisions/0007`.
+//!
+//! Whether it leads is not asked of the core alone. Once another node asks for its vote, the core waits for the disk with
+//! that, and until then goes on showing what it was: elected. So this node only counts as leading while a quorum has
+//! answered it within an election timeout. Where another leads, a disk that comes back finds its node a follower. One
+//! that does not come back is no use to anybody: linearizable reads wait for a core that waits for it. After thirty
+//! timeouts the node says so, whatever its core shows.
 //!
 //! A sync of the journal that *fails* ends the consensus by itself: the journal is poisoned and openraft gets the error.
 //! A checkpoint that fails reaches openraft in no way: the node would go on appending and applying, and keep in memory
@@ -27,10 +34,12 @@ use std::time::Duration;
 use calamus_engine::Engine;
 use tokio::time::Instant;
 
-use crate::core::{Core, Standing};
+use crate::core::Core;
 
 /// A leader that cannot hand over stops after so many election timeouts.
 const STOP_AFTER: u32 = 10;
+/// A disk that has not answered for so many election timeouts is given up, whoever leads.
+const GIVE_UP_AFTER: u32 = 30;
 
 /// What to do about the age of the oldest sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +59,9 @@ struct Watchdog {
 impl Watchdog {
     fn step(&mut self, now: Instant, pending: Option<Duration>, leads: bool, election: Duration) -> Step {
         let hangs = pending.is_some_and(|age| age > election);
+        if pending.is_some_and(|age| age > election * GIVE_UP_AFTER) {
+            return Step::Stop;
+        }
         match (hangs, self.since) {
             (false, None) => Step::Nothing,
             (false, Some(_)) => {
@@ -85,7 +97,7 @@ pub(crate) async fn run(engine: Engine, core: Core) {
             give_up(&core, election, &why).await;
             return;
         }
-        let leads = matches!(core.standing(), Standing::Elected { .. });
+        let leads = core.leads_a_quorum();
         match watchdog.step(Instant::now(), status.pending_sync_age, leads, election) {
             Step::Nothing => {}
             Step::Recovered => {
@@ -107,7 +119,7 @@ pub(crate) async fn run(engine: Engine, core: Core) {
                 }
             }
             Step::Stop => {
-                core.shutdown("a sync hangs and leadership could not be handed over: local reads only").await;
+                core.shutdown("a sync hangs, and the disk has not come back: local reads only").await;
                 return;
             }
         }
@@ -118,7 +130,7 @@ async fn give_up(core: &Core, election: Duration, why: &str) {
     tracing::error!(why, "storage has failed: this node stops its part in the consensus");
     core.refuse.store(true, Ordering::Release);
     core.doubt.notify_one();
-    if matches!(core.standing(), Standing::Elected { .. })
+    if core.leads_a_quorum()
         && let Some(to) = core.successor()
         && let Err(error) = core.transfer(to, election).await
     {
@@ -155,6 +167,13 @@ mod tests {
         assert_eq!(dog.step(start, pending(900), true, ELECTION), Step::HandOver);
         assert_eq!(dog.step(start, pending(1), true, ELECTION), Step::Recovered);
         assert_eq!(dog.step(start, pending(1), true, ELECTION), Step::Nothing);
+    }
+
+    #[test]
+    fn a_disk_that_never_comes_back_is_given_up_whoever_leads() {
+        let (mut dog, start) = (Watchdog::default(), Instant::now());
+        assert_eq!(dog.step(start, pending(15_000), false, ELECTION), Step::Nothing);
+        assert_eq!(dog.step(start, pending(15_001), false, ELECTION), Step::Stop);
     }
 
     #[test]

@@ -123,6 +123,17 @@ impl Engine {
         LogState { last_purged, last: newer(journal.last(), last_purged), durable: journal.durable() }
     }
 
+    /// How many bytes of journal there are from the frame of `index` on; 0 if it is not on disk yet, or there is none.
+    #[must_use]
+    pub fn journal_bytes_from(&self, index: LogIndex) -> u64 {
+        let store = self.core.store();
+        let last = store.journal.last().and_then(|last| store.journal.position(last.index));
+        match (store.journal.position(index), last) {
+            (Some(from), Some(to)) => to.0.saturating_sub(from.0),
+            _ => 0,
+        }
+    }
+
     /// The log id of an index, if the journal still knows it.
     #[must_use]
     pub fn log_id(&self, index: LogIndex) -> Option<LogId> {

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io::{Error, ErrorKind, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,11 @@ struct Trouble {
     syncs_hang: bool,
     syncs_fail: bool,
     data_syncs_fail: bool,
+    /// Reads of files below it do not return.
+    reads_hang: Option<PathBuf>,
+    reads_hanging: usize,
+    /// Reads of files below it take so long.
+    read_delay: Option<(PathBuf, Duration)>,
 }
 
 /// Changes of files, by device and inode.
@@ -81,6 +86,23 @@ impl LosingDisk {
         self.shared.trouble.lock().data_syncs_fail = fail;
     }
 
+    /// While set, reads of files below this directory do not return.
+    pub fn hang_reads(&self, below: Option<&Path>) {
+        self.shared.trouble.lock().reads_hang = below.map(Path::to_path_buf);
+        self.shared.trouble_changed.notify_all();
+    }
+
+    /// From now on a read of a file below this directory takes this long.
+    pub fn delay_reads(&self, below: &Path, delay: Duration) {
+        self.shared.trouble.lock().read_delay = Some((below.to_path_buf(), delay));
+    }
+
+    /// How many reads hang now.
+    #[must_use]
+    pub fn reads_hanging(&self) -> usize {
+        self.shared.trouble.lock().reads_hanging
+    }
+
     /// Forgets the changes of a file that is going away: its inode may come back as another file.
     fn forget(&self, path: &Path) -> Result<(), StorageError> {
         if !self.real.exists(path)? {
@@ -124,6 +146,20 @@ impl Shared {
             *left = rest;
         }
         Ok(())
+    }
+
+    /// What a read goes through before it is done.
+    fn before_read(&self, path: &Path) {
+        let delay = self.trouble.lock().read_delay.as_ref().filter(|(below, _)| path.starts_with(below)).map(|it| it.1);
+        if let Some(delay) = delay {
+            std::thread::sleep(delay);
+        }
+        let mut trouble = self.trouble.lock();
+        while trouble.reads_hang.as_ref().is_some_and(|below| path.starts_with(below)) {
+            trouble.reads_hanging += 1;
+            self.trouble_changed.wait(&mut trouble);
+            trouble.reads_hanging -= 1;
+        }
     }
 
     /// What a sync goes through before it is done.
@@ -218,6 +254,7 @@ impl DiskFile for LosingFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.shared.before_read(self.path());
         self.overlay.lock().read(&self.real, buffer, offset)
     }
 

@@ -36,7 +36,7 @@ mod seed_test;
 use bytes::Bytes;
 
 pub use manifest::SeedManifest;
-pub use receiver::{SeedProgress, SeedReceiver};
+pub use receiver::{SeedProgress, SeedReceiver, VerifiedSeed};
 pub use source::SeedSource;
 
 use crate::engine::OpenError;

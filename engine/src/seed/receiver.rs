@@ -1,4 +1,5 @@
-//! The receiving side.
+//! The receiving side: filled, verified, switched in. Only the last changes anything that the node stands on, and only
+//! that must wait for nothing else: a node goes on with its old generation while the new one is verified.
 
 use std::io::IoSlice;
 use std::path::PathBuf;
@@ -196,7 +197,13 @@ impl SeedReceiver {
     }
 
     /// Verifies the new generation and switches to it. Returns the state that the node has applied now.
-    pub fn finish(mut self) -> Result<AppliedState, SeedError> {
+    pub fn finish(self) -> Result<AppliedState, SeedError> {
+        self.verify()?.switch()
+    }
+
+    /// Opens the new generation beside the current one, replays it and verifies every page. Takes as long as that is
+    /// long; the node's state is untouched.
+    pub fn verify(mut self) -> Result<VerifiedSeed, SeedError> {
         let Phase::Complete { checkpoint, journal } = std::mem::replace(&mut self.phase, Phase::Broken) else {
             return Err(SeedError::Stream("it ended before its end".into()));
         };
@@ -207,13 +214,23 @@ impl SeedReceiver {
         disk.sync_dir(&self.core.directory)?;
 
         let target = self.target_of(&checkpoint, target)?;
-        let mut meta = self.core.meta.lock().value.clone();
-        meta = NodeMeta { generation: self.generation, checkpoint, target, purged: None, ..meta };
+        let meta = self.meta_with(&checkpoint, &target, self.core.meta.lock().value.clone());
         let directory = self.core.directory.clone();
         let (counters, lock) = (self.core.counters.clone(), self.core.lock.clone());
         let opened = open_store(&disk, &directory, &meta, &self.core.options, counters, lock)?;
         verify(&opened.store, &self.progress)?;
-        self.switch(opened.store, meta)
+        Ok(VerifiedSeed { store: opened.store, checkpoint, target, receiver: self })
+    }
+
+    /// `current`, as it is once the new generation is switched in.
+    fn meta_with(&self, checkpoint: &AppliedState, target: &AppliedState, current: NodeMeta) -> NodeMeta {
+        NodeMeta {
+            generation: self.generation,
+            checkpoint: checkpoint.clone(),
+            target: target.clone(),
+            purged: None,
+            ..current
+        }
     }
 
     /// The state at the end of the frames: what the last record says, or the checkpoint if there is none.
@@ -241,7 +258,12 @@ impl SeedReceiver {
 
     /// Makes the new generation the node's. What the old journal holds behind the new state, of the same history, comes
     /// along: it may have been acknowledged to a leader.
-    fn switch(&mut self, store: Store, meta: NodeMeta) -> Result<AppliedState, SeedError> {
+    fn switch(
+        &mut self,
+        store: Store,
+        checkpoint: &AppliedState,
+        target: &AppliedState,
+    ) -> Result<AppliedState, SeedError> {
         let _one = self.core.maintenance.lock();
         let old = self.core.store();
         // No frame may be queued to the old journal behind the copy: the lock on the store is held until the switch.
@@ -262,12 +284,36 @@ impl SeedReceiver {
                 append(&store.journal, vec![frame.clone()])
             })?;
         }
-        self.core.meta.lock().update(|value| *value = meta)?;
+        self.core.meta.lock().update(|value| *value = self.meta_with(checkpoint, target, value.clone()))?;
         *current = Arc::new(store);
         self.finished = true;
         drop(current);
         old.retire(&self.core.disk);
         Ok(applied)
+    }
+}
+
+/// A new generation that is complete and verified, and not switched in. Dropped, it removes what was built.
+pub struct VerifiedSeed {
+    // Before the receiver, which removes the files that are open here.
+    store: Store,
+    checkpoint: AppliedState,
+    target: AppliedState,
+    receiver: SeedReceiver,
+}
+
+impl VerifiedSeed {
+    /// The state that it holds.
+    #[must_use]
+    pub fn applied(&self) -> AppliedState {
+        self.store.readers.newest().applied.clone()
+    }
+
+    /// Makes it the node's: one slot write. Returns the state that the node has applied now.
+    pub fn switch(self) -> Result<AppliedState, SeedError> {
+        // Dropped in the opposite order: the store first.
+        let Self { mut receiver, checkpoint, target, store } = self;
+        receiver.switch(store, &checkpoint, &target)
     }
 }
 

@@ -8,10 +8,16 @@
 //!   whose log is lost, never counts again.
 //! - A raft id is never given to another log: it is drawn with the directory. Removing a node removes its raft id for
 //!   good; the directory must be made anew to join again.
-//! - What would leave fewer live voters than a quorum is refused, unless the operator names the cluster to force it.
+//! - A node is replaced, or moves to another address, only when it does not answer any more under its raft id.
+//! - What would leave fewer live voters than a quorum is refused. Nothing can force it: the change itself is an entry that
+//!   a quorum of the old voters and one of the new must have, and would wait for those that are gone, as all behind it.
+//! - Once openraft has a change, only a refusal that left the membership as it was is *nothing was changed*. The two steps
+//!   of a change answer with the same errors; after the first, the change is on its way and the next leader finishes it.
 //! - A leader that stopped in the middle of a change left a joint membership; the next leader finishes it.
 
 pub mod codec;
+pub(crate) mod removal;
+mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,7 +35,7 @@ use crate::types::{Membership, NodeInfo};
 /// How long a change may take before it is reported as undecided.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// How often a leader looks for learners to promote.
-const PROMOTION_TICK: Duration = Duration::from_millis(50);
+pub(crate) const PROMOTION_TICK: Duration = Duration::from_millis(50);
 
 type Change = ChangeMembers<u64, NodeInfo>;
 
@@ -63,16 +69,6 @@ fn ensure_leader(core: &Core) -> Result<Term, NodeError> {
     }
 }
 
-fn check_text(what: &str, text: &str) -> Result<(), NodeError> {
-    if text.is_empty() || text.len() > codec::MAX_TEXT_BYTES || text.chars().any(char::is_control) {
-        return Err(NodeError::Invalid(format!(
-            "a {what} has 1 to {} bytes and no control characters",
-            codec::MAX_TEXT_BYTES
-        )));
-    }
-    Ok(())
-}
-
 /// Runs one change at a time: between the two steps of one, another must not take its joint membership for one that
 /// was left behind.
 async fn change(core: &Core, change: Change) -> Result<(), NodeError> {
@@ -81,39 +77,38 @@ async fn change(core: &Core, change: Change) -> Result<(), NodeError> {
 }
 
 async fn change_alone(core: &Core, change: Change) -> Result<(), NodeError> {
+    let before = core.effective_membership().await.map_err(NodeError::Stopped)?;
     let changing = core.raft.change_membership(change, false);
     let result = tokio::time::timeout(CHANGE_LIMIT, changing).await.map_err(|_| NodeError::Timeout {
         waited: CHANGE_LIMIT,
         what: "the change of the membership is not committed; a quorum may be missing".to_owned(),
     })?;
-    result.map(|_| ()).map_err(|error| change_error(core, error))
-}
-
-fn change_error(
-    core: &Core,
-    error: RaftError<crate::types::TypeConfig, ClientWriteError<crate::types::TypeConfig>>,
-) -> NodeError {
+    let Err(error) = result else { return Ok(()) };
+    let unknown = |why: String| NodeError::Unknown(format!("{why}; `cluster status` shows what became of the change"));
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
-            ensure_leader(core).err().unwrap_or(NodeError::NotLeader { leader: None })
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+            Err(unknown("leadership was lost while the membership changed".to_owned()))
         }
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => NodeError::Timeout {
-            waited: Duration::ZERO,
-            what: "leadership was lost while the membership changed".to_owned(),
-        },
-        RaftError::APIError(other) => NodeError::Refused(other.to_string()),
-        RaftError::Fatal(fatal) => NodeError::Stopped(fatal.to_string()),
+        RaftError::Fatal(fatal) => Err(unknown(format!("the consensus ended while the membership changed: {fatal}"))),
+        RaftError::APIError(refusal) => {
+            let after = core.effective_membership().await.map_err(unknown)?;
+            if after != before {
+                return Err(unknown(format!("the membership changed in part: {refusal}")));
+            }
+            Err(match refusal {
+                ClientWriteError::ForwardToLeader(_) => {
+                    ensure_leader(core).err().unwrap_or(NodeError::NotLeader { leader: None })
+                }
+                other => NodeError::Refused(other.to_string()),
+            })
+        }
     }
 }
 
 /// Makes a node known: as a learner, to be promoted. The same request again changes nothing.
 pub(crate) async fn add(core: &Core, cluster: ClusterId, request: &AddRequest) -> Result<(), NodeError> {
     ensure_leader(core)?;
-    check_text("name", &request.name)?;
-    check_text("address", &request.address)?;
-    if request.raft_id == 0 {
-        return Err(NodeError::Invalid("a raft id is not 0".to_owned()));
-    }
+    request::check(request)?;
     if !request.cluster_id.is_empty() && request.cluster_id != cluster.to_string() {
         return Err(NodeError::Refused(format!(
             "this is cluster {cluster}, the node belongs to cluster {}: start it with a new directory",
@@ -124,28 +119,58 @@ pub(crate) async fn add(core: &Core, cluster: ClusterId, request: &AddRequest) -
     let membership = core.membership();
     let membership = membership.membership();
     if let Some(known) = membership.get_node(&request.raft_id) {
-        return if *known == info {
-            Ok(())
-        } else if known.name != info.name {
-            Err(NodeError::Refused(format!("raft id {:016x} is {} already", request.raft_id, known.name)))
-        } else {
-            change(core, Change::SetNodes(BTreeMap::from([(request.raft_id, info)]))).await
-        };
+        return set_node(core, membership, request.raft_id, known, info).await;
     }
-    if let Some((id, _)) = membership.nodes().find(|(_, node)| node.name == info.name)
-        && !request.replace
-    {
-        return Err(NodeError::Refused(format!(
-            "{} is a member already, as raft id {id:016x}: choose another name, or say that this node replaces it",
-            info.name
-        )));
+    for (id, node) in membership.nodes().filter(|(_, node)| node.name == info.name) {
+        if !request.replace {
+            return Err(NodeError::Refused(format!(
+                "{} is a member already, as raft id {id:016x}: choose another name, or say that this node replaces it",
+                info.name
+            )));
+        }
+        if removal::answers_at(&core.peers, RaftId(*id), &node.address).await {
+            return Err(NodeError::Refused(format!(
+                "{} still answers at {}, as raft id {id:016x}: stop it before another node replaces it",
+                info.name, node.address
+            )));
+        }
     }
     tracing::info!(name = %info.name, raft_id = request.raft_id, address = %info.address, "a node joins");
     change(core, Change::AddNodes(BTreeMap::from([(request.raft_id, info)]))).await
 }
 
+/// Changes what is known of a member: its address, or whether it is an observer. A node that tells its new address does
+/// not know whether it is one.
+async fn set_node(
+    core: &Core,
+    membership: &Membership,
+    id: u64,
+    known: &NodeInfo,
+    mut wanted: NodeInfo,
+) -> Result<(), NodeError> {
+    if known.name != wanted.name {
+        return Err(NodeError::Refused(format!("raft id {id:016x} is {} already", known.name)));
+    }
+    if known.address != wanted.address {
+        wanted.observer = known.observer;
+        if removal::answers_at(&core.peers, RaftId(id), &known.address).await {
+            return Err(NodeError::Refused(format!(
+                "{} still answers at {}, as raft id {id:016x}: two nodes of one directory must not run",
+                known.name, known.address
+            )));
+        }
+    }
+    if wanted.observer && membership.voter_ids().any(|voter| voter == id) {
+        return Err(NodeError::Refused(format!("{} votes already: an observer is added as one", known.name)));
+    }
+    if *known == wanted {
+        return Ok(());
+    }
+    change(core, Change::SetNodes(BTreeMap::from([(id, wanted)]))).await
+}
+
 /// Takes a node out.
-pub(crate) async fn remove(core: &Core, cluster: ClusterId, request: &RemoveRequest) -> Result<(), NodeError> {
+pub(crate) async fn remove(core: &Core, request: &RemoveRequest) -> Result<(), NodeError> {
     ensure_leader(core)?;
     let membership = core.membership();
     let membership = membership.membership();
@@ -164,12 +189,11 @@ pub(crate) async fn remove(core: &Core, cluster: ClusterId, request: &RemoveRequ
     if left.is_empty() {
         return Err(NodeError::Refused(format!("{} is the last voter", request.name)));
     }
-    let forced = request.force_cluster_id == cluster.to_string();
     let live = left.iter().filter(|id| answers(core, **id)).count();
-    if live <= left.len() / 2 && !forced {
+    if live <= left.len() / 2 {
         return Err(NodeError::Refused(format!(
-            "without {} only {live} of {} voters answer, which is no quorum: bring a node back first, or force it with \
-             this cluster's id",
+            "without {} only {live} of {} voters answer, which is no quorum: bring a node back first; this cannot be \
+             forced, since the change itself must be committed by a quorum of those that are left",
             request.name,
             left.len()
         )));
@@ -212,7 +236,7 @@ pub(crate) async fn promote_learners(core: Core) {
         if metrics.membership_config != metrics.committed_membership_config {
             continue;
         }
-        let next = next_change(&core, metrics.membership_config.membership());
+        let next = next_change(&core, metrics.membership_config.membership()).await;
         if let Some(next) = next
             && let Err(error) = change_alone(&core, next).await
         {
@@ -221,7 +245,7 @@ pub(crate) async fn promote_learners(core: Core) {
     }
 }
 
-fn next_change(core: &Core, membership: &Membership) -> Option<Change> {
+async fn next_change(core: &Core, membership: &Membership) -> Option<Change> {
     if membership.get_joint_config().len() > 1 {
         return Some(Change::AddVoterIds(BTreeSet::new()));
     }
@@ -230,10 +254,27 @@ fn next_change(core: &Core, membership: &Membership) -> Option<Change> {
         let matched = core.progress(*id).matched;
         matched.is_some_and(|matched| matched.0 + core.config.promotion_lag_entries >= last)
     };
-    let learner = membership
+    let ready = membership
         .learner_ids()
-        .find(|id| membership.get_node(id).is_some_and(|node| !node.observer) && caught_up(id) && answers(core, *id))?;
-    Some(promotion(membership, learner))
+        .filter(|id| membership.get_node(id).is_some_and(|node| !node.observer) && caught_up(id) && answers(core, *id));
+    for learner in ready {
+        if replaces_a_living_node(core, membership, learner).await {
+            tracing::debug!(raft_id = learner, "a learner waits until the node that it replaces is gone");
+        } else {
+            return Some(promotion(membership, learner));
+        }
+    }
+    None
+}
+
+async fn replaces_a_living_node(core: &Core, membership: &Membership, learner: u64) -> bool {
+    let name = membership.get_node(&learner).map(|node| node.name.as_str());
+    for (id, node) in membership.nodes().filter(|(id, node)| Some(node.name.as_str()) == name && **id != learner) {
+        if removal::answers_at(&core.peers, RaftId(*id), &node.address).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// The one change that makes `learner` a voter and takes out whoever it replaces.

@@ -109,7 +109,7 @@ async fn what_was_refused_is_never_read() {
 #[cfg(feature = "mutants")]
 #[tokio::test]
 async fn the_planted_fault_shows_what_was_refused() {
-    let mutants = super::options::Mutants { staged_kept_after_refusal: true };
+    let mutants = super::options::Mutants { staged_kept_after_refusal: true, ..Default::default() };
     let mut rig = Rig::with(MergerOptions { mutants, ..options() });
     rig.warm().await;
     rig.consensus.script(&[Fate::Refuse]);

@@ -11,7 +11,7 @@ use calamus_engine::ids::Term;
 use calamus_proto::v1::TxnRequest;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{Reply, stopping};
 use crate::error::{TxnError, reason};
@@ -31,6 +31,8 @@ pub(super) struct Inbox {
     room: Semaphore,
     waker: AtomicWaker,
     idle: Notify,
+    /// Set once the merger has ended: whether it was asked to.
+    ended: watch::Sender<Option<bool>>,
     capacity_bytes: usize,
 }
 
@@ -52,6 +54,7 @@ impl Inbox {
             room: Semaphore::new(capacity_bytes),
             waker: AtomicWaker::new(),
             idle: Notify::new(),
+            ended: watch::Sender::new(None),
             capacity_bytes,
         }
     }
@@ -159,6 +162,11 @@ impl Inbox {
         }
     }
 
+    /// Set once the merger has ended: whether it was asked to.
+    pub(super) fn ended(&self) -> watch::Receiver<Option<bool>> {
+        self.ended.subscribe()
+    }
+
     /// Nothing can be queued from here on. Returns what waited.
     pub(super) fn close(&self) -> VecDeque<Waiting> {
         self.room.close();
@@ -166,7 +174,9 @@ impl Inbox {
         shared.closed = true;
         shared.busy = false;
         let left = std::mem::take(&mut shared.queue);
+        let asked = shared.stopping;
         drop(shared);
+        self.ended.send_replace(Some(asked));
         self.idle.notify_waiters();
         left
     }

@@ -73,6 +73,8 @@ use crate::error::{TxnError, reason};
 use crate::execute::validate;
 use crate::seam::{Consensus, Leadership};
 use inbox::{Inbox, Waiting};
+#[cfg(feature = "mutants")]
+pub use options::Mutants;
 pub use options::{MergerOptions, WallClock};
 use stats::Counters;
 pub use stats::MergerStats;
@@ -172,6 +174,13 @@ impl Merger {
     /// Waits until nothing waits and nothing is in flight.
     pub async fn drained(&self) {
         self.inbox.drained().await;
+    }
+
+    /// Waits until the merger has ended; whether it was asked to. Keeps nothing of the merger.
+    pub fn ended(&self) -> impl Future<Output = bool> + Send + 'static {
+        let mut ended = self.inbox.ended();
+        // An inbox that is gone was stopped before.
+        async move { ended.wait_for(Option::is_some).await.map_or(true, |ended| *ended != Some(false)) }
     }
 
     /// What was counted so far.

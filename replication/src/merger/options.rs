@@ -94,20 +94,31 @@ impl MergerOptions {
     }
 }
 
+impl MergerOptions {
+    /// Panics, if the planted fault *the merger panics* is on.
+    pub(super) fn panic_if_planted(&self) {
+        #[cfg(feature = "mutants")]
+        assert!(!self.mutants.panics, "a planted fault");
+    }
+}
+
 /// Planted faults.
 #[cfg(feature = "mutants")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mutants {
     /// After a refusal the staged batches stay, and staging goes on.
     pub staged_kept_after_refusal: bool,
+    /// The merger panics at its first transaction.
+    pub panics: bool,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutants {
-    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `staged_kept_after_refusal`.
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `staged_kept_after_refusal`, `merger_panics`.
     #[must_use]
     pub fn from_environment() -> Self {
         let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
-        Self { staged_kept_after_refusal: named.split(',').any(|name| name.trim() == "staged_kept_after_refusal") }
+        let named = |fault: &str| named.split(',').any(|name| name.trim() == fault);
+        Self { staged_kept_after_refusal: named("staged_kept_after_refusal"), panics: named("merger_panics") }
     }
 }

@@ -87,6 +87,7 @@ impl Worker {
     }
 
     fn stage_batch(&mut self, term: Term) {
+        self.options.panic_if_planted();
         let mut batch = match self.engine.try_begin_batch() {
             Ok(Some(batch)) => batch,
             Ok(None) => return self.wait_for_memory(),

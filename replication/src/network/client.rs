@@ -34,8 +34,9 @@ use super::budget::{AbortOnDrop, Budget};
 use super::convert;
 use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
+use crate::seeding;
 use crate::state_machine::Ticket;
-use crate::trimming::SeedHolds;
+use crate::trimming::{SeedHold, SeedHolds};
 use crate::types::{NodeInfo, RaftVote, TypeConfig};
 
 type C = TypeConfig;
@@ -136,7 +137,10 @@ impl Peer {
     ) -> Result<T, RPCError<C>> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(rpc_error(&status)),
+            Ok(Err(status)) => {
+                self.shared.peers.note_refusal(&status);
+                Err(rpc_error(&status))
+            }
             Err(_) => Err(self.timeout(action, limit)),
         }
     }
@@ -336,10 +340,10 @@ impl RaftNetworkV2<C> for Peer {
             return Err(StreamingError::Network(NetworkError::from_string("an empty snapshot is never sent")));
         };
         // Whoever is seeded goes on from this log id: it must not be purged before that.
-        let _hold = self.shared.holds.hold(at_least);
+        let hold = self.shared.holds.hold(at_least);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            result = self.instruct(vote, at_least) => result.map_err(StreamingError::from),
+            result = self.instruct(vote, at_least, &hold) => result.map_err(StreamingError::from),
         }
     }
 
@@ -379,8 +383,14 @@ impl Peer {
         &self,
         vote: RaftVote,
         at_least: calamus_engine::ids::LogId,
+        hold: &SeedHold,
     ) -> Result<SnapshotResponse<C>, RPCError<C>> {
         let shared = &self.shared;
+        let engine = shared.engine.clone();
+        // This node is the source. What it installed last may reach further than its checkpoint.
+        let reached = tokio::task::spawn_blocking(move || seeding::reach(&engine, at_least)).await;
+        let reached = reached.map_err(|panic| panic.to_string()).and_then(|done| done.map_err(|e| e.to_string()));
+        reached.map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
         let mut client = shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
         let request = wire::InstallSnapshotRequest {
             envelope: shared.peers.envelope(self.target),
@@ -403,6 +413,9 @@ impl Peer {
                 Ok(Ok(Some(message))) => message,
             };
             if message.vote.is_some() {
+                if let Some(installed) = message.installed {
+                    hold.reached(convert::plain_log_id_from_wire(installed));
+                }
                 let vote = convert::vote_from_wire(message.vote).map_err(|status| rpc_error(&status))?;
                 return Ok(SnapshotResponse::new(vote));
             }

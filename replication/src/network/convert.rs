@@ -6,7 +6,9 @@ use calamus_engine::ids::{ClusterId, LogId, LogIndex, RaftId, Term};
 use calamus_engine::journal::frame::{Frame, FrameError, FrameHeader};
 use calamus_proto::raft::v1 as wire;
 use openraft::vote::RaftVote as _;
-use tonic::Status;
+use prost::Message;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
 
 use crate::types::{CommittedLeaderId, LeaderId, RaftLogId, RaftVote};
 
@@ -122,6 +124,25 @@ pub fn check_envelope(envelope: Option<&wire::Envelope>, cluster: ClusterId, thi
     Ok(RaftId(envelope.from))
 }
 
+/// Where a refusal says as of which log id its addressee is not a member any more.
+const REMOVED_AS_OF: &str = "calamus-removed-as-of-bin";
+
+/// Says that the addressee is not a member any more, as of the membership at `as_of`.
+#[must_use]
+pub fn removed_status(text: String, as_of: LogId) -> Status {
+    let bytes = plain_log_id_to_wire(as_of).encode_to_vec();
+    let mut metadata = MetadataMap::new();
+    metadata.insert_bin(REMOVED_AS_OF, MetadataValue::from_bytes(&bytes));
+    Status::with_metadata(Code::FailedPrecondition, text, metadata)
+}
+
+/// As of which log id a status says that this node is not a member any more.
+#[must_use]
+pub fn removed_as_of(status: &Status) -> Option<LogId> {
+    let bytes = status.metadata().get_bin(REMOVED_AS_OF)?.to_bytes().ok()?;
+    wire::LogId::decode(bytes).ok().map(plain_log_id_from_wire)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +161,13 @@ mod tests {
         short.cluster_id = bytes::Bytes::from_static(b"short");
         assert_eq!(check_envelope(Some(&short), CLUSTER, me).expect_err("bad").code(), tonic::Code::InvalidArgument);
         assert_eq!(check_envelope(None, CLUSTER, me).expect_err("none").code(), tonic::Code::InvalidArgument);
+    }
+
+    #[test]
+    fn only_a_refusal_of_a_removed_node_says_so() {
+        let as_of = LogId::new(3, 17);
+        assert_eq!(removed_as_of(&removed_status("gone".to_owned(), as_of)), Some(as_of));
+        assert_eq!(removed_as_of(&Status::failed_precondition("gone")), None);
     }
 
     #[test]

@@ -16,6 +16,13 @@ use tonic::Status;
 
 use super::convert;
 
+/// The index behind `index`, which a peer says: any number may have come.
+#[allow(clippy::result_large_err)]
+fn after(index: LogIndex) -> Result<LogIndex, Status> {
+    let next = index.0.checked_add(1).map(LogIndex);
+    next.ok_or_else(|| Status::data_loss(format!("no entry can stand behind index {index}")))
+}
+
 /// The place where a stream of requests stands.
 pub struct ChainCheck {
     engine: Engine,
@@ -42,7 +49,7 @@ impl ChainCheck {
         frames: Vec<wire::RawFrame>,
     ) -> Result<Vec<Frame>, Status> {
         let mut chain = self.chain_of(previous, previous_chain)?;
-        let mut next = previous.map_or(LogIndex(0), |log_id| log_id.index.next());
+        let mut next = previous.map_or(Ok(LogIndex(0)), |log_id| after(log_id.index))?;
         let mut term = previous.map(|log_id| log_id.term);
         let mut checked = Vec::with_capacity(frames.len());
         for raw in frames {
@@ -60,7 +67,7 @@ impl ChainCheck {
             self.compare(log_id, frame.chain())?;
             chain = Some(frame.chain());
             term = Some(log_id.term);
-            next = next.next();
+            next = after(next)?;
             checked.push(frame);
         }
         self.at = match checked.last() {

@@ -1,23 +1,25 @@
 //! A leader's instruction to seed this node, carried out.
 //!
 //! One at a time. It lives as long as the leader listens: a leader that has gone aborts it, and the next one starts
-//! again. Aborting is safe everywhere: before the core is told, only a half-filled generation is dropped; after that
-//! the core goes on by itself. Then the engine's one receiver is still with the core, and a leader that asks again
-//! meanwhile is told that this node is busy: it backs off, as from any node that is unavailable.
+//! again. Aborting is safe everywhere: before the core is told, only a generation that is not switched in is dropped;
+//! after that the core goes on by itself. What is given up may still be verified, or be with the core: whoever has it
+//! has the engine's one receiver, and a leader that asks again meanwhile is told that this node is busy: it backs off,
+//! as from any node that is unavailable.
 //!
-//! Verifying what was received takes long where there is much of it, so the leader is told that it makes progress.
+//! Verifying what was received takes long where there is much of it, so the leader is told as long as it makes progress.
+//! One that hangs is given up by the leader, as a stream that hangs is.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use calamus_engine::ids::{LogId, RaftId};
-use calamus_engine::seed::SeedProgress;
 use calamus_proto::raft::v1 as wire;
 use futures::{Stream, StreamExt};
 use openraft::type_config::alias::SnapshotOf;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -30,14 +32,15 @@ use crate::types::{RaftVote, TypeConfig};
 
 /// Between two messages that say how far the seeding is, in bytes received.
 const REPORT_BYTES: u64 = 8 << 20;
-/// Between two looks at how far the core is with the switch, at least.
-const LOOK_LEAST: Duration = Duration::from_millis(1);
+/// At least so many of them in each stall limit, as long as there is progress: a leader that hears nothing gives up.
+const REPORTS: u32 = 4;
 
 /// The seeding of this node, if one runs.
 #[derive(Default)]
 pub struct Seeding {
     running: AtomicBool,
     received: AtomicU64,
+    begun: AtomicU64,
 }
 
 /// Held by the one seeding that runs.
@@ -48,6 +51,7 @@ impl Running {
         let free = !seeding.running.swap(true, Ordering::AcqRel);
         free.then(|| {
             seeding.received.store(0, Ordering::Relaxed);
+            seeding.begun.fetch_add(1, Ordering::Relaxed);
             Self(Arc::clone(seeding))
         })
     }
@@ -64,6 +68,12 @@ impl Seeding {
     #[must_use]
     pub fn received_bytes(&self) -> Option<u64> {
         self.running.load(Ordering::Acquire).then(|| self.received.load(Ordering::Relaxed))
+    }
+
+    /// How many seedings were begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 }
 
@@ -120,38 +130,13 @@ impl Job {
         }
         tracing::info!(from = %self.from, at_least = %self.at_least, sources = ?self.sources, "this node seeds itself");
         let seeded = self.seed(report).await?;
-        let (bytes, last, progress) = (seeded.bytes, seeded.meta.last_log_id, seeded.receiver.progress());
+        let (bytes, last) = (seeded.bytes, seeded.meta.last_log_id);
         let snapshot: SnapshotOf<TypeConfig, Ticket> =
             openraft::Snapshot { meta: seeded.meta.clone(), snapshot: Ticket::Seeded(Box::new(seeded)) };
-        let installing = self.service.core.raft.install_full_snapshot(self.vote, snapshot);
-        let installed = self.watched(installing, &progress, report, bytes).await;
+        let installed = self.service.core.raft.install_full_snapshot(self.vote, snapshot).await;
         let response = installed.map_err(|error| Status::unavailable(format!("the consensus stopped: {error}")))?;
         tracing::info!(bytes, ?last, "seeded");
         Ok(answer(&response.vote, self.service.engine.applied().log_id, bytes))
-    }
-
-    /// Waits for the core to switch, and tells the leader whenever there was progress.
-    async fn watched<T>(
-        &self,
-        installing: impl Future<Output = T>,
-        progress: &SeedProgress,
-        report: &Report,
-        bytes: u64,
-    ) -> T {
-        let mut look = tokio::time::interval((self.service.core.config.seed_stall_limit / 4).max(LOOK_LEAST));
-        let mut seen = progress.steps();
-        let mut installing = std::pin::pin!(installing);
-        loop {
-            tokio::select! {
-                installed = &mut installing => return installed,
-                _ = look.tick() => {
-                    let before = std::mem::replace(&mut seen, progress.steps());
-                    if seen != before {
-                        report_progress(report, bytes);
-                    }
-                }
-            }
-        }
     }
 
     async fn seed(&self, report: &Report) -> Result<seeding::Seeded, Status> {
@@ -181,21 +166,24 @@ impl Job {
         };
         let opened = tokio::time::timeout(config.seed_stall_limit, client.seed(request)).await;
         let stream = opened.map_err(|_| SeedingError::Stalled(config.seed_stall_limit))??.into_inner();
-        let (seeding, reported) = (&service.seeding, AtomicU64::new(0));
+        let seeding = &service.seeding;
+        let reported = Mutex::new((0, Instant::now()));
         let progress = |bytes: u64| {
             seeding.received.store(bytes, Ordering::Relaxed);
-            if bytes >= reported.load(Ordering::Relaxed) + REPORT_BYTES {
-                reported.store(bytes, Ordering::Relaxed);
-                report_progress(report, bytes);
+            let mut reported = reported.lock();
+            let (last_bytes, last) = *reported;
+            if bytes >= last_bytes + REPORT_BYTES || last.elapsed() >= config.seed_stall_limit / REPORTS {
+                *reported = (bytes, Instant::now());
+                // A leader that reads slowly loses reports, not the seeding.
+                drop(report.try_send(Ok(wire::InstallSnapshotResponse {
+                    vote: None,
+                    installed: None,
+                    bytes_done: bytes,
+                })));
             }
         };
         seeding::receive(receiver, stream, self.at_least, config.seed_stall_limit, progress).await
     }
-}
-
-fn report_progress(report: &Report, bytes_done: u64) {
-    // A leader that reads slowly loses reports, not the seeding.
-    drop(report.try_send(Ok(wire::InstallSnapshotResponse { vote: None, installed: None, bytes_done })));
 }
 
 fn answer(vote: &RaftVote, installed: Option<LogId>, bytes_done: u64) -> wire::InstallSnapshotResponse {

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use calamus_engine::ids::{ClusterId, RaftId};
+use calamus_engine::ids::{ClusterId, LogId, RaftId};
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::raft_client::RaftClient;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
@@ -58,13 +60,21 @@ pub struct Peers {
     connect_limit: Duration,
     addresses: Mutex<HashMap<RaftId, String>>,
     connections: Mutex<HashMap<(RaftId, Lane), Connection>>,
+    told_removed: watch::Sender<Option<LogId>>,
 }
 
 impl Peers {
     /// No connections yet.
     #[must_use]
     pub fn new(cluster: ClusterId, this: RaftId, connect_limit: Duration) -> Self {
-        Self { cluster, this, connect_limit, addresses: Mutex::default(), connections: Mutex::default() }
+        Self {
+            cluster,
+            this,
+            connect_limit,
+            addresses: Mutex::default(),
+            connections: Mutex::default(),
+            told_removed: watch::Sender::new(None),
+        }
     }
 
     /// This node's raft id.
@@ -83,6 +93,18 @@ impl Peers {
     #[must_use]
     pub fn envelope(&self, to: RaftId) -> Option<wire::Envelope> {
         Some(convert::envelope(self.cluster, self.this, to))
+    }
+
+    /// Takes note of a refusal, if it says that this node is not a member any more.
+    pub fn note_refusal(&self, status: &Status) {
+        if let Some(as_of) = convert::removed_as_of(status) {
+            self.told_removed.send_replace(Some(as_of));
+        }
+    }
+
+    /// As of which log id this node was last told not to be a member.
+    pub(crate) fn told_removed(&self) -> watch::Receiver<Option<LogId>> {
+        self.told_removed.subscribe()
     }
 
     /// Takes over where the members are.

@@ -1,7 +1,7 @@
 //! This node as the server of its peers.
 //!
 //! Nothing reaches the core before it is checked: cluster, sender and addressee of every message; that a leader's
-//! messages carry its own vote; and every frame (see [`super::frames`]). What is refused names both sides and changes
+//! messages carry its own vote; that a vote is not out of all measure, as it is kept for good; and every frame (see [`super::frames`]). What is refused names both sides and changes
 //! nothing. What is received and not answered is bounded in bytes: a stream is read no further than that.
 
 use std::pin::Pin;
@@ -29,10 +29,14 @@ use super::budget::{AbortOnDrop, Budget};
 use super::frames::ChainCheck;
 use super::{convert, install};
 use crate::core::Core;
+use crate::membership::removal;
 use crate::seam::ReadIndexError;
 use crate::types::{Entry, RaftVote, TypeConfig};
 
 type C = TypeConfig;
+
+/// How far a term may be above this node's own.
+const MAX_TERMS_AHEAD: u64 = 1 << 32;
 
 /// Runs a transaction that another node forwarded: the merger's.
 pub type Forwarder = Arc<dyn Fn(wire::ForwardRequest) -> BoxFuture<'static, Result<TxnResponse, Status>> + Send + Sync>;
@@ -64,9 +68,20 @@ impl RaftService {
         convert::check_envelope(envelope, self.cluster, self.this)
     }
 
+    /// A vote that this node may take over, which it would keep for good: terms are counted one by one, so none is far
+    /// above this node's own. Taking over the last term there is would end all elections.
+    fn near_vote(&self, vote: Option<wire::Vote>) -> Result<RaftVote, Status> {
+        let vote = convert::vote_from_wire(vote)?;
+        let own = self.core.term();
+        if vote.leader_id.term > own.0.saturating_add(MAX_TERMS_AHEAD) {
+            return Err(Status::invalid_argument(format!("the vote {vote} is too far above term {own} to be one")));
+        }
+        Ok(vote)
+    }
+
     /// The vote of a leader, which must be the sender's own.
     pub(crate) fn leader_vote(&self, from: RaftId, vote: Option<wire::Vote>) -> Result<RaftVote, Status> {
-        let vote = convert::vote_from_wire(vote)?;
+        let vote = self.near_vote(vote)?;
         if !vote.committed || vote.leader_id.voted_for != from.0 {
             return Err(Status::failed_precondition(format!(
                 "raft id {:016x} speaks with the vote {vote}, which does not make it a leader",
@@ -126,11 +141,19 @@ impl RaftService {
 
     fn vote_request(&self, message: &wire::VoteRequest) -> Result<VoteRequest<C>, Status> {
         let from = self.check(message.envelope.as_ref())?;
-        let vote = convert::vote_from_wire(message.vote)?;
+        let vote = self.near_vote(message.vote)?;
         if vote.leader_id.voted_for != from.0 {
             return Err(Status::failed_precondition(format!(
                 "raft id {:016x} asks for votes for raft id {:016x}",
                 from.0, vote.leader_id.voted_for
+            )));
+        }
+        removal::check_member(&self.core, from)?;
+        // It passes over the lease of a leader, and only a voter can be who that leader hands over to.
+        if message.leader_transfer && !self.core.membership().voter_ids().any(|voter| voter == from.0) {
+            return Err(Status::failed_precondition(format!(
+                "raft id {:016x} is no voter here: nobody hands leadership over to it",
+                from.0
             )));
         }
         Ok(VoteRequest {
@@ -286,7 +309,8 @@ impl wire::raft_server::Raft for RaftService {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        self.check(request.get_ref().envelope.as_ref())?;
+        let from = self.check(request.get_ref().envelope.as_ref())?;
+        removal::check_member(&self.core, from)?;
         let read = self.core.lead_read_index(None).await.map_err(|error| match error {
             ReadIndexError::NotLeading { .. } => Status::failed_precondition("this node does not lead"),
             other => Status::unavailable(other.to_string()),

@@ -3,16 +3,20 @@
 //! Killing a node drops its runtime: its connections break and its listener is gone, as with a process. Its disk is a
 //! door that forgets what was not synced by then.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calamus_engine::env::{Disk, LosingDisk};
+use calamus_engine::env::{Disk, LosingDisk, RealDisk};
 use calamus_engine::ids::Term;
+use calamus_engine::offline::check_directory;
 use calamus_engine::{Engine, NodeIdentity};
 use calamus_proto::v1::{AddRequest, TxnResponse};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::support;
@@ -64,11 +68,15 @@ impl TestNode {
         (self.node, self.runtime) = (Some(node), Some(runtime));
     }
 
-    /// Started again on its directory and address.
+    /// Started again on its directory and address, behind another door: what the old one had not synced is gone.
     pub(super) fn restart(&mut self) {
+        self.restart_behind(LosingDisk::new());
+    }
+
+    /// The same behind a door of the test's.
+    pub(super) fn restart_behind(&mut self, disk: LosingDisk) {
         assert!(self.runtime.is_none(), "it runs");
-        // Another door: what the old one had not synced is gone.
-        self.disk = LosingDisk::new();
+        self.disk = disk;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let (engine, _) = Engine::open(disk, &self.directory, support::options()).expect("the directory opens");
         let listener = retry("the port is free again", || TcpListener::bind(&self.identity.listen).ok());
@@ -79,6 +87,7 @@ impl TestNode {
     pub(super) fn kill(&mut self) {
         self.disk.fail_syncs(true);
         self.disk.hang_syncs(false);
+        self.disk.hang_reads(None);
         self.node = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(PATIENCE);
@@ -99,6 +108,10 @@ impl TestNode {
 
     pub(super) fn on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.as_ref().expect("it runs").block_on(work)
+    }
+
+    pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.runtime.as_ref().expect("it runs").spawn(work)
     }
 
     pub(super) fn leading(&self) -> Option<Term> {
@@ -135,6 +148,20 @@ impl Drop for TestNode {
     }
 }
 
+/// The data file of a directory, which must pass the whole check.
+fn clean_data(disk: &Arc<dyn Disk>, directory: &Path) -> Vec<u8> {
+    let report = check_directory(disk, directory, &mut |_| {}).expect("nobody runs on it");
+    assert!(report.is_clean(), "{} is not clean: {report:#?}", directory.display());
+    let home = directory.join(format!("g{}", report.meta.generation.0));
+    std::fs::read(home.join("data")).expect("a data file")
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        assert!(self.closed || std::thread::panicking(), "a test of a cluster ends with TestCluster::close");
+    }
+}
+
 /// Waits for `probe` to give something, and says what was waited for if it never does.
 #[track_caller]
 pub(super) fn retry<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -151,6 +178,9 @@ pub(super) fn retry<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 pub(super) struct TestCluster {
     pub(super) root: tempfile::TempDir,
     pub(super) nodes: Vec<TestNode>,
+    /// What was acknowledged last, by key.
+    written: Mutex<BTreeMap<String, Vec<u8>>>,
+    closed: bool,
 }
 
 impl TestCluster {
@@ -160,9 +190,14 @@ impl TestCluster {
     }
 
     pub(super) fn start_with(count: u64, config: &NodeConfig) -> Self {
+        Self::start_each(count, config, config)
+    }
+
+    /// With a configuration for the first node, which leads in the beginning, and one for the others.
+    pub(super) fn start_each(count: u64, first: &NodeConfig, config: &NodeConfig) -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { root, nodes: Vec::new() };
-        let first = TestNode::create(cluster.root.path(), "n1", 101, config);
+        let mut cluster = Self { root, nodes: Vec::new(), written: Mutex::default(), closed: false };
+        let first = TestNode::create(cluster.root.path(), "n1", 101, first);
         first.on(first.replica().bootstrap()).expect("an empty log");
         cluster.nodes.push(first);
         for number in 2..=count {
@@ -182,6 +217,12 @@ impl TestCluster {
             let members = added.ok()?;
             members.iter().any(|member| member.raft_id == node.identity.raft_id.0 && member.voter).then_some(())
         });
+    }
+
+    /// Waits until a node leads that `is` says.
+    #[track_caller]
+    pub(super) fn led_by(&self, is: impl Fn(usize) -> bool) -> usize {
+        retry("the right node leads", || Some(self.leader_index()).filter(|leader| is(*leader)))
     }
 
     /// The node that leads, once there is one.
@@ -214,7 +255,45 @@ impl TestCluster {
     /// Writes, on whoever leads, until it is committed.
     #[track_caller]
     pub(super) fn write(&self, key: &str, value: &[u8]) -> TxnResponse {
-        retry("a write is committed", || self.leader().put(key, value).ok())
+        let answer = retry("a write is committed", || self.leader().put(key, value).ok());
+        self.written.lock().insert(key.to_owned(), value.to_vec());
+        answer
+    }
+
+    /// The end of every test with a cluster. Nodes that are down, or have stopped, start again. Each member holds each
+    /// acknowledged write; all come to the same state and end in good order; their directories are clean, and their data
+    /// files equal byte for byte. Nodes that were removed are left alone.
+    #[track_caller]
+    pub(super) fn close(mut self) {
+        for node in &mut self.nodes {
+            let stopped = |node: &Node| matches!(&*node.leadership().borrow(), Leadership::Stopped { .. });
+            if node.node.as_ref().is_none_or(stopped) {
+                node.kill();
+                node.restart();
+            }
+        }
+        let members = self.leader().replica().members();
+        self.nodes.retain(|node| members.iter().any(|member| member.raft_id == node.identity.raft_id.0));
+        let written = std::mem::take(&mut *self.written.lock());
+        for node in &self.nodes {
+            retry("a node holds all that was acknowledged", || {
+                written.iter().all(|(key, value)| node.get(key).as_ref() == Some(value)).then_some(())
+            });
+        }
+        self.assert_equal();
+        // Followers first: a leader that goes while others are there is replaced, for nothing.
+        let leader = self.leader_index();
+        self.nodes.swap(0, leader);
+        for node in self.nodes.iter_mut().rev() {
+            node.on(node.node().shutdown(false)).expect("a last checkpoint");
+            node.kill();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let files: Vec<Vec<u8>> = self.nodes.iter().map(|node| clean_data(&disk, &node.directory)).collect();
+        for (node, file) in self.nodes.iter().zip(&files) {
+            assert!(*file == files[0], "the data files of {} and {}", self.nodes[0].identity.name, node.identity.name);
+        }
+        self.closed = true;
     }
 
     /// Waits until all running nodes have applied the same, and compares it.

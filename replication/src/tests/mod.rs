@@ -2,7 +2,11 @@
 
 mod cluster;
 mod disk;
+mod membership;
 mod refusals;
 mod replication;
+mod rounds;
+mod scripted;
+mod seeding;
 mod suite;
 pub(crate) mod support;

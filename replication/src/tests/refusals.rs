@@ -46,6 +46,10 @@ impl Lone {
         }
     }
 
+    fn vote(&self, vote: wire::Vote, leader_transfer: bool) -> wire::VoteRequest {
+        wire::VoteRequest { envelope: Some(self.envelope()), vote: Some(vote), last_log: None, leader_transfer }
+    }
+
     /// What a stream with only this request is answered.
     async fn send(&self, request: wire::AppendRequest) -> Result<wire::AppendResponse, tonic::Status> {
         let mut answers = self.client().await.append(tokio_stream::iter([request])).await?.into_inner();
@@ -111,6 +115,53 @@ fn a_vote_that_is_not_the_senders_is_refused() {
         assert_eq!(lone.send(append).await.expect_err("refused").code(), Code::InvalidArgument);
     });
     lone.assert_untouched();
+}
+
+#[test]
+fn numbers_out_of_all_measure_are_refused() {
+    let lone = lone();
+    lone.node.on(async {
+        let last = wire::LogId { term: 1, index: u64::MAX };
+        let heartbeat = wire::AppendRequest { previous: Some(last), ..lone.append(Vec::new()) };
+        let status = lone.client().await.heartbeat(heartbeat.clone()).await.expect_err("refused");
+        assert_eq!(status.code(), Code::DataLoss, "{status}");
+        let status = lone.send(heartbeat).await.expect_err("refused");
+        assert_eq!(status.code(), Code::DataLoss, "{status}");
+        let payload = Payload::new(bytes::Bytes::new());
+        let frame = Frame::encode(FrameKind::Blank, LogId::new(1, u64::MAX), None, 7, payload);
+        let previous = Some(wire::LogId { term: 1, index: u64::MAX - 1 });
+        let append = wire::AppendRequest { previous, previous_chain: Some(7), ..lone.append(vec![frame]) };
+        let status = lone.send(append).await.expect_err("refused");
+        assert_eq!(status.code(), Code::DataLoss, "{status}");
+        for term in [u64::MAX, (1 << 32) + 1] {
+            let vote = wire::Vote { term, node_id: SENDER.0, committed: true };
+            let append = wire::AppendRequest { vote: Some(vote), ..lone.append(Vec::new()) };
+            let status = lone.client().await.heartbeat(append).await.expect_err("refused");
+            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+            let request = lone.vote(wire::Vote { committed: false, ..vote }, false);
+            let status = lone.client().await.vote(request.clone()).await.expect_err("refused");
+            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+            assert!(lone.client().await.pre_vote(request).await.is_err());
+        }
+    });
+    lone.assert_untouched();
+}
+
+#[test]
+fn leadership_is_not_handed_to_a_stranger() {
+    let lone = lone();
+    lone.node.on(async {
+        let vote = wire::Vote { term: 5, node_id: SENDER.0, committed: false };
+        let status = lone.client().await.vote(lone.vote(vote, true)).await.expect_err("refused");
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    });
+    lone.assert_untouched();
+    // The same without the claim is an ordinary request.
+    lone.node.on(async {
+        let vote = wire::Vote { term: 5, node_id: SENDER.0, committed: false };
+        lone.client().await.vote(lone.vote(vote, false)).await.expect("answered");
+    });
+    assert_eq!(lone.node.engine().vote().map(|vote| vote.term.0), Some(5));
 }
 
 #[test]

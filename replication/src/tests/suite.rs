@@ -161,7 +161,8 @@ impl RaftStateMachine<TypeConfig> for SuiteMachine {
         while let Some(chunk) = source.next(64 << 10).map_err(io::Error::other)? {
             receiver.feed(chunk).map_err(io::Error::other)?;
         }
-        let seeded = crate::seeding::Seeded { receiver, meta: meta.clone(), bytes: 0 };
+        let verified = receiver.verify().map_err(io::Error::other)?;
+        let seeded = crate::seeding::Seeded { verified, meta: meta.clone(), bytes: 0 };
         self.inner.install_snapshot(meta, Ticket::Seeded(Box::new(seeded))).await
     }
 

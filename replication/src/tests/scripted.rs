@@ -1,0 +1,170 @@
+//! A peer at the level of messages: it grants every vote and answers as a test lets it. It keeps no log.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use calamus_engine::ids::LogId;
+use calamus_proto::raft::v1 as wire;
+use calamus_proto::raft::v1::append_response;
+use calamus_proto::raft::v1::raft_server::{Raft, RaftServer};
+use calamus_proto::v1::TxnResponse;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::network::convert;
+
+const PLENTY: usize = 1 << 40;
+
+/// An append as it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrived {
+    /// Where it ends.
+    pub(super) last: Option<LogId>,
+    pub(super) frames: usize,
+}
+
+#[derive(Clone)]
+pub(super) struct ScriptedPeer {
+    pub(super) address: String,
+    arrived: Arc<Mutex<Vec<Arrived>>>,
+    /// Answers to appends that may be given; one is taken by each.
+    appends: Arc<Semaphore>,
+    /// The same of heartbeats.
+    heartbeats: Arc<Semaphore>,
+}
+
+impl ScriptedPeer {
+    /// Answers everything until it is told otherwise. Lives as long as the runtime that calls.
+    pub(super) async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let peer = Self {
+            address: listener.local_addr().expect("bound").to_string(),
+            arrived: Arc::default(),
+            appends: Arc::new(Semaphore::new(PLENTY)),
+            heartbeats: Arc::new(Semaphore::new(PLENTY)),
+        };
+        let server = tonic::transport::Server::builder().add_service(RaftServer::new(peer.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        peer
+    }
+
+    /// From here on nothing is answered but votes.
+    pub(super) fn hold(&self) {
+        self.appends.forget_permits(PLENTY);
+        self.heartbeats.forget_permits(PLENTY);
+    }
+
+    /// Lets so many answers to appends go, in the order of the appends.
+    pub(super) fn let_appends(&self, count: usize) {
+        self.appends.add_permits(count);
+    }
+
+    /// Lets all heartbeats be answered again.
+    pub(super) fn let_heartbeats(&self) {
+        self.heartbeats.add_permits(PLENTY);
+    }
+
+    pub(super) fn arrived(&self, wanted: Arrived) -> bool {
+        self.arrived.lock().contains(&wanted)
+    }
+}
+
+fn matching(last: Option<LogId>) -> wire::AppendResponse {
+    let log_id = last.map(convert::plain_log_id_to_wire);
+    wire::AppendResponse {
+        result: Some(append_response::Result::Matching(wire::Matching { log_id })),
+        free_disk_bytes: 0,
+    }
+}
+
+fn last_of(request: &wire::AppendRequest) -> Option<LogId> {
+    let frame = request.frames.last().cloned().map(|raw| convert::frame_from_wire(raw).expect("a frame"));
+    frame.map(|frame| frame.log_id()).or_else(|| request.previous.map(convert::plain_log_id_from_wire))
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Raft for ScriptedPeer {
+    type AppendStream = Answers<wire::AppendResponse>;
+    type InstallSnapshotStream = Answers<wire::InstallSnapshotResponse>;
+    type SeedStream = ReceiverStream<Result<wire::SeedChunk, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let (sender, answers) = mpsc::channel(1000);
+        let (arrived, mut inbound) = (Arc::clone(&self.arrived), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = inbound.message().await {
+                let last = last_of(&request);
+                arrived.lock().push(Arrived { last, frames: request.frames.len() });
+                if sender.send(matching(last)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let permits = Arc::clone(&self.appends);
+        let answers = ReceiverStream::new(answers).then(move |answer| {
+            let permits = Arc::clone(&permits);
+            async move {
+                permits.acquire().await.expect("never closed").forget();
+                Ok(answer)
+            }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn heartbeat(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendResponse>, Status> {
+        self.heartbeats.acquire().await.expect("never closed").forget();
+        Ok(Response::new(matching(last_of(request.get_ref()))))
+    }
+
+    async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
+        Ok(Response::new(wire::VoteResponse { vote: request.get_ref().vote, granted: true, last_log: None }))
+    }
+
+    async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
+        self.vote(request).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        Err(Status::unavailable("a scripted peer never leads"))
+    }
+
+    async fn leader_lost(
+        &self,
+        _: Request<wire::LeaderLostRequest>,
+    ) -> Result<Response<wire::LeaderLostResponse>, Status> {
+        Ok(Response::new(wire::LeaderLostResponse { lost: false }))
+    }
+
+    async fn read_index(
+        &self,
+        _: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexResponse>, Status> {
+        Err(Status::failed_precondition("a scripted peer never leads"))
+    }
+
+    async fn forward(&self, _: Request<wire::ForwardRequest>) -> Result<Response<TxnResponse>, Status> {
+        Err(Status::failed_precondition("a scripted peer never leads"))
+    }
+
+    async fn install_snapshot(
+        &self,
+        _: Request<wire::InstallSnapshotRequest>,
+    ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
+        Err(Status::unavailable("a scripted peer has no pages"))
+    }
+
+    async fn seed(&self, _: Request<wire::SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
+        Err(Status::unavailable("a scripted peer has no pages"))
+    }
+}
