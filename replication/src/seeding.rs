@@ -190,7 +190,8 @@ fn meta_of_done(done: &wire::SeedDone, at_least: LogId) -> Result<SnapshotMeta, 
 }
 
 /// Feeds the stream of a source to the engine, and verifies what it made of it. `progress` is told the bytes received so
-/// far, with every chunk, and while it is verified several times in each `stall_limit`.
+/// far, with every chunk, and while it is verified several times in each `stall_limit`. `running` is dropped when the
+/// thread that does it has ended, which may be long after the future was dropped.
 ///
 /// # Errors
 /// See [`SeedingError`]; nothing of the running generation has changed then.
@@ -200,11 +201,13 @@ pub async fn receive(
     at_least: LogId,
     stall_limit: Duration,
     progress: impl Fn(u64),
+    running: impl Send + 'static,
 ) -> Result<Seeded, SeedingError> {
     let (sender, receiver) = mpsc::channel::<SeedChunk>(CHUNKS_WAITING);
     let feeding = {
         let engine = engine.clone();
-        tokio::task::spawn_blocking(move || feed(&engine, receiver))
+        // In this order: what was built is removed, where nobody wants it, before another may begin.
+        tokio::task::spawn_blocking(move || (feed(&engine, receiver), running))
     };
     let mut bytes = 0;
     let meta = loop {
@@ -238,15 +241,15 @@ pub async fn receive(
 }
 
 /// Waits for the verified generation, and says now and then that it still works on it.
-async fn verified(
-    mut feeding: JoinHandle<Result<VerifiedSeed, SeedingError>>,
+async fn verified<R>(
+    mut feeding: JoinHandle<(Result<VerifiedSeed, SeedingError>, R)>,
     stall_limit: Duration,
     works: impl Fn(),
 ) -> Result<VerifiedSeed, SeedingError> {
     let mut tick = tokio::time::interval(stall_limit / SIGNS);
     loop {
         tokio::select! {
-            fed = &mut feeding => return fed.map_err(|panic| SeedingError::Unusable(panic.to_string()))?,
+            fed = &mut feeding => return fed.map_err(|panic| SeedingError::Unusable(panic.to_string()))?.0,
             _ = tick.tick() => works(),
         }
     }

@@ -38,7 +38,8 @@ pub struct Seeding {
     begun: AtomicU64,
 }
 
-/// Held by the one seeding that runs.
+/// Held by the one seeding that runs: by its task, and by the thread that fills and verifies, which cannot be aborted.
+/// Another that began beside that thread would build in the same place.
 struct Running(Arc<Seeding>);
 
 impl Running {
@@ -89,8 +90,14 @@ pub(crate) fn start(
     let running =
         Running::begin(&service.seeding).ok_or_else(|| Status::unavailable("this node is being seeded already"))?;
     let (sender, receiver) = mpsc::channel(4);
-    let job =
-        Job { service: service.clone(), from, vote, at_least, sources: message.sources.clone(), _running: running };
+    let job = Job {
+        service: service.clone(),
+        from,
+        vote,
+        at_least,
+        sources: message.sources.clone(),
+        running: Arc::new(running),
+    };
     let task = AbortOnDrop(tokio::spawn(async move {
         let result = job.run(&sender).await;
         drop(sender.send(result).await);
@@ -109,7 +116,7 @@ struct Job {
     vote: RaftVote,
     at_least: LogId,
     sources: Vec<String>,
-    _running: Running,
+    running: Arc<Running>,
 }
 
 type Report = mpsc::Sender<Result<wire::InstallSnapshotResponse, Status>>;
@@ -174,7 +181,8 @@ impl Job {
                 })));
             }
         };
-        seeding::receive(&service.engine, stream, self.at_least, config.seed_stall_limit, progress).await
+        let running = Arc::clone(&self.running);
+        seeding::receive(&service.engine, stream, self.at_least, config.seed_stall_limit, progress, running).await
     }
 }
 

@@ -153,6 +153,8 @@ fn a_voter_that_verifies_its_seeding_votes() {
         matches!(cluster.nodes[third].replica().core().standing(), Standing::Elected { .. }).then_some(())
     });
     assert!(cluster.nodes[behind].disk.reads_hanging() > 0, "it did not verify any more");
+    // Whose instruction it was is gone; the place where it builds is not free before it has ended.
+    assert!(cluster.nodes[behind].replica().seeding_bytes().is_some(), "another seeding might begin beside it");
     cluster.nodes[behind].disk.hang_reads(None);
     cluster.nodes[lost].restart();
     write_range(&cluster, 3000..3005);
