@@ -21,8 +21,9 @@
 //!
 //! Why a receiver never takes another's files away, whoever holds it and for however long:
 //! - There is one receiver of an engine at a time. It holds the engine's seat from its beginning until it is dropped,
-//!   which [`SeedReceiver::finish`] does at its end; until then a second one is refused as [`SeedError::Busy`]. A task
-//!   that was given up may leave its receiver with somebody who is still finishing it: the seat goes with the receiver.
+//!   and hands it on to the [`VerifiedSeed`] that it becomes; until that is switched in or dropped, a second receiver is
+//!   refused as [`SeedError::Busy`]. A task that was given up may leave either with somebody who is still at it: the
+//!   seat goes with them.
 //! - It builds where nothing stands, under the number after the highest of `node.meta`'s generation and of those on disk.
 //! - A receiver that is dropped removes what it built, unless `node.meta` names it by then.
 

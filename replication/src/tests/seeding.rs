@@ -8,7 +8,7 @@ use calamus_engine::Engine;
 use calamus_engine::env::{LosingDisk, RealDisk};
 use calamus_engine::ids::{LogId, LogIndex};
 use calamus_engine::journal::frame::{Frame, FrameKind};
-use calamus_engine::seed::SeedChunk;
+use calamus_engine::seed::{SeedChunk, SeedError};
 use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
 
@@ -153,6 +153,9 @@ fn a_voter_that_verifies_its_seeding_votes() {
         matches!(cluster.nodes[third].replica().core().standing(), Standing::Elected { .. }).then_some(())
     });
     assert!(cluster.nodes[behind].disk.reads_hanging() > 0, "it did not verify any more");
+    // Whose instruction it was is gone; the engine's one receiver is not free before it has ended.
+    let another = cluster.nodes[behind].engine().seed_receiver();
+    assert!(matches!(another, Err(SeedError::Busy)), "another seeding might begin beside it");
     cluster.nodes[behind].disk.hang_reads(None);
     cluster.nodes[lost].restart();
     write_range(&cluster, 3000..3005);
