@@ -3,7 +3,7 @@
 //! Killing a node drops its runtime: its connections break and its listener is gone, as with a process. Its disk is a
 //! door that forgets what was not synced by then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,7 +205,28 @@ impl TestCluster {
             cluster.nodes.push(node);
             cluster.join(cluster.nodes.len() - 1, false);
         }
+        cluster.wait_until_all_know();
         cluster
+    }
+
+    /// Waits until each node itself knows all as voters, by a membership that is committed, and has applied the leader's
+    /// last entry. The leader knows before: a node that has not heard yet that it votes takes itself for a learner, and
+    /// stands for no election when that leader goes.
+    fn wait_until_all_know(&self) {
+        let all: BTreeSet<u64> = self.nodes.iter().map(|node| node.identity.raft_id.0).collect();
+        retry("every node knows all as voters and has what the leader has", || {
+            let last = self.leader().engine().log_state().last;
+            let knows = |node: &TestNode| {
+                let metrics = node.replica().core().metrics();
+                let committed = &metrics.committed_membership_config;
+                let settled = committed.membership().get_joint_config().len() == 1;
+                settled
+                    && committed.voter_ids().collect::<BTreeSet<_>>() == all
+                    && committed.log_id() == metrics.membership_config.log_id()
+                    && node.engine().applied().log_id == last
+            };
+            self.nodes.iter().all(knows).then_some(())
+        });
     }
 
     /// Adds a node that runs, and waits until it votes.
