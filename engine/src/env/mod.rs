@@ -2,7 +2,9 @@
 //!
 //! What is assumed of a disk: a sector of 512 bytes is written whole or not at all; what was written before a
 //! successful `sync_data` is there after a crash; anything written since may be there, or not, in any mixture of
-//! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
+//! sectors. After a `sync_data` that failed, a later one that succeeds says nothing of what was written before the
+//! failure, in the next process neither: bytes can be read that no sync will ever write. A name made, removed or
+//! renamed is durable after `sync_dir` of its directory.
 
 mod counting;
 mod losing;
