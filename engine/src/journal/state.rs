@@ -103,7 +103,7 @@ pub(super) struct Written {
 pub struct JournalStats {
     /// Groups written.
     pub groups: u64,
-    /// Syncs of segments: one a group, one a cut.
+    /// Syncs of segments: one a group, one a cut, one if opening wrote the last group again.
     pub syncs: u64,
     /// Cut blocks written, the one of opening included.
     pub cuts: u64,
