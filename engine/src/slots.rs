@@ -15,7 +15,14 @@
 //!
 //! Sequence n stands in slot n modulo 2. A write goes to the slot that does not hold the newest payload and is synced
 //! before it counts, so a crash in the middle of it leaves the newest payload as it was. Opening takes the valid slot
-//! with the highest sequence. A single bad slot is either such a torn write or damage of the newest payload; nothing
+//! with the highest sequence, writes it over itself and syncs it. What is read may come from the page cache of a process
+//! that died before its sync, or whose sync failed, which leaves pages that no later sync writes; and what is done with
+//! the payload rests on it: files are removed that an older payload needs, pages are written up to a target, a vote is
+//! repeated without being saved. The other slot is left alone: until the newest is durable, it is the only payload that
+//! is. Written over itself a slot changes nothing on a disk that has it, and is the write that was under way on one
+//! that does not.
+//!
+//! A single bad slot is either such a torn write or damage of the newest payload; nothing
 //! tells the two apart here, so [`SlotFile::damaged_slot`] says that there is one.
 
 use std::io::IoSlice;
@@ -71,7 +78,8 @@ impl SlotFile {
         Ok(Self { file: disk.open(path, OpenMode::Write)?, slot_bytes, sequence: 1, damaged_slot: None })
     }
 
-    /// Opens the file and returns its newest payload.
+    /// Opens the file and returns its newest payload, which is durable then. Its name is not: that is up to a sync of the
+    /// directory.
     ///
     /// # Errors
     /// Those of the disk; `Corrupted` if neither slot is valid.
@@ -79,8 +87,25 @@ impl SlotFile {
     /// # Panics
     /// When the slot size is not a multiple of 4096.
     pub fn open(disk: &dyn Disk, path: &Path, slot_bytes: u64) -> Result<(Self, Vec<u8>), StorageError> {
+        let (slots, payload) = Self::find(disk, path, slot_bytes, OpenMode::Write)?;
+        slots.put(slots.sequence, &payload)?;
+        Ok((slots, payload))
+    }
+
+    /// Reads the newest payload and changes nothing, for a look at a directory that no node has open.
+    ///
+    /// # Errors
+    /// Those of the disk; `Corrupted` if neither slot is valid.
+    ///
+    /// # Panics
+    /// When the slot size is not a multiple of 4096.
+    pub fn read(disk: &dyn Disk, path: &Path, slot_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        Ok(Self::find(disk, path, slot_bytes, OpenMode::Read)?.1)
+    }
+
+    fn find(disk: &dyn Disk, path: &Path, slot_bytes: u64, mode: OpenMode) -> Result<(Self, Vec<u8>), StorageError> {
         check_slot_size(slot_bytes);
-        let file = disk.open(path, OpenMode::Write)?;
+        let file = disk.open(path, mode)?;
         let slots = [0, 1].map(|slot| read_slot(&*file, slot, slot_bytes));
         let (sequence, payload, damaged_slot) = match slots {
             [Err(SlotError::Disk(error)), _] | [_, Err(SlotError::Disk(error))] => return Err(error),
@@ -117,14 +142,18 @@ impl SlotFile {
         let room = self.slot_bytes as usize - SLOT_HEADER_BYTES;
         assert!(payload.len() <= room, "a payload of {} bytes in a slot for {room}", payload.len());
         let sequence = self.sequence.checked_add(1).expect("sequences exhausted");
-        let header = encode_header(sequence, payload);
-        let offset = (sequence % 2) * self.slot_bytes;
-        self.file.write_at(&[IoSlice::new(&header), IoSlice::new(payload)], offset)?;
-        self.file.sync_data()?;
+        self.put(sequence, payload)?;
         self.sequence = sequence;
         // A bad slot was never the newest valid one, so it is the one just written.
         self.damaged_slot = None;
         Ok(())
+    }
+
+    fn put(&self, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
+        let header = encode_header(sequence, payload);
+        let offset = (sequence % 2) * self.slot_bytes;
+        self.file.write_at(&[IoSlice::new(&header), IoSlice::new(payload)], offset)?;
+        self.file.sync_data()
     }
 
     /// The number of the newest payload.

@@ -90,6 +90,73 @@ fn a_short_file_is_damage() {
     assert!(error.to_string().contains("904 of 4096"), "{error}");
 }
 
+/// A process is killed at every operation, after its last sync failed or not; the next one reads a payload. That it has
+/// said what it read is as good as a promise: a power cut does not take it back.
+#[test]
+fn kills_and_then_a_power_cut() {
+    let payloads: Vec<Vec<u8>> = (1..6_u8).map(|round| vec![round; 700 * usize::from(round)]).collect();
+    let (path, root) = (Path::new("/vote"), Path::new("/"));
+    let mut opened = 0;
+    for boundary in 0..20 {
+        for failed_sync in [false, true] {
+            let disk = SimDisk::new(7);
+            disk.crash_after(boundary);
+            let outcome = SlotFile::create(&disk, path, SLOT_BYTES, &payloads[0])
+                .and_then(|mut slots| payloads[1..].iter().try_for_each(|payload| slots.write(payload)));
+            let next = disk.kill();
+            if !next.exists(path).expect("the power is on") {
+                assert!(outcome.is_err());
+                continue;
+            }
+            if failed_sync {
+                next.fail_next_sync();
+                next.open(path, OpenMode::Write).expect("it is there").sync_data().expect_err("told to fail");
+            }
+            next.sync_dir(root).expect("sync");
+            let payload = SlotFile::open(&next, path, SLOT_BYTES).expect("open").1;
+            for choice in
+                [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain((0..5).map(CrashChoice::Seeded))
+            {
+                let after = SlotFile::open(&next.crash(choice), path, SLOT_BYTES).expect("open").1;
+                assert_eq!(after, payload, "boundary {boundary}, failed: {failed_sync}, {choice:?}");
+            }
+            opened += 1;
+        }
+    }
+    assert!(opened > 15, "only {opened} kills left a file");
+}
+
+/// While the newest payload is made durable, the one before it stays: the power may go in the middle of that, too.
+#[test]
+fn opening_risks_no_older_payload() {
+    let path = Path::new("/vote");
+    let disk = SimDisk::new(7);
+    let mut slots = SlotFile::create(&disk, path, SLOT_BYTES, &[1; 2000]).expect("create");
+    slots.write(&[2; 2000]).expect("write");
+    disk.fail_next_sync();
+    slots.write(&[3; 2000]).expect_err("told to fail");
+    for boundary in 0..3 {
+        let next = disk.kill();
+        next.crash_after(boundary);
+        let opened = SlotFile::open(&next, path, SLOT_BYTES).is_ok();
+        assert_eq!(opened, boundary == 2);
+        for choice in [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain((0..50).map(CrashChoice::Seeded)) {
+            let found = SlotFile::open(&next.crash(choice), path, SLOT_BYTES).expect("open").1;
+            assert!(found == [3; 2000] || (!opened && found == [2; 2000]), "boundary {boundary}, {choice:?}");
+        }
+    }
+}
+
+#[test]
+fn reading_changes_nothing() {
+    let path = Path::new("/vote");
+    let disk = SimDisk::new(7);
+    SlotFile::create(&disk, path, SLOT_BYTES, b"one").expect("create").write(b"two").expect("write");
+    let operations = disk.operation_count();
+    assert_eq!(SlotFile::read(&disk, path, SLOT_BYTES).expect("read"), b"two");
+    assert_eq!(disk.operation_count(), operations);
+}
+
 /// A power cut at every operation: the payload is the last one acknowledged, or the one in flight, never less.
 #[test]
 fn power_cuts() {

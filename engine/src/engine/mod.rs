@@ -26,7 +26,7 @@ pub use error::OpenError;
 pub(crate) use log::Pin;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
-pub(crate) use open::{Paths, open_meta, open_store, open_vote, take_lock};
+pub(crate) use open::{Paths, open_store, read_slots, take_lock};
 pub use options::{EngineOptions, Faults};
 pub use status::EngineStatus;
 
