@@ -47,6 +47,8 @@ pub struct SlotFile {
     /// Of the newest payload.
     sequence: u64,
     damaged_slot: Option<u8>,
+    /// Why a write failed: the next payload would be numbered as that one was, and which of them is there is not known.
+    failed: Option<StorageError>,
 }
 
 impl SlotFile {
@@ -71,11 +73,11 @@ impl SlotFile {
         // All of it is written once, so that later writes change no metadata.
         let zeros = vec![0; usize::try_from(2 * slot_bytes).expect("slots are small")];
         file.write_at(&[IoSlice::new(&zeros)], 0)?;
-        Self { file, slot_bytes, sequence: 0, damaged_slot: None }.write(first_payload)?;
+        Self { file, slot_bytes, sequence: 0, damaged_slot: None, failed: None }.write(first_payload)?;
         disk.rename(&unnamed, path)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         disk.sync_dir(parent.unwrap_or(Path::new(".")))?;
-        Ok(Self { file: disk.open(path, OpenMode::Write)?, slot_bytes, sequence: 1, damaged_slot: None })
+        Ok(Self { file: disk.open(path, OpenMode::Write)?, slot_bytes, sequence: 1, damaged_slot: None, failed: None })
     }
 
     /// Opens the file and returns its newest payload, which is durable then. Its name is not: that is up to a sync of the
@@ -127,26 +129,35 @@ impl SlotFile {
             [Ok(first), Err(SlotError::Bad(what))] => only(path, first, 1, &what)?,
             [Err(SlotError::Bad(what)), Ok(second)] => only(path, second, 0, &what)?,
         };
-        Ok((Self { file, slot_bytes, sequence, damaged_slot }, payload))
+        Ok((Self { file, slot_bytes, sequence, damaged_slot, failed: None }, payload))
     }
 
     /// Replaces the payload; durable when this returns. After an error the file must be opened anew: which payload it
     /// holds is not known.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// Those of the disk; `Poisoned` ever after.
     ///
     /// # Panics
     /// When the payload does not fit.
     pub fn write(&mut self, payload: &[u8]) -> Result<(), StorageError> {
         let room = self.slot_bytes as usize - SLOT_HEADER_BYTES;
         assert!(payload.len() <= room, "a payload of {} bytes in a slot for {room}", payload.len());
+        self.check()?;
         let sequence = self.sequence.checked_add(1).expect("sequences exhausted");
-        self.put(sequence, payload)?;
+        self.put(sequence, payload).inspect_err(|error| self.failed = Some(error.clone()))?;
         self.sequence = sequence;
         // A bad slot was never the newest valid one, so it is the one just written.
         self.damaged_slot = None;
         Ok(())
+    }
+
+    /// Whether it is known which payload the file holds.
+    ///
+    /// # Errors
+    /// `Poisoned` after a write that failed.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.failed.as_ref().map_or(Ok(()), |error| Err(StorageError::Poisoned(error.to_string())))
     }
 
     fn put(&self, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {

@@ -174,9 +174,10 @@ impl Engine {
         disk.sync_dir(directory)?;
         let (meta, value) = open_meta(&disk, directory)?;
         let (vote_file, vote) = open_vote(&disk, directory)?;
-        remove_other_generations(&*disk, directory, value.generation)?;
         let counters = Arc::new(Counters::default());
         let opened = open_store(&disk, directory, &value, &options, counters.clone())?;
+        // Only now: as long as it is not known that this generation can be opened, another may be all there is.
+        remove_other_generations(&*disk, directory, value.generation)?;
         let core = Arc::new(Core {
             disk,
             directory: directory.to_path_buf(),

@@ -21,6 +21,10 @@ use crate::store::{AppliedState, SnapshotPages, Store, offset_of};
 
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
+///
+/// The switch is one write of `node.meta`. If that fails, nobody knows which generation the next start will read, and
+/// both are complete: neither is removed, and nothing more is written to the old one, so that it makes no difference.
+/// The next start makes what it reads durable, and removes the other when that is open.
 pub struct SeedReceiver {
     core: Arc<Core>,
     generation: Generation,
@@ -49,7 +53,12 @@ struct Building {
 impl Engine {
     /// Begins a new generation. One receiver at a time; the node's state is untouched until [`SeedReceiver::finish`].
     pub fn seed_receiver(&self) -> Result<SeedReceiver, SeedError> {
-        let generation = self.core.meta.lock().value.generation.next();
+        let generation = {
+            let meta = self.core.meta.lock();
+            // After a switch that failed half-way the next start may read the generation that would be removed here.
+            meta.check()?;
+            meta.value.generation.next()
+        };
         let home = Paths::generation(&self.core.directory, generation);
         if self.core.disk.exists(&home)? {
             // Of an attempt that a crash or an error cut short.
@@ -209,9 +218,13 @@ impl SeedReceiver {
                 append(&store.journal, vec![frame.clone()])
             })?;
         }
-        self.core.meta.lock().update(|value| *value = meta)?;
-        *current = Arc::new(store);
+        // Whatever `update` says, from here on `node.meta` may name the new generation: it stays.
         self.finished = true;
+        if let Err(error) = self.core.meta.lock().update(|value| *value = meta) {
+            stop(&self.core, &old, &error);
+            return Err(error.into());
+        }
+        *current = Arc::new(store);
         drop(current);
         old.retire(&self.core.disk);
         Ok(applied)
@@ -227,6 +240,21 @@ impl Drop for SeedReceiver {
         if let Err(error) = self.core.disk.remove_dir_all(&self.home) {
             tracing::warn!(%error, "what an unfinished seeding left goes at the next start");
         }
+    }
+}
+
+/// Ends the old generation, too: the next start may read the new one, and must miss nothing that was acknowledged.
+fn stop(core: &Core, old: &Store, error: &StorageError) {
+    core.failed.lock().get_or_insert_with(|| error.clone());
+    let (stopped, heard) = mpsc::channel();
+    let why = error.clone();
+    let done = move |result| {
+        // Somebody listens until the journal has stopped.
+        let _ = stopped.send(result);
+    };
+    if old.journal.run_in_order(Box::new(move || Err(why)), Box::new(done)).is_ok() {
+        // Its outcome is an error in any case.
+        let _ = heard.recv();
     }
 }
 

@@ -84,6 +84,11 @@ impl SimDisk {
         self.world.lock().fail_next_sync = true;
     }
 
+    /// The same for the next `sync_data` of a file that was opened by this name.
+    pub fn fail_next_sync_of(&self, path: &Path) {
+        self.world.lock().fail_next_sync_of = Some(path.to_path_buf());
+    }
+
     /// The whole disk holds this many bytes (of file lengths); growing beyond fails with `StorageFull`. `None`: no
     /// limit.
     pub fn set_space_limit(&self, bytes: Option<u64>) {

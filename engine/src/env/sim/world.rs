@@ -157,6 +157,7 @@ pub(super) struct World {
     pub operations: u64,
     pub power_ends_at: Option<u64>,
     pub fail_next_sync: bool,
+    pub fail_next_sync_of: Option<PathBuf>,
     pub space_limit: Option<u64>,
     next_inode: u64,
 }
@@ -183,6 +184,7 @@ impl World {
             operations: 0,
             power_ends_at: None,
             fail_next_sync: false,
+            fail_next_sync_of: None,
             space_limit: None,
             next_inode,
         }
