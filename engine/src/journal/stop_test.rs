@@ -262,7 +262,7 @@ fn a_failed_job_stops_the_journal() {
 }
 
 #[test]
-fn a_panicking_job_fails_those_who_wait_behind_it() {
+fn a_panicking_job_fails_its_own_callback_and_those_behind_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk: Arc<dyn Disk> = Arc::new(LosingDisk::new());
     let journal = Journal::create(disk, folder.path(), EMPTY, small(JournalMode::Threaded)).expect("create");
@@ -271,11 +271,14 @@ fn a_panicking_job_fails_those_who_wait_behind_it() {
         gate.recv().expect("the test lets it go");
         panic!("a broken invariant, for the test");
     });
-    journal.run_in_order(job, Box::new(drop)).expect("queued");
+    let (callback, own) = done();
+    journal.run_in_order(job, callback).expect("queued");
     let waiting = append(&journal, &[1]);
     go.send(()).expect("it waits");
-    let error = waiting.recv().expect("the callback runs").expect_err("nobody writes it");
-    assert!(error.to_string().contains("panicked"), "{error}");
+    for outcome in [own, waiting] {
+        let error = outcome.recv().expect("the callback runs").expect_err("nobody does it");
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
     journal.close();
 }
 
