@@ -52,6 +52,8 @@ mod raw;
 pub mod recovery;
 pub mod seed;
 pub mod slots;
+#[cfg(test)]
+mod slots_test;
 pub mod store;
 pub mod txn;
 pub mod verify;

@@ -3,20 +3,46 @@
 //!
 //! ```text
 //! file:   slot 0, slot 1; each of the slot size (a multiple of 4096 bytes)
-//! slot:   offset  size  field (little endian)
+//! slot:   parts of 512 bytes, a sector each; a payload takes as many as it needs, from the first on
+//! part:   offset  size  field (little endian)
 //!              0     4  magic "CSLT"
-//!              4     2  format version (1)
-//!              6     2  zero
-//!              8     8  sequence: 1 for the first payload, one more with each write
-//!             16     4  payload bytes
-//!             20     4  CRC-32 of bytes 0..20 and the payload
-//!             24        payload, then whatever an older, longer payload left
+//!              4     2  format version (2)
+//!              6     2  number of the part in its slot
+//!              8     8  sequence: 1 for the first payload, one more with each write; 0 in a part that was never written
+//!             16     4  payload bytes, of all parts together
+//!             20     4  CRC-32 of the payload, of all parts together
+//!             24     4  CRC-32 of the other 508 bytes of the part
+//!             28   484  that part of the payload, then zeros
 //! ```
 //!
 //! Sequence n stands in slot n modulo 2. A write goes to the slot that does not hold the newest payload and is synced
-//! before it counts, so a crash in the middle of it leaves the newest payload as it was. Opening takes the valid slot
-//! with the highest sequence. A single bad slot is either such a torn write or damage of the newest payload; nothing
-//! tells the two apart here, so [`SlotFile::damaged_slot`] says that there is one.
+//! before it counts, so a crash in the middle of it leaves the newest payload as it was.
+//!
+//! # Torn or damaged
+//!
+//! A sector is written whole or not at all. So a write that a crash tore leaves parts that are sound, each by itself, and
+//! not of one write; a part that is not sound is damage, never a torn write. A write that was acknowledged has its
+//! sequence in the first part of its slot; therefore:
+//!
+//! - the slot whose first part has the higher sequence holds the newest payload, if its parts are all sound and of one
+//!   write. If they are sound and not of one write, it is torn, was never acknowledged, and the other slot has the
+//!   newest payload. If one is not sound, the file is damaged;
+//! - if the first part of either slot is not sound, the file is damaged: that slot may have held the newest payload. The
+//!   same if the two sequences do not follow each other: then a write was lost;
+//! - anything else about the older slot is of no interest.
+//!
+//! A damaged file does not open. To go on from the older payload would be to forget one that was acknowledged: a vote,
+//! so that the node could vote twice in a term; a checkpoint's target, with pages written up to it; a generation, which
+//! would be removed.
+//!
+//! # Opening
+//!
+//! Opening finds the newest payload, writes it over itself and syncs it. What is read may come from the page cache of a
+//! process that died before its sync, or whose sync failed, which leaves pages that no later sync writes; and what is
+//! done with the payload rests on it: files are removed that an older payload needs, pages are written up to a target, a
+//! vote is repeated without being saved. The other slot is left alone: until the newest is durable, it is the only
+//! payload that is. Written over itself a slot changes nothing on a disk that has it, and is the write that was under
+//! way on one that does not.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -26,12 +52,16 @@ use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 
 const MAGIC: [u8; 4] = *b"CSLT";
-const FORMAT_VERSION: u16 = 1;
-/// The size of a slot's header, in bytes.
-pub const SLOT_HEADER_BYTES: usize = 24;
-const CRC_OFFSET: usize = 20;
-const _: () = assert!(CRC_OFFSET + 4 == SLOT_HEADER_BYTES);
+const FORMAT_VERSION: u16 = 2;
+/// The size of a part, in bytes: what a disk writes whole or not at all.
+const PART_BYTES: usize = 512;
+const PART_HEADER_BYTES: usize = 28;
+/// How much of a payload a part holds, in bytes.
+const PART_PAYLOAD_BYTES: usize = PART_BYTES - PART_HEADER_BYTES;
+const CRC_OFFSET: usize = 24;
+const _: () = assert!(CRC_OFFSET + 4 == PART_HEADER_BYTES);
 const SLOT_UNIT_BYTES: u64 = 4096;
+const _: () = assert!(SLOT_UNIT_BYTES.is_multiple_of(PART_BYTES as u64));
 
 /// An open file of two slots.
 pub struct SlotFile {
@@ -39,7 +69,8 @@ pub struct SlotFile {
     slot_bytes: u64,
     /// Of the newest payload.
     sequence: u64,
-    damaged_slot: Option<u8>,
+    /// Why a write failed: the next payload would be numbered as that one was, and which of them is there is not known.
+    failed: Option<StorageError>,
 }
 
 impl SlotFile {
@@ -61,82 +92,83 @@ impl SlotFile {
             disk.remove_file(&unnamed)?;
         }
         let file = disk.open(&unnamed, OpenMode::CreateNew)?;
-        // All of it is written once, so that later writes change no metadata.
-        let zeros = vec![0; usize::try_from(2 * slot_bytes).expect("slots are small")];
-        file.write_at(&[IoSlice::new(&zeros)], 0)?;
-        Self { file, slot_bytes, sequence: 0, damaged_slot: None }.write(first_payload)?;
+        // All of it is written once, so that later writes change no metadata, and so that a part that is not sound is
+        // never one that was not written yet.
+        let parts = (0..parts_of(slot_bytes)).flat_map(|number| Part::NEVER_WRITTEN.encode(number, &[]));
+        let empty: Vec<u8> = parts.collect();
+        file.write_at(&[IoSlice::new(&empty), IoSlice::new(&empty)], 0)?;
+        Self { file, slot_bytes, sequence: 0, failed: None }.write(first_payload)?;
         disk.rename(&unnamed, path)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         disk.sync_dir(parent.unwrap_or(Path::new(".")))?;
-        Ok(Self { file: disk.open(path, OpenMode::Write)?, slot_bytes, sequence: 1, damaged_slot: None })
+        Ok(Self { file: disk.open(path, OpenMode::Write)?, slot_bytes, sequence: 1, failed: None })
     }
 
-    /// Opens the file and returns its newest payload.
+    /// Opens the file and returns its newest payload, which is durable then. Its name is not: that is up to a sync of the
+    /// directory.
     ///
     /// # Errors
-    /// Those of the disk; `Corrupted` if neither slot is valid.
+    /// Those of the disk; `Corrupted` if the newest payload may be lost.
     ///
     /// # Panics
     /// When the slot size is not a multiple of 4096.
     pub fn open(disk: &dyn Disk, path: &Path, slot_bytes: u64) -> Result<(Self, Vec<u8>), StorageError> {
         check_slot_size(slot_bytes);
         let file = disk.open(path, OpenMode::Write)?;
-        let slots = [0, 1].map(|slot| read_slot(&*file, slot, slot_bytes));
-        let (sequence, payload, damaged_slot) = match slots {
-            [Err(SlotError::Disk(error)), _] | [_, Err(SlotError::Disk(error))] => return Err(error),
-            [Err(SlotError::Bad(first)), Err(SlotError::Bad(second))] => {
-                let what = format!("neither slot is valid: slot 0: {first}; slot 1: {second}");
-                return Err(StorageError::corrupted(path, 0, what));
-            }
-            [Ok(Some(first)), Ok(Some(second))] => {
-                let newest = if first.0 > second.0 { first } else { second };
-                (newest.0, newest.1, None)
-            }
-            // The second slot is empty until the second write.
-            [Ok(first), Ok(second)] => {
-                let Some((sequence, payload)) = first.or(second) else {
-                    return Err(StorageError::corrupted(path, 0, "both slots are empty"));
-                };
-                (sequence, payload, None)
-            }
-            [Ok(first), Err(SlotError::Bad(what))] => only(path, first, 1, &what)?,
-            [Err(SlotError::Bad(what)), Ok(second)] => only(path, second, 0, &what)?,
-        };
-        Ok((Self { file, slot_bytes, sequence, damaged_slot }, payload))
+        let (sequence, payload) = newest(&*file, slot_bytes)?;
+        let slots = Self { file, slot_bytes, sequence, failed: None };
+        slots.put(sequence, &payload)?;
+        Ok((slots, payload))
+    }
+
+    /// Reads the newest payload and changes nothing, for a look at a directory that no node has open.
+    ///
+    /// # Errors
+    /// Those of the disk; `Corrupted` if the newest payload may be lost.
+    ///
+    /// # Panics
+    /// When the slot size is not a multiple of 4096.
+    pub fn read(disk: &dyn Disk, path: &Path, slot_bytes: u64) -> Result<Vec<u8>, StorageError> {
+        check_slot_size(slot_bytes);
+        Ok(newest(&*disk.open(path, OpenMode::Read)?, slot_bytes)?.1)
     }
 
     /// Replaces the payload; durable when this returns. After an error the file must be opened anew: which payload it
     /// holds is not known.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// Those of the disk; `Poisoned` ever after.
     ///
     /// # Panics
     /// When the payload does not fit.
     pub fn write(&mut self, payload: &[u8]) -> Result<(), StorageError> {
-        let room = self.slot_bytes as usize - SLOT_HEADER_BYTES;
+        let room = room_bytes(self.slot_bytes);
         assert!(payload.len() <= room, "a payload of {} bytes in a slot for {room}", payload.len());
+        self.check()?;
         let sequence = self.sequence.checked_add(1).expect("sequences exhausted");
-        let header = encode_header(sequence, payload);
-        let offset = (sequence % 2) * self.slot_bytes;
-        self.file.write_at(&[IoSlice::new(&header), IoSlice::new(payload)], offset)?;
-        self.file.sync_data()?;
+        self.put(sequence, payload).inspect_err(|error| self.failed = Some(error.clone()))?;
         self.sequence = sequence;
-        // A bad slot was never the newest valid one, so it is the one just written.
-        self.damaged_slot = None;
         Ok(())
+    }
+
+    /// Whether it is known which payload the file holds.
+    ///
+    /// # Errors
+    /// `Poisoned` after a write that failed.
+    pub fn check(&self) -> Result<(), StorageError> {
+        self.failed.as_ref().map_or(Ok(()), |error| Err(StorageError::Poisoned(error.to_string())))
+    }
+
+    fn put(&self, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
+        let offset = (sequence % 2) * self.slot_bytes;
+        self.file.write_at(&[IoSlice::new(&encode(sequence, payload))], offset)?;
+        self.file.sync_data()
     }
 
     /// The number of the newest payload.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
-    }
-
-    /// The slot (0 or 1) that did not verify when the file was opened, until it is written again.
-    #[must_use]
-    pub fn damaged_slot(&self) -> Option<u8> {
-        self.damaged_slot
     }
 
     /// The file's name.
@@ -147,73 +179,140 @@ impl SlotFile {
 }
 
 fn check_slot_size(slot_bytes: u64) {
-    let valid = slot_bytes > 0 && slot_bytes.is_multiple_of(SLOT_UNIT_BYTES) && u32::try_from(slot_bytes).is_ok();
+    let valid = slot_bytes > 0 && slot_bytes.is_multiple_of(SLOT_UNIT_BYTES) && slot_bytes <= 1 << 20;
     assert!(valid, "slots of {slot_bytes} bytes");
 }
 
-/// The sequence and the payload of a valid slot.
-type Slot = (u64, Vec<u8>);
+/// The longest payload that a slot of this size holds, in bytes.
+#[must_use]
+pub const fn room_bytes(slot_bytes: u64) -> usize {
+    slot_bytes as usize / PART_BYTES * PART_PAYLOAD_BYTES
+}
 
-/// The valid slot of the two, if the other (`damaged`) is bad.
-fn only(path: &Path, valid: Option<Slot>, damaged: u8, what: &str) -> Result<(u64, Vec<u8>, Option<u8>), StorageError> {
-    match valid {
-        Some((sequence, payload)) => Ok((sequence, payload, Some(damaged))),
-        None => Err(StorageError::corrupted(path, 0, format!("slot {damaged}: {what}; the other slot is empty"))),
+fn parts_of(slot_bytes: u64) -> u16 {
+    u16::try_from(slot_bytes / PART_BYTES as u64).expect("slots are small")
+}
+
+/// What a part says of the write that it belongs to: equal in all parts of one write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Part {
+    sequence: u64,
+    payload_bytes: u32,
+    payload_crc: u32,
+}
+
+impl Part {
+    const NEVER_WRITTEN: Self = Self { sequence: 0, payload_bytes: 0, payload_crc: 0 };
+
+    fn encode(&self, number: u16, payload: &[u8]) -> [u8; PART_BYTES] {
+        let mut bytes = [0; PART_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[6..8].copy_from_slice(&number.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.payload_crc.to_le_bytes());
+        bytes[PART_HEADER_BYTES..PART_HEADER_BYTES + payload.len()].copy_from_slice(payload);
+        let crc = part_crc(&bytes);
+        bytes[CRC_OFFSET..PART_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8], number: u16) -> Result<Self, &'static str> {
+        let Some(bytes) = bytes.first_chunk::<PART_BYTES>() else { return Err("the file ends too early") };
+        let u32_at = |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes"));
+        if bytes[0..4] != MAGIC {
+            return Err("no slot magic");
+        }
+        if u16::from_le_bytes([bytes[4], bytes[5]]) != FORMAT_VERSION {
+            return Err("unknown format version");
+        }
+        if part_crc(bytes) != u32_at(CRC_OFFSET) {
+            return Err("it does not match its checksum");
+        }
+        if u16::from_le_bytes([bytes[6], bytes[7]]) != number {
+            return Err("it belongs elsewhere");
+        }
+        let sequence = u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"));
+        Ok(Self { sequence, payload_bytes: u32_at(16), payload_crc: u32_at(20) })
     }
 }
 
-enum SlotError {
-    Disk(StorageError),
-    Bad(String),
-}
-
-/// Reads a slot; `None` if it was never written.
-fn read_slot(file: &dyn DiskFile, slot: u64, slot_bytes: u64) -> Result<Option<Slot>, SlotError> {
-    let mut bytes = vec![0; usize::try_from(slot_bytes).expect("slots are small")];
-    let got = file.read_at(&mut bytes, slot * slot_bytes).map_err(SlotError::Disk)?;
-    if got < bytes.len() {
-        return Err(SlotError::Bad(format!("it has {got} of {slot_bytes} bytes")));
-    }
-    if bytes[..SLOT_HEADER_BYTES].iter().all(|byte| *byte == 0) {
-        return Ok(None);
-    }
-    let (sequence, payload) = decode(&bytes).map_err(|what| SlotError::Bad(what.into()))?;
-    if sequence % 2 != slot {
-        return Err(SlotError::Bad(format!("it holds sequence {sequence}, which stands in the other slot")));
-    }
-    Ok(Some((sequence, payload.to_vec())))
-}
-
-fn encode_header(sequence: u64, payload: &[u8]) -> [u8; SLOT_HEADER_BYTES] {
-    let mut header = [0; SLOT_HEADER_BYTES];
-    header[0..4].copy_from_slice(&MAGIC);
-    header[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[8..16].copy_from_slice(&sequence.to_le_bytes());
-    header[16..20].copy_from_slice(&u32::try_from(payload.len()).expect("slots are small").to_le_bytes());
-    let crc = sum(&header, payload);
-    header[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
-    header
-}
-
-fn sum(header: &[u8], payload: &[u8]) -> u32 {
+fn part_crc(bytes: &[u8; PART_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&header[..CRC_OFFSET]);
-    hasher.update(payload);
+    hasher.update(&bytes[..CRC_OFFSET]);
+    hasher.update(&bytes[PART_HEADER_BYTES..]);
     hasher.finalize()
 }
 
-fn decode(bytes: &[u8]) -> Result<(u64, &[u8]), &'static str> {
-    let (header, rest) = bytes.split_at(SLOT_HEADER_BYTES);
-    if header[0..4] != MAGIC {
-        return Err("no slot magic");
+/// The parts of a payload, one behind the other; one part at least.
+fn encode(sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let payload_bytes = u32::try_from(payload.len()).expect("slots are small");
+    let part = Part { sequence, payload_bytes, payload_crc: crc32fast::hash(payload) };
+    if payload.is_empty() {
+        return part.encode(0, payload).to_vec();
     }
-    let length = u32::from_le_bytes(header[16..20].try_into().expect("4 bytes")) as usize;
-    let Some(payload) = rest.get(..length) else { return Err("its length is more than a slot holds") };
-    if sum(header, payload) != u32::from_le_bytes(header[CRC_OFFSET..].try_into().expect("4 bytes")) {
-        return Err("it does not match its checksum");
+    (0..).zip(payload.chunks(PART_PAYLOAD_BYTES)).flat_map(|(number, piece)| part.encode(number, piece)).collect()
+}
+
+/// A slot whose first part is sound.
+struct Slot {
+    first: Part,
+    bytes: Vec<u8>,
+}
+
+impl Slot {
+    fn read(file: &dyn DiskFile, slot: u64, slot_bytes: u64) -> Result<Self, StorageError> {
+        let mut bytes = vec![0; usize::try_from(slot_bytes).expect("slots are small")];
+        let got = file.read_at(&mut bytes, slot * slot_bytes)?;
+        bytes.truncate(got);
+        let damaged = |what| damage(file, slot * slot_bytes, &format!("slot {slot}: {what}; it may be the newest"));
+        let first = Part::decode(&bytes, 0).map_err(damaged)?;
+        if first.sequence != 0 && first.sequence % 2 != slot {
+            return Err(damaged("it stands in the other's place"));
+        }
+        Ok(Self { first, bytes })
     }
-    if u16::from_le_bytes([header[4], header[5]]) != FORMAT_VERSION {
-        return Err("unknown format version");
+
+    /// The payload; `None` if its write was torn. An error says which part is not sound.
+    fn payload(&self) -> Result<Option<Vec<u8>>, String> {
+        let length = self.first.payload_bytes as usize;
+        let mut payload = Vec::with_capacity(length);
+        for number in 0..u16::try_from(length.div_ceil(PART_PAYLOAD_BYTES)).map_err(|_| "its length")? {
+            let at = usize::from(number) * PART_BYTES;
+            let bytes = self.bytes.get(at..).unwrap_or_default();
+            match Part::decode(bytes, number) {
+                Ok(part) if part == self.first => {
+                    let piece = PART_PAYLOAD_BYTES.min(length - payload.len());
+                    payload.extend_from_slice(&bytes[PART_HEADER_BYTES..PART_HEADER_BYTES + piece]);
+                }
+                Ok(_) => return Ok(None),
+                Err(what) => return Err(format!("part {number}: {what}")),
+            }
+        }
+        if crc32fast::hash(&payload) == self.first.payload_crc { Ok(Some(payload)) } else { Err("its checksum".into()) }
     }
-    Ok((u64::from_le_bytes(header[8..16].try_into().expect("8 bytes")), payload))
+}
+
+fn damage(file: &dyn DiskFile, offset: u64, what: &str) -> StorageError {
+    StorageError::corrupted(file.path(), offset, what)
+}
+
+/// The newest payload and its sequence.
+fn newest(file: &dyn DiskFile, slot_bytes: u64) -> Result<(u64, Vec<u8>), StorageError> {
+    let slots = [Slot::read(file, 0, slot_bytes)?, Slot::read(file, 1, slot_bytes)?];
+    let [zero, one] = [&slots[0].first, &slots[1].first].map(|part| part.sequence);
+    if zero.abs_diff(one) != 1 {
+        return Err(damage(file, 0, &format!("the slots hold sequences {zero} and {one}: a write was lost")));
+    }
+    let newest = usize::from(one > zero);
+    for slot in [newest, 1 - newest] {
+        let sequence = slots[slot].first.sequence;
+        match slots[slot].payload() {
+            Ok(Some(payload)) if sequence > 0 => return Ok((sequence, payload)),
+            Ok(_) => {}
+            Err(what) => return Err(damage(file, slot as u64 * slot_bytes, &format!("slot {slot}: {what}"))),
+        }
+    }
+    Err(damage(file, 0, "both slots are torn"))
 }

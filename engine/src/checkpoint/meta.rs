@@ -17,12 +17,15 @@
 use bytes::Bytes;
 
 use crate::ids::{ClusterId, Digest, Generation, LogId, LogIndex, RaftId, Term, TxnId};
+use crate::slots::room_bytes;
 use crate::store::AppliedState;
 
 /// The size of a slot of `node.meta`, in bytes.
 pub const SLOT_BYTES: u64 = 16 << 10;
 /// The largest membership that fits, in bytes.
 pub const MAX_MEMBERSHIP_BYTES: usize = 12 << 10;
+// What is left is for everything else: names and addresses are short.
+const _: () = assert!(MAX_MEMBERSHIP_BYTES + (2 << 10) <= room_bytes(SLOT_BYTES));
 
 const FORMAT_VERSION: u32 = 1;
 

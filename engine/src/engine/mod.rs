@@ -32,7 +32,7 @@ pub use checkpoint::CheckpointReport;
 pub use error::OpenError;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
-pub(crate) use open::{Paths, open_meta, open_store, open_vote, take_lock};
+pub(crate) use open::{Paths, open_store, read_slots, take_lock};
 pub use options::{EngineOptions, Faults};
 pub(crate) use pin::{Pin, Pins};
 pub use status::EngineStatus;
@@ -67,13 +67,19 @@ pub(crate) struct MetaFile {
 }
 
 impl MetaFile {
-    /// Changes the value, durable when this returns. On an error the value is what it was.
+    /// Changes the value, durable when this returns. After an error the next start may find the old value or the new one:
+    /// whoever changes what makes a difference between them must leave both as they are, and stop.
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut NodeMeta)) -> Result<(), StorageError> {
         let mut value = self.value.clone();
         change(&mut value);
         self.slots.write(&value.encode())?;
         self.value = value;
         Ok(())
+    }
+
+    /// Fails once an update has failed.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.slots.check()
     }
 }
 

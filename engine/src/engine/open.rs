@@ -13,7 +13,7 @@ use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::{NodeIdentity, SLOT_BYTES};
-use crate::env::{Disk, OpenMode};
+use crate::env::{Disk, OpenMode, create_dir_durable};
 use crate::error::StorageError;
 use crate::ids::{DatabaseId, Digest, Generation, PageNumber, Timeline, TxnId};
 use crate::journal::frame::CHAIN_START;
@@ -131,7 +131,7 @@ impl Engine {
         options: EngineOptions,
     ) -> Result<Self, OpenError> {
         let started = Instant::now();
-        disk.create_dir_all(directory)?;
+        create_dir_durable(&*disk, directory)?;
         // Held until it is open: nobody else finds it half made, or made and not taken.
         let lock = take_lock(&*disk, directory)?;
         if Self::exists(&*disk, directory)? {
@@ -162,10 +162,6 @@ impl Engine {
             segment_bytes: options.journal.segment_bytes,
         };
         SlotFile::create(&*disk, &Paths::meta(directory), SLOT_BYTES, &meta.encode())?;
-        disk.sync_dir(directory)?;
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent)?;
-        }
         Ok(Self::open_locked(disk, directory, options, lock, started)?.0)
     }
 
@@ -180,6 +176,9 @@ impl Engine {
             return Err(OpenError::Missing(directory.to_path_buf()));
         }
         let lock = take_lock(&*disk, directory)?;
+        // A process that made the directory, or switched its generation, may have been killed before it had synced the
+        // names in it.
+        disk.sync_dir(directory)?;
         Self::open_locked(disk, directory, options, lock, started)
     }
 
@@ -193,9 +192,10 @@ impl Engine {
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let (meta, value) = open_meta(&disk, directory)?;
         let (vote_file, vote) = open_vote(&disk, directory)?;
-        remove_other_generations(&*disk, directory, value.generation)?;
         let counters = Arc::new(Counters::default());
         let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
+        // Only now: as long as it is not known that this generation can be opened, another may be all there is.
+        remove_other_generations(&*disk, directory, value.generation)?;
         let core = Arc::new(Core {
             disk,
             directory: directory.to_path_buf(),
@@ -243,22 +243,43 @@ fn read_error(error: ReadError) -> StorageError {
     }
 }
 
+/// What a slot file that cannot be opened means: trouble of the disk may pass, and a bad or missing file does not.
+fn unreadable(file: &Path, error: StorageError) -> OpenError {
+    match error {
+        StorageError::Io { kind, .. } if kind != std::io::ErrorKind::NotFound => error.into(),
+        error => bad_payload(file, &error.to_string()),
+    }
+}
+
+fn bad_payload(file: &Path, what: &str) -> OpenError {
+    OpenError::Meta { file: file.to_path_buf(), what: what.to_owned() }
+}
+
 /// Opens `node.meta` of a directory.
-pub(crate) fn open_meta(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, NodeMeta), OpenError> {
+fn open_meta(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, NodeMeta), OpenError> {
     let file = Paths::meta(directory);
-    let (slots, payload) = SlotFile::open(&**disk, &file, SLOT_BYTES)
-        .map_err(|error| OpenError::Meta { file: file.clone(), what: error.to_string() })?;
-    let meta = NodeMeta::decode(&payload).map_err(|what| OpenError::Meta { file, what: what.to_owned() })?;
+    let (slots, payload) = SlotFile::open(&**disk, &file, SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
+    let meta = NodeMeta::decode(&payload).map_err(|what| bad_payload(&file, what))?;
     Ok((slots, meta))
 }
 
 /// Opens `vote` of a directory.
-pub(crate) fn open_vote(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, Option<Vote>), OpenError> {
+fn open_vote(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, Option<Vote>), OpenError> {
     let file = Paths::vote(directory);
-    let (slots, payload) = SlotFile::open(&**disk, &file, VOTE_SLOT_BYTES)
-        .map_err(|error| OpenError::Meta { file: file.clone(), what: error.to_string() })?;
-    let vote = Vote::decode(&payload).map_err(|what| OpenError::Meta { file, what: what.to_owned() })?;
+    let (slots, payload) = SlotFile::open(&**disk, &file, VOTE_SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
+    let vote = Vote::decode(&payload).map_err(|what| bad_payload(&file, what))?;
     Ok((slots, vote))
+}
+
+/// Reads `node.meta` and `vote` of a directory that no node has open, and changes nothing.
+pub(crate) fn read_slots(disk: &dyn Disk, directory: &Path) -> Result<(NodeMeta, Option<Vote>), OpenError> {
+    let file = Paths::meta(directory);
+    let payload = SlotFile::read(disk, &file, SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
+    let meta = NodeMeta::decode(&payload).map_err(|what| bad_payload(&file, what))?;
+    let file = Paths::vote(directory);
+    let payload = SlotFile::read(disk, &file, VOTE_SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
+    let vote = Vote::decode(&payload).map_err(|what| bad_payload(&file, what))?;
+    Ok((meta, vote))
 }
 
 /// What a crash left of generations that were never switched in, or were switched out.

@@ -194,9 +194,6 @@ fn trouble_of_a_simulated_disk() {
     assert_eq!(disk.free_bytes(Path::new("/")).expect("free"), 100);
     disk.set_space_limit(None);
     file.write_at(&[IoSlice::new(&[1; 101])], 900).expect("room again");
-    disk.fail_next_sync();
-    file.sync_data().expect_err("told to fail");
-    file.sync_data().expect("once");
     disk.flip_bit(Path::new("/file"), 950, 3);
     assert_eq!(read_all(&*file)[950], 1 ^ 8);
     let read_only = disk.open(Path::new("/file"), OpenMode::Read).expect("open");
@@ -205,6 +202,55 @@ fn trouble_of_a_simulated_disk() {
     assert!(disk.lock(Path::new("/")).expect("lock").is_none(), "taken");
     drop(lock);
     assert!(disk.lock(Path::new("/")).expect("lock").is_some(), "free again");
+}
+
+/// What a process wrote outlives it, and not the power.
+#[test]
+fn a_killed_process_leaves_everything_to_the_next() {
+    let disk = SimDisk::new(5);
+    let path = Path::new("/file");
+    let file = disk.open(path, OpenMode::CreateNew).expect("create");
+    file.write_at(&[IoSlice::new(&[1; 600])], 0).expect("write");
+    let lock = disk.lock(Path::new("/")).expect("lock").expect("free");
+    let next = disk.kill();
+    assert!(next.lock(Path::new("/")).expect("lock").is_some(), "the dead hold no locks");
+    let again = next.open(path, OpenMode::Write).expect("it has its name");
+    assert_eq!(read_all(&*again), [1; 600]);
+    again.write_at(&[IoSlice::new(&[2; 10])], 0).expect("write");
+    assert_eq!(read_all(&*file), [1; 600], "nobody but the next process sees it");
+    assert!(!next.crash(CrashChoice::LoseAll).exists(path).expect("look"), "its name was never synced");
+    next.sync_dir(Path::new("/")).expect("sync");
+    let lost = next.crash(CrashChoice::LoseAll);
+    assert!(read_all(&*lost.open(path, OpenMode::Read).expect("open")).is_empty(), "and its bytes were not");
+    again.sync_data().expect("sync");
+    let kept = next.crash(CrashChoice::LoseAll);
+    assert_eq!(read_all(&*kept.open(path, OpenMode::Read).expect("open"))[..11], [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
+    drop(lock);
+}
+
+/// After a failed sync the next one succeeds, and has not written what the failed one should have.
+#[test]
+fn what_a_failed_sync_gave_up_is_read_until_the_power_goes() {
+    let disk = SimDisk::new(5);
+    let path = Path::new("/file");
+    let file = disk.open(path, OpenMode::CreateNew).expect("create");
+    file.write_at(&[IoSlice::new(&[1; 2048])], 0).expect("write");
+    file.sync_data().expect("sync");
+    disk.sync_dir(Path::new("/")).expect("sync");
+    file.write_at(&[IoSlice::new(&[2; 1024])], 512).expect("write");
+    disk.fail_next_sync();
+    file.sync_data().expect_err("told to fail");
+    file.write_at(&[IoSlice::new(&[3; 10])], 512).expect("write");
+    file.sync_data().expect("once");
+    let next = disk.kill();
+    let again = next.open(path, OpenMode::Write).expect("open");
+    again.sync_data().expect("of another process too");
+    assert_eq!(read_all(&*again)[1024..1536], [2; 512], "it can be read");
+    let left = |choice| read_all(&*next.crash(choice).open(path, OpenMode::Read).expect("open"));
+    let lost = left(CrashChoice::LoseAll);
+    assert_eq!((&lost[512..522], &lost[522..1024]), (&[3; 10][..], &[2; 502][..]), "a sector that was written anew");
+    assert_eq!(lost[1024..], [1; 1024], "one that was not");
+    assert_eq!(left(CrashChoice::KeepAll), read_all(&*again), "the disk may have it all the same");
 }
 
 #[test]
@@ -224,6 +270,10 @@ fn trouble_of_a_losing_disk() {
     file.sync_data().expect_err("told to fail");
     assert!(std::fs::read(&path).expect("read").is_empty());
     disk.fail_syncs(false);
+    file.sync_data().expect("it knows nothing of what the last one should have written");
+    assert_eq!(std::fs::read(&path).expect("read"), [0; 900], "only the length");
+    assert_eq!(read_all(&*disk.open(&path, OpenMode::Read).expect("open")), [2; 900], "though it is read");
+    file.write_at(&[IoSlice::new(&[2])], 0).expect("write");
     disk.hang_syncs(true);
     let (sender, synced) = mpsc::channel();
     let hanging = file.clone();

@@ -76,7 +76,8 @@ impl LosingDisk {
         self.shared.trouble_changed.notify_all();
     }
 
-    /// While set, `sync_data` fails, and what it should have synced stays in memory.
+    /// While set, `sync_data` fails. As on Linux, what it should have synced can still be read, and no later sync brings
+    /// it to the real file unless it is written anew.
     pub fn fail_syncs(&self, fail: bool) {
         self.shared.trouble.lock().syncs_fail = fail;
     }
@@ -274,8 +275,14 @@ impl DiskFile for LosingFile {
 
     fn sync_data(&self) -> Result<(), StorageError> {
         self.check_writable()?;
-        self.shared.before_sync(self.path())?;
-        self.overlay.lock().flush(&self.real)?;
+        let failed = self.shared.before_sync(self.path()).err();
+        let mut overlay = self.overlay.lock();
+        if let Some(error) = failed {
+            overlay.give_up();
+            return Err(error);
+        }
+        overlay.flush(&self.real)?;
+        drop(overlay);
         self.real.sync_data()
     }
 

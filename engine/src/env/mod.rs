@@ -2,7 +2,9 @@
 //!
 //! What is assumed of a disk: a sector of 512 bytes is written whole or not at all; what was written before a
 //! successful `sync_data` is there after a crash; anything written since may be there, or not, in any mixture of
-//! sectors. A name made, removed or renamed is durable after `sync_dir` of its directory.
+//! sectors. After a `sync_data` that failed, a later one that succeeds says nothing of what was written before the
+//! failure, in the next process neither: bytes can be read that no sync will ever write. A name made, removed or
+//! renamed is durable after `sync_dir` of its directory.
 
 mod counting;
 mod direct;
@@ -123,23 +125,22 @@ pub fn join(directory: &Path, parts: &[&str]) -> PathBuf {
     parts.iter().fold(directory.to_path_buf(), |path, part| path.join(part))
 }
 
-/// Makes a directory and its missing parents, all of them durable when this returns.
+/// Makes a directory and its missing parents, all of them durable when this returns. So is the one that the first of
+/// them is made in, or the directory itself if it is there: a process that was killed may have made it a moment ago.
 pub fn create_dir_durable(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
-    let missing: Vec<&Path> = {
-        let mut missing = Vec::new();
-        for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            if disk.exists(ancestor)? {
-                break;
-            }
-            missing.push(ancestor);
+    let mut unsynced = Vec::new();
+    for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        unsynced.push(ancestor);
+        if disk.exists(ancestor)? {
+            break;
         }
-        missing
-    };
-    disk.create_dir_all(path)?;
-    for made in missing.iter().rev() {
+    }
+    // One by one: that one of them is there says that those above it are durable.
+    for directory in unsynced.iter().rev() {
+        disk.create_dir_all(directory)?;
+        let Some(parent) = directory.parent() else { continue };
         // A relative path of one part stands in the current directory.
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        disk.sync_dir(parent)?;
+        disk.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What was written to a file since its last sync, kept in memory over the real file.
 //!
-//! Invariant: a read of the overlay gives what a plain file would; the real file is what the last sync left.
+//! Invariant: a read of the overlay gives what a plain file would; the real file is what the last sync left. Blocks that
+//! a failed sync has given up are read as they were written, and go to the real file only if they are changed again.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -17,6 +18,8 @@ type Content = Box<[u8; BLOCK_BYTES as usize]>;
 pub(super) struct Overlay {
     /// Whole blocks; `None` reads as zeros and gives its space back.
     blocks: BTreeMap<u64, Option<Content>>,
+    /// The same of blocks that no sync will write any more; one that is changed goes back to `blocks`.
+    given_up: BTreeMap<u64, Option<Content>>,
     /// The length with all changes.
     length: u64,
     /// The real file's length.
@@ -39,16 +42,20 @@ fn pieces(offset: u64, length: u64) -> impl Iterator<Item = (u64, usize, usize)>
 
 impl Overlay {
     pub fn new(real_length: u64) -> Self {
-        Self { blocks: BTreeMap::new(), length: real_length, real_length, real_valid: real_length }
+        let (blocks, given_up) = (BTreeMap::new(), BTreeMap::new());
+        Self { blocks, given_up, length: real_length, real_length, real_valid: real_length }
     }
 
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether a sync would change nothing.
+    /// Whether this holds nothing that the real file does not.
     pub fn is_clean(&self) -> bool {
-        self.blocks.is_empty() && self.length == self.real_length && self.real_valid == self.real_length
+        self.blocks.is_empty()
+            && self.given_up.is_empty()
+            && self.length == self.real_length
+            && self.real_valid == self.real_length
     }
 
     /// Reads from the real file, as far as it was not cut meanwhile; zeros behind.
@@ -64,7 +71,7 @@ impl Overlay {
         let buffer = &mut buffer[..got as usize];
         self.read_real(real, buffer, offset)?;
         for (block, from, to) in pieces(offset, got) {
-            let Some(content) = self.blocks.get(&block) else { continue };
+            let Some(content) = self.blocks.get(&block).or_else(|| self.given_up.get(&block)) else { continue };
             let at = (block * BLOCK_BYTES + from as u64 - offset) as usize;
             match content {
                 Some(content) => buffer[at..at + to - from].copy_from_slice(&content[from..to]),
@@ -76,6 +83,9 @@ impl Overlay {
 
     /// The block to change, filled with what it reads as.
     fn block(&mut self, real: &dyn DiskFile, block: u64) -> Result<&mut Content, StorageError> {
+        if let Some(content) = self.given_up.remove(&block) {
+            self.blocks.entry(block).or_insert(content);
+        }
         if !self.blocks.contains_key(&block) {
             let mut content = Box::new([0; BLOCK_BYTES as usize]);
             self.read_real(real, &mut content[..], block * BLOCK_BYTES)?;
@@ -100,6 +110,7 @@ impl Overlay {
         for (block, from, to) in pieces(offset, length) {
             let whole = from == 0 && (to as u64 == BLOCK_BYTES || block * BLOCK_BYTES + to as u64 == self.length);
             if whole {
+                self.given_up.remove(&block);
                 self.blocks.insert(block, None);
             } else {
                 self.block(real, block)?[from..to].fill(0);
@@ -112,10 +123,16 @@ impl Overlay {
         if length < self.length {
             self.zero(real, length, self.length - length)?;
             drop(self.blocks.split_off(&length.div_ceil(BLOCK_BYTES)));
+            drop(self.given_up.split_off(&length.div_ceil(BLOCK_BYTES)));
         }
         self.length = length;
         self.real_valid = self.real_valid.min(length);
         Ok(())
+    }
+
+    /// A sync has failed: what it should have written is not to be written any more.
+    pub fn give_up(&mut self) {
+        self.given_up.append(&mut self.blocks);
     }
 
     /// Brings all changes to the real file. The caller syncs it.

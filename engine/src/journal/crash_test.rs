@@ -76,6 +76,30 @@ fn nothing_promised_is_lost_and_nothing_cut_comes_back() {
     }
 }
 
+/// What the first opening after a kill finds it reports as durable: then it must be, when the power goes.
+#[test]
+fn kills_and_then_a_power_cut() {
+    let operations = operations();
+    for boundary in 0..=operations {
+        for failed_syncs in [false, true] {
+            let disk = SimDisk::new(boundary);
+            disk.crash_after(boundary);
+            let mut rig = Rig::create(disk);
+            rig.run(&life());
+            for choice in [CrashChoice::LoseAll, CrashChoice::Seeded(boundary)] {
+                let context = format!(
+                    "killed after operation {boundary} of {operations}, syncs failed: {failed_syncs}, {choice:?}"
+                );
+                let _context = OnPanic(&context);
+                let Some(mut opened) = rig.kill(failed_syncs) else { continue };
+                let mut after = opened.crash(choice).expect("there is one");
+                assert!(after.run(&[Op::Append(vec![77, 8000]), Op::Cut(1), Op::Append(vec![9])]));
+                drop(opened);
+            }
+        }
+    }
+}
+
 #[test]
 fn power_cuts_while_opening() {
     let operations = operations();

@@ -149,7 +149,7 @@ impl Journal {
     /// # Errors
     /// Those of the disk, and a first segment whose header cannot be read.
     pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: JournalOptions) -> Result<(Self, Scan), StorageError> {
-        let scan::Opened { scan, index, segments, writer, strays } = scan::open(&disk, directory)?;
+        let scan::Opened { scan, syncs, index, segments, writer, strays } = scan::open(&disk, directory)?;
         let kept_strays = if scan.damage.is_some() { strays.clone() } else { Vec::new() };
         let removed: &[u64] = if scan.damage.is_some() { &[] } else { &strays };
         let spares = spare::tidy(&*disk, directory, writer.geometry, removed)?;
@@ -158,9 +158,7 @@ impl Journal {
         state.strays = kept_strays;
         state.damaged = scan.damage.as_ref().map(crate::journal::Damage::error);
         state.end_offset = writer.offset;
-        if scan.damage.is_none() {
-            (state.stats.cuts, state.stats.syncs) = (1, 1);
-        }
+        (state.stats.cuts, state.stats.syncs) = (u64::from(scan.damage.is_none()), syncs);
         Ok((Self::start(disk, directory, options, state, writer), scan))
     }
 

@@ -28,7 +28,9 @@
 //! epoch >= the current one, number > the current one, attesting more than p.
 //! If there is one, p is **damage**: nothing is written, `append` is refused until somebody cuts. Else p is the
 //! **end**: whatever follows is an unfinished group. Frames of it that are whole stay (nobody was told of them, but
-//! they are what the leader sent). Then a cut block is written at the end of the last frame, and synced, always.
+//! they are what the leader sent). Then everything that stands between the place which the last block walked over
+//! attests and the end of the last frame is written again, and synced; and then a cut block is written at that end, and
+//! synced, always.
 //!
 //! # Crash by crash
 //!
@@ -47,9 +49,17 @@
 //! - *After a cut, before the segments behind it are recycled.* Their headers and blocks have a lower epoch: they
 //!   neither follow nor bear witness. Opening removes them. The same holds for stale bytes behind the cut in its own
 //!   segment, for ever: every later block there has at least the cut's epoch.
-//! - *While opening.* It writes one block, the cut at the end: absent, and the next opening finds the same; whole, and
-//!   the next finds the same frames and cuts in the same place again, over it, with a higher epoch. So a group that was
-//!   left torn is never continued and its leftovers are never met again with a current epoch.
+//! - *The process ends, is started again, and the power goes later.* Opening reads from the page cache of the process
+//!   before it, so it reads what is not on disk, and reports it as durable. What was still dirty any sync would cover.
+//!   But after a sync that failed the kernel takes the pages for clean: they read as they were written, a sync of
+//!   another handle succeeds, and nothing ever writes them. Only one group can be in that state: the sync of the one
+//!   before it succeeded first, which is what its block attests. So that group is written again before the cut (with
+//!   the header of its segment, if it is the first there), and synced before the cut, whose block attests it: were it
+//!   one sync and that one failed, too, the next opening would read the cut block, and believe it.
+//! - *While opening.* What it writes again is what can be read there: on disk that is a group being written, as above.
+//!   Then it writes one block, the cut at the end: absent, and the next opening finds the same; whole, and the next
+//!   finds the same frames and cuts in the same place again, over it, with a higher epoch. So a group that was left
+//!   torn is never continued and its leftovers are never met again with a current epoch.
 //! - *While a segment is purged.* Segments go one by one, oldest first, each durably, so the numbers never have a gap.
 //!   A recycled file becomes a spare only when its new name is durable; its old blocks say other positions than where
 //!   they stand now, so they are no blocks any more.

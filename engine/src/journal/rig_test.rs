@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::frame::Frame;
 use super::journal_test::{EMPTY, frames_after, small};
 use super::{Done, Journal, JournalMode, JournalOptions, LogStart, Scan};
-use crate::env::{CrashChoice, Disk, SimDisk};
+use crate::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex};
 
@@ -172,6 +172,21 @@ impl Rig {
     /// Cuts the power, opens what is left, and checks that it can be explained. `None` if there never was a journal.
     pub fn crash(&mut self, choice: CrashChoice) -> Option<Self> {
         self.reopen_on(self.disk.crash(choice)).unwrap_or_else(|error| panic!("opening failed: {error}"))
+    }
+
+    /// Kills the process, opens what the next one finds, and checks that it can be explained. With `failed_syncs` the last
+    /// thing that happens is that syncs of everything fail. `None` if there never was a journal.
+    pub fn kill(&mut self, failed_syncs: bool) -> Option<Self> {
+        let next = self.disk.kill();
+        let directory = Path::new(DIRECTORY);
+        if failed_syncs && next.exists(directory).expect("the power is on") {
+            for name in next.list_dir(directory).expect("the power is on") {
+                next.fail_next_sync();
+                let file = next.open(&directory.join(name), OpenMode::Write).expect("it is there");
+                file.sync_data().expect_err("told to fail");
+            }
+        }
+        self.reopen_on(next).unwrap_or_else(|error| panic!("opening failed: {error}"))
     }
 
     /// Opens `disk` as what was left. `Ok(None)`: there is no journal, and never was one.

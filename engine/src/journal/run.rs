@@ -11,7 +11,7 @@ use crate::error::StorageError;
 use crate::journal::JournalOptions;
 use crate::journal::format::Geometry;
 use crate::journal::spare;
-use crate::journal::state::{Done, State, Taken, Work};
+use crate::journal::state::{Dones, State, Taken, Work, panicked};
 use crate::journal::writer::Writer;
 
 /// The journal counts as idle after this long without work; then its end is attested.
@@ -33,13 +33,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Fails everything that waits and will come. `dones` are heard first.
-    fn poison(&self, error: &StorageError, dones: Vec<Done>) {
+    fn poison(&self, error: &StorageError, dones: Dones) {
         tracing::error!(%error, directory = %self.directory.display(), "the journal stops");
         let later = self.state.lock().poison(error);
         self.spare_wake.notify_all();
-        for done in dones.into_iter().chain(later) {
-            done(Err(error.clone()));
-        }
+        dones.hear(Err(error));
+        later.hear(Err(error));
     }
 
     /// Inline mode: does everything that waits. A call from within a callback leaves it to the one further out.
@@ -77,11 +76,11 @@ fn step(shared: &Shared, writer: &mut Writer) -> bool {
     let Some(Taken { work, dones }) = taken else { return false };
     match perform(shared, writer, work) {
         Ok(()) => {
-            dones.into_iter().for_each(|done| done(Ok(())));
+            dones.hear(Ok(()));
             if shared.options.acknowledges_before_sync()
                 && let Err(error) = writer.file.sync_data()
             {
-                shared.poison(&error, Vec::new());
+                shared.poison(&error, Dones::default());
             }
         }
         Err(error) => shared.poison(&error, dones),
@@ -134,7 +133,7 @@ struct PoisonOnPanic<'a>(&'a Shared);
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison(&StorageError::Poisoned("a thread of the journal panicked".into()), Vec::new());
+            self.0.poison(&panicked(), Dones::default());
         }
     }
 }
@@ -153,7 +152,7 @@ pub(super) fn run(shared: &Shared) {
         if state.closing {
             drop(state);
             if attests && let Err(error) = attest(shared, &mut writer) {
-                shared.poison(&error, Vec::new());
+                shared.poison(&error, Dones::default());
             }
             return;
         }
@@ -162,7 +161,7 @@ pub(super) fn run(shared: &Shared) {
         } else if shared.wake.wait_for(&mut state, IDLE).timed_out() && !state.has_work() {
             drop(state);
             if let Err(error) = attest(shared, &mut writer) {
-                shared.poison(&error, Vec::new());
+                shared.poison(&error, Dones::default());
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Opening a journal: walk everything, decide where it ends, make the end durable.
 //!
-//! Unless there is damage, opening always writes a cut block at the end and syncs it. With that, every frame found is
-//! durable (a killed process may have left written, not yet synced ones), and nothing behind the end can ever be taken
-//! for a continuation. With damage nothing is written: the frames before it can be read, nothing can be appended until
-//! someone cuts.
+//! Unless there is damage, opening writes the last group again, in case that no sync has written it or ever will, and
+//! syncs it; then it writes a cut block at the end and syncs that. With the first, every frame found is durable; with
+//! the second, nothing behind the end can ever be taken for a continuation. With damage nothing is written: the frames
+//! before it can be read, nothing can be appended until someone cuts.
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::env::{Disk, OpenMode};
+use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogIndex};
 use crate::journal::format::{LogStart, segment_path};
@@ -39,6 +40,8 @@ pub struct Scan {
 /// What becomes a journal.
 pub(super) struct Opened {
     pub scan: Scan,
+    /// How many syncs it took.
+    pub syncs: u64,
     pub index: Index,
     pub segments: std::collections::VecDeque<Segment>,
     pub writer: Writer,
@@ -86,8 +89,27 @@ pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Opened, Sto
         must_cut: true,
         tail: None,
     };
+    let mut syncs = 0;
     if scan.damage.is_none() {
+        if scan.end > walker.attested {
+            // A group that attests the end of another segment is its own segment's first: the header goes with it.
+            let (attested_segment, attested) = geometry.place(walker.attested);
+            write_again(&*writer.file, if attested_segment == segment { attested } else { 0 }, offset)?;
+            syncs += 1;
+        }
         writer.cut(&**disk, directory, &CutTarget { segment, offset, last: scan.last })?;
+        syncs += 1;
     }
-    Ok(Opened { scan, index, segments: walker.segments, writer, strays })
+    Ok(Opened { scan, syncs, index, segments: walker.segments, writer, strays })
+}
+
+/// Writes bytes of a file over themselves and syncs them: durable, whatever became of earlier syncs.
+fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), StorageError> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    for start in (from..to).step_by(PIECE_BYTES as usize) {
+        let mut bytes = vec![0; usize::try_from(PIECE_BYTES.min(to - start)).expect("a piece fits memory")];
+        file.read_exact_at(&mut bytes, start)?;
+        file.write_at(&[IoSlice::new(&bytes)], start)?;
+    }
+    file.sync_data()
 }

@@ -25,6 +25,41 @@ use crate::journal::spare::Spares;
 
 /// Called with the outcome, on the journal's thread, in queue order. Must be quick, and must not wait for the journal.
 pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+/// Callbacks that will all be called: with the outcome, or, if whoever has them panics, with an error. To drop one
+/// unheard would tell its owner nothing, for ever.
+#[derive(Default)]
+pub(super) struct Dones(VecDeque<Done>);
+
+impl Dones {
+    pub fn push(&mut self, done: Option<Done>) {
+        self.0.extend(done);
+    }
+
+    /// Calls all of them, in order.
+    pub fn hear(mut self, outcome: Result<(), &StorageError>) {
+        self.call(outcome);
+    }
+
+    fn call(&mut self, outcome: Result<(), &StorageError>) {
+        while let Some(done) = self.0.pop_front() {
+            done(outcome.map_err(StorageError::clone));
+        }
+    }
+}
+
+impl Drop for Dones {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            self.call(Err(&panicked()));
+        }
+    }
+}
+
+/// What those hear whose work a panic has ended.
+pub(super) fn panicked() -> StorageError {
+    StorageError::Poisoned("a thread of the journal panicked".into())
+}
+
 /// Work that is done on the journal's thread in queue order.
 pub type InOrder = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
 
@@ -85,7 +120,7 @@ pub(super) enum Work {
 
 pub(super) struct Taken {
     pub work: Work,
-    pub dones: Vec<Done>,
+    pub dones: Dones,
 }
 
 /// A group on disk and synced.
@@ -103,7 +138,7 @@ pub(super) struct Written {
 pub struct JournalStats {
     /// Groups written.
     pub groups: u64,
-    /// Syncs of segments: one a group, one a cut.
+    /// Syncs of segments: one a group, one a cut, one if opening wrote the last group again.
     pub syncs: u64,
     /// Cut blocks written, the one of opening included.
     pub cuts: u64,
@@ -273,20 +308,27 @@ impl State {
         if matches!(self.queue.front()?.job, Job::Append(_)) {
             return Some(self.take_group(since, offset, max_group_bytes));
         }
+        // While the job is still in the queue: if this panics, its callback is heard with the others, outside the lock.
+        let target = match self.queue.front()?.job {
+            Job::Cut(last) => Some(self.cut_target(last)),
+            _ => None,
+        };
         let Queued { job, done, since } = self.queue.pop_front()?;
+        let mut dones = Dones::default();
+        dones.push(done);
         let work = match job {
             Job::InOrder(job) => Work::InOrder(job),
-            Job::Cut(last) => Work::Cut(self.cut_target(last)),
+            Job::Cut(_) => Work::Cut(target.expect("looked up above")),
             Job::Attest => Work::Attest,
             Job::Append(_) => unreachable!("handled above"),
         };
         self.in_flight = Some(InFlight { bytes: 0, since, live_below: self.index.next_index() });
-        Some(Taken { work, dones: done.into_iter().collect() })
+        Some(Taken { work, dones })
     }
 
     fn take_group(&mut self, since: Instant, offset: u64, max_group_bytes: usize) -> Taken {
         let mut frames: Vec<Frame> = Vec::new();
-        let mut dones = Vec::new();
+        let mut dones = Dones::default();
         let (mut used, mut bytes, mut fresh) = (0, 0, false);
         let mut room = self.geometry.room(offset);
         'jobs: while let Some(Queued { job: Job::Append(waiting), .. }) = self.queue.front_mut() {
@@ -304,7 +346,7 @@ impl State {
                 bytes += frame.frame_bytes();
                 frames.extend(waiting.pop_front());
             }
-            dones.extend(self.queue.pop_front().and_then(|queued| queued.done));
+            dones.push(self.queue.pop_front().and_then(|queued| queued.done));
         }
         self.queued_bytes -= bytes;
         let live_below = frames.last().map_or(self.index.next_index(), |frame| frame.log_id().index.next());
@@ -376,11 +418,11 @@ impl State {
     }
 
     /// Ends everything with `error`; returns the callbacks that must hear of it.
-    pub fn poison(&mut self, error: &StorageError) -> Vec<Done> {
+    pub fn poison(&mut self, error: &StorageError) -> Dones {
         self.poisoned.get_or_insert_with(|| error.clone());
         self.in_flight = None;
         self.queued_bytes = 0;
-        self.queue.drain(..).filter_map(|queued| queued.done).collect()
+        Dones(self.queue.drain(..).filter_map(|queued| queued.done).collect())
     }
 
     pub fn has_work(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::journal_test::{EMPTY, done, end_of, frames_after, small};
 use super::{Done, Journal, JournalMode, JournalOptions};
-use crate::env::{CountingDisk, Disk, LosingDisk, SimDisk};
+use crate::env::{CountingDisk, CrashChoice, Disk, LosingDisk, SimDisk};
 use crate::error::StorageError;
 use crate::ids::LogIndex;
 
@@ -222,6 +222,36 @@ fn after_a_failed_sync_nothing_is_retried_or_accepted() {
     assert_eq!(*noted.lock().expect("sound"), expected, "no callback runs twice");
 }
 
+/// A sync fails, the operator starts the node again, and it may fail once more while the journal is opened; then it is
+/// open, and the power goes.
+#[test]
+fn a_failed_sync_does_not_become_a_success_by_opening_again() {
+    let (options, directory) = (small(JournalMode::Inline), Path::new("/journal"));
+    for (lengths, segments) in [(&[20, 5000][..], 1), (&[50_000, 3][..], 2)] {
+        for failures_of_opening in 0..3 {
+            let mut disk = SimDisk::new(1);
+            let open = |disk: &SimDisk| Journal::open(Arc::new(disk.clone()), directory, options);
+            let journal = Journal::create(Arc::new(disk.clone()), directory, EMPTY, options).expect("create");
+            wait(&append(&journal, &[20_000]));
+            wait(&append(&journal, &[20_000]));
+            journal.purge(LogIndex(0)).expect("nothing goes, and a spare is made");
+            disk.fail_next_sync();
+            append(&journal, lengths).recv().expect("the callback runs").expect_err("told to fail");
+            for _ in 0..failures_of_opening {
+                disk = disk.kill();
+                disk.fail_next_sync();
+                assert!(open(&disk).is_err());
+            }
+            disk = disk.kill();
+            let (journal, scan) = open(&disk).expect("open");
+            assert_eq!((scan.damage, journal.stats().segments), (None, segments));
+            let durable = journal.durable();
+            let (_, scan) = open(&disk.crash(CrashChoice::LoseAll)).expect("open");
+            assert_eq!((scan.damage, scan.last.previous), (None, durable), "{failures_of_opening}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_job_stops_the_journal() {
     let journal =
@@ -234,7 +264,7 @@ fn a_failed_job_stops_the_journal() {
 }
 
 #[test]
-fn a_panicking_job_fails_those_who_wait_behind_it() {
+fn a_panicking_job_fails_its_own_callback_and_those_behind_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk: Arc<dyn Disk> = Arc::new(LosingDisk::new());
     let journal = Journal::create(disk, folder.path(), EMPTY, small(JournalMode::Threaded)).expect("create");
@@ -243,11 +273,14 @@ fn a_panicking_job_fails_those_who_wait_behind_it() {
         gate.recv().expect("the test lets it go");
         panic!("a broken invariant, for the test");
     });
-    journal.run_in_order(job, Box::new(drop)).expect("queued");
+    let (callback, own) = done();
+    journal.run_in_order(job, callback).expect("queued");
     let waiting = append(&journal, &[1]);
     go.send(()).expect("it waits");
-    let error = waiting.recv().expect("the callback runs").expect_err("nobody writes it");
-    assert!(error.to_string().contains("panicked"), "{error}");
+    for outcome in [own, waiting] {
+        let error = outcome.recv().expect("the callback runs").expect_err("nobody does it");
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
     journal.close();
 }
 

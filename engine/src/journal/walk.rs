@@ -106,6 +106,8 @@ pub(super) struct Walker {
     pub last: LogStart,
     /// Where it ends: segment and offset in it.
     pub tail: (u64, u64),
+    /// What the last block walked over attests; the first segment's begin without one.
+    pub attested: JournalPosition,
     window: Window,
     segment: u64,
     offset: u64,
@@ -162,6 +164,7 @@ impl Walker {
             segments: VecDeque::from([Segment { number: first, start: header.start, file: file.clone() }]),
             last: header.start,
             tail: (first, SEGMENT_HEADER_BYTES),
+            attested: geometry.position(first, SEGMENT_HEADER_BYTES),
             window: Window::new(file, geometry),
             segment: first,
             offset: SEGMENT_HEADER_BYTES,
@@ -223,6 +226,7 @@ impl Walker {
                 self.group = Some(OpenGroup { frames_left: block.frames, end_offset });
                 self.offset += UNIT_BYTES;
                 self.number = block.number;
+                self.attested = block.attested;
                 return Ok(());
             }
         }
@@ -260,6 +264,7 @@ impl Walker {
         self.group = None;
         self.epoch = block.epoch;
         self.number = block.number;
+        self.attested = block.attested;
         self.offset += UNIT_BYTES;
     }
 

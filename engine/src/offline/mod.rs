@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::btree::{PageRef, PageSource, ReadError};
 use crate::checkpoint::NodeMeta;
-use crate::engine::{OpenError, Paths, open_meta, open_vote, take_lock};
+use crate::engine::{OpenError, Paths, read_slots, take_lock};
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{Digest, LogId, LogIndex, PageNumber};
@@ -71,7 +71,7 @@ impl OfflineState {
     /// [`OpenError::Locked`] while a node runs on it; damage, named.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path, upto: Option<LogIndex>) -> Result<Self, OpenError> {
         let lock = take_lock(&**disk, directory)?;
-        let (_, meta) = open_meta(disk, directory)?;
+        let (meta, _) = read_slots(&**disk, directory)?;
         Self::build(disk, directory, &meta, upto, lock)
     }
 
@@ -163,8 +163,7 @@ pub fn check_directory(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<DirectoryReport, OpenError> {
     let lock = take_lock(&**disk, directory)?;
-    let (_, meta) = open_meta(disk, directory)?;
-    open_vote(disk, directory)?;
+    let (meta, _) = read_slots(&**disk, directory)?;
     let mut report = DirectoryReport {
         meta: meta.clone(),
         frames: 0,

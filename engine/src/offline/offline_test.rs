@@ -2,10 +2,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::{OfflineState, check_directory};
-use crate::engine::OpenError;
-use crate::engine::engine_test::{commit, create};
+use crate::engine::engine_test::{commit, create, options};
+use crate::engine::{Engine, OpenError, Vote};
 use crate::env::{Disk, RealDisk};
-use crate::ids::LogIndex;
+use crate::ids::{LogIndex, RaftId, Term};
 
 fn put(engine: &crate::engine::Engine, rounds: std::ops::Range<u32>) {
     for round in rounds {
@@ -55,4 +55,41 @@ fn every_flipped_byte_of_the_data_file_is_found() {
         file.write_all_at(&byte, offset).expect("writable");
     }
     assert!(check_directory(&disk, home.path(), &mut |_| {}).expect("readable").is_clean());
+}
+
+/// The newest slot of each file has rotted: no node starts from the one before, and the check names the file.
+#[test]
+fn a_flipped_bit_of_a_slot_file_is_found_and_not_started_from() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let engine = create(&disk, home.path(), 1);
+    for term in 1..4 {
+        let vote = Vote { term: Term(term), node: Some(RaftId(1)), committed: false };
+        engine.save_vote(vote, Box::new(|saved| saved.expect("saved"))).expect("queued");
+    }
+    put(&engine, 0..3);
+    engine.checkpoint().expect("works");
+    drop(engine);
+    for name in ["node.meta", "vote"] {
+        let path = home.path().join(name);
+        let file = std::fs::File::options().read(true).write(true).open(&path).expect("there");
+        let slot_bytes = file.metadata().expect("readable").len() / 2;
+        for slot in 0..2 {
+            // The sequence of the slot's first part, and what follows it.
+            for offset in [8, 40] {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, slot * slot_bytes + offset).expect("readable");
+                file.write_all_at(&[byte[0] ^ 1], slot * slot_bytes + offset).expect("writable");
+                let checked = check_directory(&disk, home.path(), &mut |_| {}).expect_err("damage").to_string();
+                let opened = Engine::open(disk.clone(), home.path(), options()).err().expect("damage").to_string();
+                for error in [checked, opened] {
+                    assert!(error.contains(name) && error.contains(&format!("slot {slot}")), "{error}");
+                    assert!(error.contains("join again, under a new raft id"), "{error}");
+                }
+                file.write_all_at(&byte, slot * slot_bytes + offset).expect("writable");
+            }
+        }
+    }
+    let (engine, _) = Engine::open(disk, home.path(), options()).expect("mended");
+    assert_eq!(engine.vote().map(|vote| vote.term), Some(Term(3)));
 }

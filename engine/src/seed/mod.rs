@@ -25,7 +25,7 @@
 //!   refused as [`SeedError::Busy`]. A task that was given up may leave either with somebody who is still at it: the
 //!   seat goes with them.
 //! - It builds where nothing stands, under the number after the highest of `node.meta`'s generation and of those on disk.
-//! - A receiver that is dropped removes what it built, unless `node.meta` names it by then.
+//! - A receiver that is dropped removes what it built, unless `node.meta` may name it by then.
 
 mod manifest;
 mod receiver;

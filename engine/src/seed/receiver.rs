@@ -23,6 +23,10 @@ use crate::store::{AppliedState, DataFile, SnapshotPages, Store, offset_of};
 
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
+///
+/// The switch is one write of `node.meta`. If that fails, nobody knows which generation the next start will read, and
+/// both are complete: neither is removed, and nothing more is written to the old one, so that it makes no difference.
+/// The next start makes what it reads durable, and removes the other when that is open.
 pub struct SeedReceiver {
     core: Arc<Core>,
     generation: Generation,
@@ -91,7 +95,12 @@ impl Engine {
     /// [`SeedError::Busy`] while there is another receiver of this engine; those of the disk.
     pub fn seed_receiver(&self) -> Result<SeedReceiver, SeedError> {
         let seat = Seat::take(&self.core).ok_or(SeedError::Busy)?;
-        let current = self.core.meta.lock().value.generation;
+        let current = {
+            let meta = self.core.meta.lock();
+            // After a switch that failed half-way it is not known which generation is the node's.
+            meta.check()?;
+            meta.value.generation
+        };
         let highest = Paths::highest_generation(&*self.core.disk, &self.core.directory)?;
         let generation = highest.max(Some(current)).expect("one of them is there").next();
         let home = Paths::generation(&self.core.directory, generation);
@@ -284,9 +293,14 @@ impl SeedReceiver {
                 append(&store.journal, vec![frame.clone()])
             })?;
         }
-        self.core.meta.lock().update(|value| *value = self.meta_with(checkpoint, target, value.clone()))?;
-        *current = Arc::new(store);
+        // Whatever `update` says, from here on `node.meta` may name the new generation: it stays.
         self.finished = true;
+        let switched = self.core.meta.lock().update(|value| *value = self.meta_with(checkpoint, target, value.clone()));
+        if let Err(error) = switched {
+            stop(&self.core, &old, &error);
+            return Err(error.into());
+        }
+        *current = Arc::new(store);
         drop(current);
         old.retire(&self.core.disk);
         Ok(applied)
@@ -326,6 +340,21 @@ impl Drop for SeedReceiver {
         if let Err(error) = self.core.disk.remove_dir_all(&self.home) {
             tracing::warn!(%error, "what an unfinished seeding left goes at the next start");
         }
+    }
+}
+
+/// Ends the old generation, too: the next start may read the new one, and must miss nothing that was acknowledged.
+fn stop(core: &Core, old: &Store, error: &StorageError) {
+    core.failed.lock().get_or_insert_with(|| error.clone());
+    let (stopped, heard) = mpsc::channel();
+    let why = error.clone();
+    let done = move |result| {
+        // Somebody listens until the journal has stopped.
+        let _ = stopped.send(result);
+    };
+    if old.journal.run_in_order(Box::new(move || Err(why)), Box::new(done)).is_ok() {
+        // Its outcome is an error in any case.
+        let _ = heard.recv();
     }
 }
 

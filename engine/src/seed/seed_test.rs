@@ -4,8 +4,8 @@ use std::sync::Arc;
 use super::{SeedChunk, SeedError};
 use crate::engine::engine_test::{append, commit, create, identity, options};
 use crate::engine::{Engine, EngineOptions};
-use crate::env::{Disk, RealDisk};
-use crate::ids::{DatabaseId, Generation};
+use crate::env::{CrashChoice, Disk, RealDisk, SimDisk};
+use crate::ids::{DatabaseId, Generation, LogIndex};
 use crate::journal::JournalOptions;
 use crate::store::Published;
 
@@ -275,4 +275,50 @@ fn a_source_that_is_seeded_itself_says_so() {
     assert!(matches!(ended, Some(Err(SeedError::Switched))), "{ended:?}");
     // One that knew its target before has all it needs in the old files.
     while late.next(64 << 10).expect("the old journal is there").is_some() {}
+}
+
+/// The write of `node.meta` that switches fails. Whichever generation the next start reads, after a kill or a power cut,
+/// it is there, whole, and with everything that was acknowledged.
+#[test]
+fn after_a_switch_that_failed_one_generation_opens() {
+    let (sim, place) = (SimDisk::new(1), Path::new("/b"));
+    let source = create(&(Arc::new(SimDisk::new(2)) as Arc<dyn Disk>), Path::new("/a"), 1);
+    put(&source, 1, 100);
+    let target = create(&(Arc::new(sim.clone()) as Arc<dyn Disk>), place, 2);
+    catch_up(&source, &target);
+    target.checkpoint().expect("works");
+    let before = target.applied();
+    for round in 2..9 {
+        put(&source, round, 3_000);
+    }
+    source.checkpoint().expect("works");
+    let mut receiver = target.seed_receiver().expect("nobody is there");
+    stream_while_writing(&source, 0).into_iter().for_each(|chunk| receiver.feed(chunk).expect("a good stream"));
+    sim.fail_next_sync_of(&place.join("node.meta"));
+    let error = receiver.finish().expect_err("told to fail");
+    assert!(error.to_string().contains("injected"), "{error}");
+
+    let refused =
+        target.append(vec![source.read_frames(LogIndex(1), LogIndex(2), 1).expect("kept").remove(0)], Box::new(drop));
+    assert!(refused.is_err(), "what it acknowledged now, the next start might not read");
+    assert!(target.seed_receiver().is_err() && target.checkpoint().is_err() && target.set_addresses("a", "b").is_err());
+    drop(target);
+
+    let mut read = std::collections::BTreeSet::new();
+    let disks = [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain((0..10).map(CrashChoice::Seeded));
+    for (after, what) in disks.map(|choice| (sim.crash(choice), choice)).chain([(sim.kill(), CrashChoice::KeepAll)]) {
+        let open = |disk: &SimDisk| Engine::open(Arc::new(disk.clone()), place, options()).expect("opens").0;
+        let engine = open(&after);
+        let generation = engine.status().generation;
+        let expected = if generation == Generation(1) { &before } else { &source.applied() };
+        assert_eq!(&engine.applied(), expected, "{what:?}");
+        let report = crate::verify::check_pages(&engine.read(), &mut |_| {}).expect("readable");
+        assert!(report.is_clean() && report.digest == expected.digest, "{what:?}: {report:?}");
+        let generations = after.list_dir(place).expect("list").iter().filter(|name| name.starts_with('g')).count();
+        assert_eq!(generations, 1, "the other one went");
+        let later = open(&after.crash(CrashChoice::LoseAll));
+        assert_eq!((later.status().generation, later.applied()), (generation, engine.applied()), "{what:?}");
+        read.insert(generation);
+    }
+    assert_eq!(read.len(), 2, "both generations were read by some start");
 }

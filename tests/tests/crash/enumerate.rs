@@ -1,12 +1,13 @@
 //! Runs a workload once; before every operation that changes the disk of one node it looks at what a power cut there
-//! would leave, in several ways, and lets a node recover from it and go on.
+//! would leave, in several ways, or at what a kill would leave to the next process, and lets a node recover from it and
+//! go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use calamus_engine::engine::Faults;
-use calamus_engine::env::{CrashChoice, Disk, SimDisk};
+use calamus_engine::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use calamus_engine::{Engine, EngineOptions};
 use calamus_tests::boundary_disk::BoundaryDisk;
 use calamus_tests::engine_driver::node::Node;
@@ -15,6 +16,15 @@ use calamus_tests::engine_driver::promise::Promise;
 use calamus_tests::engine_driver::{Stop, disk, small_options, wrong};
 use calamus_tests::panic_message;
 use parking_lot::Mutex;
+
+/// What happens at every operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Search {
+    /// The power goes.
+    PowerCuts,
+    /// The process is killed and started again, and then the power goes.
+    Kills,
+}
 
 /// What was found.
 #[derive(Clone, Default, Debug)]
@@ -32,6 +42,7 @@ pub struct Watched {
     pub sim: SimDisk,
     pub promise: Arc<Mutex<Promise>>,
     pub options: EngineOptions,
+    pub search: Search,
     pub findings: Mutex<Findings>,
 }
 
@@ -53,14 +64,14 @@ fn mixtures() -> u64 {
 
 impl Watched {
     /// An empty disk.
-    pub fn new(faults: Faults) -> Arc<Self> {
-        Self::of(SimDisk::new(11), Promise::unborn(), faults)
+    pub fn new(faults: Faults, search: Search) -> Arc<Self> {
+        Self::of(SimDisk::new(11), Promise::unborn(), faults, search)
     }
 
     /// A disk with something on it.
-    pub fn of(sim: SimDisk, promise: Promise, faults: Faults) -> Arc<Self> {
+    pub fn of(sim: SimDisk, promise: Promise, faults: Faults, search: Search) -> Arc<Self> {
         let promise = Arc::new(Mutex::new(promise));
-        Arc::new(Self { sim, promise, options: options(faults), findings: Mutex::default() })
+        Arc::new(Self { sim, promise, options: options(faults), search, findings: Mutex::default() })
     }
 
     /// The door that lets the power go before every operation.
@@ -79,40 +90,83 @@ impl Watched {
             findings.boundaries += 1;
             findings.boundaries
         };
+        match self.search {
+            Search::PowerCuts => self.look_at_power_cuts(operation, path, boundary),
+            Search::Kills => self.look_at_kills(operation, path, boundary),
+        }
+    }
+
+    /// Notes a failure; `false` says that it was one.
+    fn note(&self, what: &str, result: Result<(), String>) -> bool {
+        let mut findings = self.findings.lock();
+        findings.images += 1;
+        findings.failure = result.err().map(|error| format!("{what}: {error}"));
+        findings.failure.is_none()
+    }
+
+    fn look_at_power_cuts(&self, operation: &str, path: &Path, boundary: u64) {
         let random = (0..mixtures()).map(|mixture| CrashChoice::Seeded(boundary + (mixture << 32)));
         for choice in [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain(random) {
-            let result = self.recover(self.sim.crash(choice), boundary.is_multiple_of(2));
-            let mut findings = self.findings.lock();
-            findings.images += 1;
-            if let Err(what) = result {
-                let place = path.display();
-                findings.failure = Some(format!(
-                    "the power goes before operation {boundary} ({operation} of {place}), {choice:?}: {what}"
-                ));
+            let place = path.display();
+            let what = format!("the power goes before operation {boundary} ({operation} of {place}), {choice:?}");
+            let promise = self.promise.lock().clone();
+            let image = self.sim.crash(choice);
+            let result = caught(|| self.recover(image, promise)?.go_on(boundary.is_multiple_of(2)));
+            if !self.note(&what, result) {
                 return;
             }
         }
     }
 
-    /// Recovers and goes on, on a disk of its own.
-    fn recover(&self, image: SimDisk, keep_tail: bool) -> Result<(), String> {
-        let promise = self.promise.lock().clone();
-        caught(|| {
-            let door: Arc<dyn Disk> = Arc::new(image.clone());
-            let exists = Engine::exists(&*door, Path::new("/db")).map_err(disk("look"))?;
-            if !exists && promise.created {
-                return Err(wrong("the database is gone"));
+    /// The process is killed, where the sync that comes next has failed or not. The next one opens what it finds there,
+    /// and from then on that is promised: openraft counts what it is told is durable, and clients are answered. Then the
+    /// power goes.
+    fn look_at_kills(&self, operation: &str, path: &Path, boundary: u64) {
+        for failed_sync in [false, true] {
+            if failed_sync && operation != "sync" {
+                continue;
             }
-            let promise = Arc::new(Mutex::new(promise));
-            let mut node = if exists {
-                let mut node = Node::closed(image, door, self.options, promise);
-                node.open()?;
-                node
-            } else {
-                Node::create(image, door, 1, self.options, promise)?
-            };
-            node.go_on(keep_tail)
-        })
+            for choice in [CrashChoice::LoseAll, CrashChoice::Seeded(boundary)] {
+                let place = path.display();
+                let what = format!(
+                    "killed before operation {boundary} ({operation} of {place}), its sync failed: {failed_sync}, \
+                     opened, then a power cut, {choice:?}"
+                );
+                let promise = self.promise.lock().clone();
+                let image = self.sim.kill();
+                let result = caught(|| {
+                    if failed_sync {
+                        image.fail_next_sync();
+                        let file = image.open(path, OpenMode::Write).map_err(disk("open"))?;
+                        file.sync_data().expect_err("told to fail");
+                    }
+                    let opened = self.recover(image, promise)?;
+                    let mut promise = opened.promise.lock().clone();
+                    promise.created = true;
+                    promise.remains[0].applied = opened.applied;
+                    self.recover(opened.sim.crash(choice), promise)?.go_on(boundary.is_multiple_of(2))
+                });
+                if !self.note(&what, result) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Opens a disk of its own, or begins anew where nothing was promised.
+    fn recover(&self, image: SimDisk, promise: Promise) -> Result<Node, Stop> {
+        let door: Arc<dyn Disk> = Arc::new(image.clone());
+        let exists = Engine::exists(&*door, Path::new("/db")).map_err(disk("look"))?;
+        if !exists && promise.created {
+            return Err(wrong("the database is gone"));
+        }
+        let promise = Arc::new(Mutex::new(promise));
+        if !exists {
+            return Node::create(image, door, 1, self.options, promise);
+        }
+        let mut node = Node::closed(image, door, self.options, promise);
+        node.open()?;
+        Ok(node)
     }
 
     /// Ends the enumeration: the workload's own failure is one too.
@@ -136,9 +190,9 @@ pub fn caught(work: impl FnOnce() -> Result<(), Stop>) -> Result<(), String> {
 /// A workload for a pair of nodes.
 pub type Workload = fn(&mut Pair) -> Result<(), Stop>;
 
-/// Runs a workload with the power going at every operation of one node, from its creation on.
-pub fn enumerate(workload: Workload, node: usize, faults: Faults) -> Findings {
-    let watched = Watched::new(faults);
+/// Runs a workload with the power going, or the process ending, at every operation of one node, from its creation on.
+pub fn enumerate(workload: Workload, node: usize, faults: Faults, search: Search) -> Findings {
+    let watched = Watched::new(faults, search);
     let done = caught(|| {
         let in_question = Node::create(
             watched.sim.clone(),

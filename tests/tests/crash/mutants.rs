@@ -14,11 +14,11 @@ use calamus_tests::engine_driver::{Stop, disk};
 use calamus_tests::gate::Gate;
 use parking_lot::Mutex;
 
-use super::enumerate::{caught, enumerate, options};
+use super::enumerate::{Search, caught, enumerate, options};
 use super::workloads;
 
 fn is_found(name: &str, faults: Faults) {
-    let found = enumerate(workloads::leader, 0, faults);
+    let found = enumerate(workloads::leader, 0, faults, Search::PowerCuts);
     let what = found.failure.unwrap_or_else(|| {
         panic!("{name} was planted, and {} disks show nothing; is the feature `mutants` on?", found.images)
     });

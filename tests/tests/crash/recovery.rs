@@ -11,7 +11,7 @@ use calamus_tests::engine_driver::pair::Pair;
 use calamus_tests::engine_driver::promise::Promise;
 use parking_lot::Mutex;
 
-use super::enumerate::{Watched, caught, options};
+use super::enumerate::{Search, Watched, caught, options};
 use super::workloads;
 
 /// Disks as power cuts leave them while pages are written, at every tenth such operation or so.
@@ -41,7 +41,7 @@ fn recovery_survives_a_power_cut_at_any_operation() {
     let torn = torn_disks();
     assert!(torn.len() >= 2, "only {} torn disks", torn.len());
     for (sim, promise) in torn {
-        let watched = Watched::of(sim, promise, Faults::default());
+        let watched = Watched::of(sim, promise, Faults::default(), Search::PowerCuts);
         let done = caught(|| {
             let (sim, promise) = (watched.sim.clone(), watched.promise.clone());
             let mut node = Node::closed(sim, watched.door(), watched.options, promise);

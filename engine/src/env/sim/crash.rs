@@ -73,7 +73,7 @@ fn after(inode: &Inode, fate: &mut Fate) -> Inode {
     let mut image = inode.durable.clone();
     let mut length = image.len();
     let mut kept = Vec::new();
-    for change in &inode.unsynced {
+    for change in inode.given_up.iter().chain(&inode.unsynced) {
         if !fate.keeps() {
             continue;
         }
@@ -83,5 +83,5 @@ fn after(inode: &Inode, fate: &mut Fate) -> Inode {
         }
     }
     apply(&mut image, kept.into_iter(), length);
-    Inode { current: image.clone(), durable: image, unsynced: Vec::new() }
+    Inode { current: image.clone(), durable: image, ..Inode::default() }
 }

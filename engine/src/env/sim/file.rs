@@ -65,10 +65,14 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> Result<(), StorageError> {
         let mut world = self.world.lock();
         world.operate(&self.path)?;
-        if std::mem::take(&mut world.fail_next_sync) {
+        let named = world.fail_next_sync_of.take_if(|path| *path == self.path).is_some();
+        let fails = std::mem::take(&mut world.fail_next_sync) || named;
+        let inode = world.inodes.get_mut(&self.inode).expect("an open file is there");
+        if fails {
+            inode.fail_sync();
             return Err(StorageError::io(&self.path, 0, "sync", &Error::other("injected")));
         }
-        world.inodes.get_mut(&self.inode).expect("an open file is there").sync();
+        inode.sync();
         Ok(())
     }
 

@@ -7,6 +7,10 @@
 //! durable with `sync_dir` of their directory; until then each change may be lost, independently, but a rename is
 //! there as a whole or not at all.
 //!
+//! A process that dies is less than a power cut ([`SimDisk::kill`]): the next one finds everything as it was written,
+//! synced or not. And a sync that fails is as on Linux: what it should have written is clean from then on. It can be
+//! read, no later sync writes it again (unless somebody writes those sectors anew), and a power cut may lose it.
+//!
 //! Operations that change something (writes, syncs, lengths, punches, names) are counted; [`SimDisk::crash_after`]
 //! lets the power go after a given number of them, so that a test can visit every boundary.
 
@@ -55,6 +59,13 @@ impl SimDisk {
         Self { world: Arc::new(Mutex::new(self.world.lock().crash(choice))) }
     }
 
+    /// The disk as the next process finds it if this one is killed now: every change can be read, and what was not
+    /// synced still is not. This one stays as it is, as with [`Self::crash`].
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        Self { world: Arc::new(Mutex::new(self.world.lock().kill())) }
+    }
+
     /// Lets the power go after `operations` more operations: every later call fails.
     pub fn crash_after(&self, operations: u64) {
         let mut world = self.world.lock();
@@ -67,9 +78,15 @@ impl SimDisk {
         self.world.lock().operations
     }
 
-    /// The next `sync_data` fails; what it should have made durable stays undecided.
+    /// The next `sync_data` fails. What it should have made durable can be read until the power goes; the syncs after it
+    /// know nothing of it.
     pub fn fail_next_sync(&self) {
         self.world.lock().fail_next_sync = true;
+    }
+
+    /// The same for the next `sync_data` of a file that was opened by this name.
+    pub fn fail_next_sync_of(&self, path: &Path) {
+        self.world.lock().fail_next_sync_of = Some(path.to_path_buf());
     }
 
     /// The whole disk holds this many bytes (of file lengths); growing beyond fails with `StorageFull`. `None`: no

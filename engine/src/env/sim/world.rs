@@ -26,11 +26,19 @@ pub(super) enum Unsynced {
     Length(usize),
 }
 
+impl Unsynced {
+    fn sector(&self) -> Option<usize> {
+        if let Self::Sector { number, .. } = self { Some(*number) } else { None }
+    }
+}
+
 /// A file, whatever its names are. `current` is what reads see.
 #[derive(Clone, Default)]
 pub(super) struct Inode {
     pub current: Vec<u8>,
     pub durable: Vec<u8>,
+    /// Older than what is in `unsynced`: sectors that a failed sync has given up. No later sync writes them.
+    pub given_up: Vec<Unsynced>,
     pub unsynced: Vec<Unsynced>,
 }
 
@@ -76,7 +84,16 @@ impl Inode {
     pub fn sync(&mut self) {
         let unsynced = std::mem::take(&mut self.unsynced);
         apply(&mut self.durable, unsynced.iter(), self.current.len());
-        debug_assert_eq!(self.durable, self.current);
+        let written: HashSet<usize> = unsynced.iter().filter_map(Unsynced::sector).collect();
+        self.given_up.retain(|change| change.sector().is_some_and(|sector| !written.contains(&sector)));
+        debug_assert!(!self.given_up.is_empty() || self.durable == self.current);
+    }
+
+    /// A sync that fails: the sectors count as clean from now on. A change of length waits for the next one.
+    pub fn fail_sync(&mut self) {
+        let (lengths, sectors) = std::mem::take(&mut self.unsynced).into_iter().partition(|it| it.sector().is_none());
+        self.unsynced = lengths;
+        self.given_up.extend::<Vec<Unsynced>>(sectors);
     }
 }
 
@@ -140,6 +157,7 @@ pub(super) struct World {
     pub operations: u64,
     pub power_ends_at: Option<u64>,
     pub fail_next_sync: bool,
+    pub fail_next_sync_of: Option<PathBuf>,
     pub space_limit: Option<u64>,
     next_inode: u64,
 }
@@ -166,6 +184,7 @@ impl World {
             operations: 0,
             power_ends_at: None,
             fail_next_sync: false,
+            fail_next_sync_of: None,
             space_limit: None,
             next_inode,
         }
@@ -173,6 +192,16 @@ impl World {
 
     pub fn next_inode(&self) -> u64 {
         self.next_inode
+    }
+
+    /// The same disk for the next process: what is not synced is still not synced. Locks are free, and no trouble is
+    /// planned.
+    pub fn kill(&self) -> Self {
+        Self {
+            names: self.names.clone(),
+            name_changes: self.name_changes.clone(),
+            ..Self::with(self.seed, self.inodes.clone(), self.durable_names.clone(), self.next_inode)
+        }
     }
 
     /// Fails once the power is gone.
@@ -309,7 +338,7 @@ impl World {
         if let Some(byte) = inode.durable.get_mut(at) {
             *byte ^= 1 << bit;
         }
-        for change in &mut inode.unsynced {
+        for change in inode.given_up.iter_mut().chain(&mut inode.unsynced) {
             if let Unsynced::Sector { number, content } = change
                 && *number == at / SECTOR_BYTES
             {
