@@ -4,6 +4,9 @@
 //! an end: health says NOT_SERVING, the node hands leadership over (or not), stops and closes, and the server goes
 //! last, because handing over needs it.
 //!
+//! A node whose consensus stops (a sync that fails, say), before it is ready or after, says so once and goes on as a
+//! process: reads of what it has applied may be all that is left, and the signals below end it as ever.
+//!
 //! | signal | meaning |
 //! | --- | --- |
 //! | SIGTERM, SIGINT | hand leadership over if this node leads, checkpoint, exit 0 |
@@ -18,7 +21,7 @@ use std::time::Duration;
 use calamus_engine::Engine;
 use calamus_engine::env::Disk;
 use calamus_proto::v1::AddRequest;
-use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig};
+use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -35,6 +38,8 @@ use crate::{disk, parent, small_file};
 /// Holds the process id while the node runs: `DIR/pid`.
 pub const PID_FILE: &str = "pid";
 
+/// So often a node that is not ready yet says so.
+const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long connections may take to end after the node has stopped.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before the other end is asked, and how long it then has to answer. Longer than a
@@ -164,8 +169,14 @@ impl Member<'_> {
                 Failure::new("cannot remove the file `first-start`", error, "check the disk of --dir")
             })?;
         }
-        while let Err(error) = self.node.wait_ready(Duration::from_secs(10)).await {
-            warn!(why = %error, "not ready yet");
+        loop {
+            match self.node.wait_ready(READY_LIMIT).await {
+                Ok(()) => break,
+                // It never will be: the answer comes without a wait, and asking again would keep the signals from being
+                // looked at.
+                Err(NodeError::Stopped(_)) => return self.watch().await,
+                Err(error) => warn!(why = %error, "not ready yet"),
+            }
         }
         let status = self.node.status();
         self.health.set(true).await;
