@@ -149,6 +149,29 @@ async fn a_cluster_comes_up_loses_a_node_gets_it_back_and_ends_equal() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_runs_on_the_same_ports_is_not_taken_for_ones_own_and_is_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let [dir, other] = ["mine", "other"].map(|name| temp.path().join(name));
+    let mut mine = Dev::start(&dir);
+    assert_eq!(mine.process.end(Signal::TERM).code(), Some(0), "{}", mine.process.read_log());
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(dir.join("dev.json"), other.join("dev.json")).unwrap();
+    let mut other = Dev::start(&other);
+    assert_eq!(other.endpoints(), mine.endpoints());
+
+    let log = temp.path().join("second.log");
+    let mut second = Process::start(&["dev", "--dir", dir.to_str().unwrap(), "--json"], &log);
+    assert_eq!(second.wait().code(), Some(1), "{}", second.read_log());
+    let text = second.read_log();
+    let named = (0..3).any(|node| text.contains(other.field(node, "address").as_str().unwrap()));
+    assert!(named && text.contains("another process has port"), "{text}");
+
+    assert!(other.pids().iter().all(|pid| is_alive(*pid)));
+    put(other.field(0, "address").as_str().unwrap(), "not frozen").await;
+    assert_eq!(other.process.end(Signal::TERM).code(), Some(0), "{}", other.process.read_log());
+}
+
+#[tokio::test]
 async fn a_node_whose_directory_was_removed_takes_its_own_place() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("cluster");

@@ -27,11 +27,11 @@ const LOOK: Duration = Duration::from_millis(25);
 /// Ends all nodes, those too that were started by hand.
 pub async fn end(children: &mut Children, watch: &mut Watch, printer: &Printer) -> Result<(), Failure> {
     printer.print(&Event::Ending);
-    let addresses: Vec<String> = watch.nodes().iter().map(|node| node.address.clone()).collect();
     // A node that does not answer here is not waited for below.
-    join_all(addresses.iter().map(|address| peer::freeze(address, FreezeRequest { frozen: true }, FREEZE))).await;
-    printer.print(&come_together(watch).await);
-    let mut order = live(watch).await;
+    let ours = live(children, watch).await;
+    join_all(ours.iter().map(|node| peer::freeze(&node.address, FreezeRequest { frozen: true }, FREEZE))).await;
+    printer.print(&come_together(children, watch).await);
+    let mut order = live(children, watch).await;
     order.sort_by_key(|status| status.role() == Role::Leader);
     let mut killed = Vec::new();
     for status in &order {
@@ -59,21 +59,22 @@ pub async fn end(children: &mut Children, watch: &mut Watch, printer: &Printer) 
     ))
 }
 
-async fn live(watch: &Watch) -> Vec<NodeStatus> {
-    let answers = watch.ask().await.into_iter();
+/// The nodes of this cluster that answer.
+async fn live(children: &Children, watch: &Watch) -> Vec<NodeStatus> {
+    let answers = watch.ask(children).await.into_iter();
     answers
         .filter_map(|answer| match answer {
             Answer::Status(status) => Some(*status),
-            Answer::Down | Answer::Silent => None,
+            Answer::Down | Answer::Silent | Answer::Stranger => None,
         })
         .collect()
 }
 
 /// Waits until every live node has applied all that any of them has in its log.
-async fn come_together(watch: &Watch) -> Event {
+async fn come_together(children: &Children, watch: &Watch) -> Event {
     let until = Instant::now() + EQUAL;
     loop {
-        let mut live = live(watch).await;
+        let mut live = live(children, watch).await;
         // A node that was removed gets nothing any more: whom the leader counts, counts.
         if let Some(leader) = live.iter().find(|status| status.role() == Role::Leader)
             && let Ok(view) = peer::status(&leader.address, true, FREEZE).await

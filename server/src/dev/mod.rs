@@ -10,7 +10,8 @@
 //! Contract: no child outlives this process, however it ends: at an orderly end they are ended in order, at a panic
 //! they are killed, and if this process is killed the system kills them (see `parent`). A node that exits is shown, with
 //! the command that starts it again, and is not started again by itself: a database that restarts a crashing node hides
-//! the crash. A node that was started by hand meanwhile is one of the cluster, and is ended with it.
+//! the crash. A node that was started by hand meanwhile is one of the cluster, and is ended with it; whoever else answers
+//! at an address of this cluster is left alone (see `watch`).
 
 mod child;
 mod ending;
@@ -82,7 +83,7 @@ async fn run_here(options: &DevOptions) -> Result<(), Failure> {
                 how: exit.how,
             }),
             () = tokio::time::sleep(TICK) => {
-                for event in watch.look().await {
+                for event in watch.look(&children).await {
                     printer.print(&event);
                 }
             }
