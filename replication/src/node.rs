@@ -75,10 +75,10 @@ impl Node {
         self.inner.replica.service()
     }
 
-    /// Makes this node the only voter of a new cluster.
+    /// Makes this node the only voter of a new cluster; nothing is done if it was one already.
     ///
     /// # Errors
-    /// When its log is not empty.
+    /// When its log is not empty, and not that of a cluster in which this node votes.
     pub async fn bootstrap(&self) -> Result<(), NodeError> {
         self.inner.replica.bootstrap().await
     }
