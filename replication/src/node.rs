@@ -28,6 +28,7 @@ use crate::reads::Reads;
 use crate::replica::Replica;
 use crate::seam::{Consensus, Leadership};
 use crate::status;
+use crate::types::NodeInfo;
 
 /// How long transactions that were admitted may run on when the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -195,6 +196,12 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         self.inner.replica.members()
+    }
+
+    /// What the membership says of this node, as far as it knows; `None` if it is no member.
+    #[must_use]
+    pub fn own_entry(&self) -> Option<NodeInfo> {
+        self.inner.replica.own_entry()
     }
 
     /// Waits until a leader is known and this node has caught up with it.

@@ -168,6 +168,13 @@ impl Replica {
         membership::members(self.inner.core.metrics().committed_membership_config.membership())
     }
 
+    /// What the newest membership that this node knows to be committed says of this node; `None` if it is no member.
+    #[must_use]
+    pub fn own_entry(&self) -> Option<NodeInfo> {
+        let metrics = self.inner.core.metrics();
+        metrics.committed_membership_config.membership().get_node(&metrics.id).cloned()
+    }
+
     /// Hands leadership to the voter called `to`, or if that is empty to the one that holds most. Returns its name.
     ///
     /// # Errors

@@ -39,8 +39,6 @@ pub struct Opened {
     pub listening: Listening,
     /// What is still to do before the node is a member, if anything.
     pub first_start: Option<FirstStart>,
-    /// Whether the addresses are others than the cluster may know.
-    pub moved: bool,
 }
 
 /// Opens or makes the directory of `config`.
@@ -150,7 +148,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options(config))
         .map_err(|error| open_error::explain(dir, &error))?;
     info!(name = identity.name, raft_id = format!("{:016x}", identity.raft_id.0), cluster = %identity.cluster_id, "made a new node");
-    Ok(Opened { disk, engine, listening, first_start: Some(first_start), moved: false })
+    Ok(Opened { disk, engine, listening, first_start: Some(first_start) })
 }
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
@@ -161,8 +159,8 @@ async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opene
     if opened.is_err() {
         engine.close();
     }
-    let (listening, first_start, moved) = opened?;
-    Ok(Opened { disk, engine, listening, first_start, moved })
+    let (listening, first_start) = opened?;
+    Ok(Opened { disk, engine, listening, first_start })
 }
 
 /// Checks the flags against what the directory remembers, and listens.
@@ -170,7 +168,7 @@ async fn check_and_listen(
     config: &NodeConfig,
     disk: &Arc<dyn Disk>,
     engine: &Engine,
-) -> Result<(Listening, Option<FirstStart>, bool), Failure> {
+) -> Result<(Listening, Option<FirstStart>), Failure> {
     let dir = &config.dir;
     let identity = engine.identity();
     if let Some(name) = config.name.as_ref().filter(|name| **name != identity.name) {
@@ -200,13 +198,12 @@ async fn check_and_listen(
         (None, None) => Some(remembered(&identity.advertise)?),
     };
     let listening = listen::bind(&listen, advertise.as_ref())?;
-    let moved = listening.advertise != identity.advertise;
-    if moved || listening.listen != identity.listen {
+    if listening.advertise != identity.advertise || listening.listen != identity.listen {
         engine
             .set_addresses(&listening.listen, &listening.advertise)
             .map_err(|error| Failure::new("cannot note the new addresses", error, "check the disk"))?;
     }
-    Ok((listening, first_start, moved))
+    Ok((listening, first_start))
 }
 
 /// Refuses a directory of one cluster that is to join another. A node that is a member already may start without the
