@@ -6,11 +6,16 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Node, run, stderr, wait_for};
+use common::{Node, Process, run, stderr, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const DONE: Option<i32> = Some(0);
+const FAILED: Option<i32> = Some(1);
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are UTF-8")
+}
 
 fn join(dir: &Path, name: &str, host: &str) -> Node {
     Node::start(dir, &["--name", name, "--listen", "127.0.0.1:0", "--join", host])
@@ -41,6 +46,29 @@ fn put(address: &str, key: &str) {
 fn put_first_start_back(dir: &Path, node: &Node, name: &str, how: &Value) {
     let first_start = json!({ "name": name, "listen": node.address, "advertise": node.address, "how": how });
     fs::write(dir.join("first-start"), first_start.to_string()).unwrap();
+}
+
+/// Starts a node that must end by itself with exit code 1; what it logged.
+fn refused(dir: &Path, more: &[&str]) -> String {
+    let arguments = [&["serve", "--dir", text(dir)], more].concat();
+    let mut process = Process::start(&arguments, &dir.with_extension("refused.log"));
+    let status = process.wait();
+    let log = process.read_log();
+    assert_eq!(status.code(), FAILED, "{log}");
+    log
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -91,4 +119,40 @@ fn a_follower_moves_while_the_cluster_is_written_to() {
     let after = voters(&again[staying].address, 3);
     let moved = after.iter().find(|node| node["name"] == name).expect("it is still a member");
     assert_eq!(moved["address"], alone.address.as_str());
+}
+
+#[test]
+fn a_copied_directory_does_not_run_as_its_original() {
+    let temp = tempfile::tempdir().unwrap();
+    let [dir, other, copy, renamed] = ["n1", "n2", "copy", "renamed"].map(|name| temp.path().join(name));
+    let n1 = Node::bootstrap(&dir, "n1");
+    let mut n2 = join(&other, "n2", &n1.address);
+    let before = voters(&n1.address, 2);
+    copy_dir(&other, &copy);
+    let log = refused(&copy, &["--listen", "127.0.0.1:0"]);
+    assert!(log.contains("copied or restored") && log.contains("--join"), "{log}");
+    // Who says that it was moved is believed, unless its original answers.
+    let log = refused(&copy, &["--listen", "127.0.0.1:0", "--directory-was-moved"]);
+    assert!(log.contains(&n2.address) && log.contains("same raft id"), "{log}");
+    let after = voters(&n1.address, 2);
+    for node in 0..2 {
+        for field in ["name", "raft_id", "address", "term"] {
+            assert_eq!(before[node][field], after[node][field], "{field}");
+        }
+    }
+
+    // A rename is no copy.
+    assert_eq!(n2.process.end(Signal::TERM).code(), DONE);
+    fs::rename(&other, &renamed).unwrap();
+    let mut n2 = Node::start(&renamed, &[]);
+    assert_eq!(n2.process.end(Signal::TERM).code(), DONE);
+    // To another disk on purpose.
+    let elsewhere = temp.path().join("elsewhere");
+    copy_dir(&renamed, &elsewhere);
+    fs::remove_dir_all(&renamed).unwrap();
+    refused(&elsewhere, &[]);
+    let mut n2 = Node::start(&elsewhere, &["--directory-was-moved"]);
+    assert_eq!(n2.process.end(Signal::TERM).code(), DONE);
+    // Said once.
+    Node::start(&elsewhere, &[]);
 }

@@ -3,11 +3,13 @@
 //! Contract: whatever is wrong (directory, flags, addresses, a second process, another cluster) is an error that names
 //! it, says why and what to do next; nothing is changed by a start that fails so.
 //!
-//! Order: look at the directory; then, for a database that is there: open it (which takes its lock), check the flags
-//! against it, listen, and only then note moved addresses. For a new one: listen, ask the cluster that is to be
-//! joined, write `first-start`, make the database.
+//! Order: look at the directory; then, for a database that is there: refuse a copy (see `home`), open it (which takes its
+//! lock), check the flags against it, listen, and if the addresses were moved, ask at the old one whether the node runs
+//! there; only then note the addresses and where the directory is. The consensus is not started before all of that. For
+//! a new one: listen, ask the cluster that is to be joined, write `first-start` and `home`, make the database.
 
 pub mod first_start;
+pub mod home;
 pub mod join;
 pub mod listen;
 mod open_error;
@@ -24,10 +26,13 @@ use tracing::{info, warn};
 
 use crate::config::NodeConfig;
 use crate::failure::Failure;
-use crate::planted;
+use crate::{peer, planted};
 use first_start::{FirstStart, How};
 use listen::Listening;
 use place::Place;
+
+/// How long whoever is at the old address of a node that was moved has to answer.
+const TWIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// A node's storage, open, and its socket, listening.
 pub struct Opened {
@@ -145,6 +150,8 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     };
     disk.create_dir_all(dir).map_err(|error| cannot_make(dir, &error))?;
     first_start.write(&*disk, dir).map_err(|error| cannot_make(dir, &error))?;
+    // Before node.meta is there: no database is ever without it.
+    home::remember(&*disk, dir)?;
     let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options(config))
         .map_err(|error| open_error::explain(dir, &error))?;
     info!(name = identity.name, raft_id = format!("{:016x}", identity.raft_id.0), cluster = %identity.cluster_id, "made a new node");
@@ -153,6 +160,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
     let dir = &config.dir;
+    home::check(&*disk, dir, config.directory_was_moved)?;
     let (engine, _) =
         Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
     let opened = check_and_listen(config, &disk, &engine).await;
@@ -198,12 +206,33 @@ async fn check_and_listen(
         (None, None) => Some(remembered(&identity.advertise)?),
     };
     let listening = listen::bind(&listen, advertise.as_ref())?;
+    if listening.advertise != identity.advertise {
+        refuse_twin(dir, &identity).await?;
+    }
+    home::remember(&**disk, dir)?;
     if listening.advertise != identity.advertise || listening.listen != identity.listen {
         engine
             .set_addresses(&listening.listen, &listening.advertise)
             .map_err(|error| Failure::new("cannot note the new addresses", error, "check the disk"))?;
     }
     Ok((listening, first_start))
+}
+
+/// Refuses to move a node that runs where it was: then this directory is a copy of its directory.
+async fn refuse_twin(dir: &Path, identity: &NodeIdentity) -> Result<(), Failure> {
+    let old = &identity.advertise;
+    let Ok(answer) = peer::status(old, false, TWIN_LIMIT).await else { return Ok(()) };
+    if answer.node.is_none_or(|node| node.raft_id != identity.raft_id.0) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("{} is a copy of the directory of a node that runs", dir.display()),
+        format!("{} runs at {old}, under the same raft id {:016x}", identity.name, identity.raft_id.0),
+        format!(
+            "to move {} stop that process first; another node needs a directory, a --name and a --join of its own",
+            identity.name
+        ),
+    ))
 }
 
 /// Refuses a directory of one cluster that is to join another. A node that is a member already may start without the
