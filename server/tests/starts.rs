@@ -156,3 +156,26 @@ fn a_copied_directory_does_not_run_as_its_original() {
     // Said once.
     Node::start(&elsewhere, &[]);
 }
+
+#[test]
+fn a_half_joined_directory_is_refused_by_the_cluster_that_took_its_host_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let [dir, half, early] = ["host", "half", "early"].map(|name| temp.path().join(name));
+    let mut host = Node::bootstrap(&dir, "host");
+    let nodes = [(&half, "half"), (&early, "early")].map(|(dir, name)| (dir, name, join(dir, name, &host.address)));
+    voters(&host.address, 3);
+    for (dir, name, mut node) in nodes {
+        assert_eq!(node.process.end(Signal::TERM).code(), DONE, "{}", node.process.read_log());
+        put_first_start_back(dir, &node, name, &json!({ "join": host.address }));
+    }
+    host.process.end(Signal::KILL);
+    fs::remove_dir_all(&dir).unwrap();
+    // This one starts before its host is there again, and asks it to be added.
+    let mut early = Node::spawn(&early, &[]);
+    let host = Node::start(&dir, &["--name", "host", "--listen", &host.address, "--bootstrap"]);
+    let log = refused(&half, &[]);
+    assert!(log.contains("another cluster") && log.contains(&host.address), "{log}");
+    assert_eq!(early.process.wait().code(), FAILED);
+    assert!(early.process.read_log().contains("does not take this node"), "{}", early.process.read_log());
+    assert_eq!(members(&host.address).expect("the new cluster answers").len(), 1);
+}

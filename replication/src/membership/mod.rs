@@ -19,7 +19,7 @@ use std::time::Duration;
 use calamus_engine::ids::{ClusterId, RaftId, Term};
 use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
 use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 
 use crate::core::{Core, Standing};
 use crate::leadership::leader_info;
@@ -101,6 +101,9 @@ fn change_error(
             waited: Duration::ZERO,
             what: "leadership was lost while the membership changed".to_owned(),
         },
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(busy))) => {
+            NodeError::Busy(busy.to_string())
+        }
         RaftError::APIError(other) => NodeError::Refused(other.to_string()),
         RaftError::Fatal(fatal) => NodeError::Stopped(fatal.to_string()),
     }

@@ -187,11 +187,17 @@ async fn check_and_listen(
         ));
     }
     let mut first_start = FirstStart::read(&**disk, dir).map_err(|error| cannot_make(dir, &error))?;
-    if let Some(host) = &config.join {
-        check_cluster(config, &identity, host.as_str(), first_start.is_some()).await?;
-        if let Some(found) = &mut first_start {
-            found.how = How::Join(host.to_string());
-        }
+    if let (Some(host), Some(found)) = (&config.join, &mut first_start) {
+        found.how = How::Join(host.to_string());
+    }
+    let unfinished = first_start.as_ref().and_then(|found| match &found.how {
+        How::Join(host) => Some(host.clone()),
+        How::Bootstrap => None,
+    });
+    if let Some(host) = config.join.as_ref().map(ToString::to_string).or(unfinished) {
+        // Who goes on with a first start by --dir alone may have been a member for long.
+        let must_answer = config.join.is_some() && first_start.is_some();
+        check_cluster(config, &identity, &host, must_answer).await?;
     }
     if first_start.is_none() && (config.bootstrap || config.join.is_some()) {
         info!("the node is a member already: --bootstrap and --join have no effect");
@@ -247,7 +253,7 @@ async fn check_cluster(
         Ok(joined) => joined,
         Err(failure) if must_answer => return Err(failure),
         Err(failure) => {
-            warn!(%failure, "starting without the node after --join");
+            warn!(%failure, "starting without the node that is to be joined");
             return Ok(());
         }
     };
