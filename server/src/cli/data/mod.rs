@@ -98,7 +98,9 @@ impl DataArgs {
         let unknown = error.outcome() == Outcome::Unknown;
         let word = if unknown { "unknown" } else { "not_committed" };
         let failure = error.failure();
-        self.tell(json!({ "outcome": word, "error": failure.reason, "message": failure.message }));
+        let attempts = failure.attempts;
+        let (error, message) = (&failure.reason, &failure.message);
+        self.tell(json!({ "outcome": word, "error": error, "message": message, "attempts": attempts }));
         if unknown {
             let next = "it may have been committed: read before you try again";
             return Failure::new(format!("{what}: the outcome is unknown"), failure, next).with_exit(Exit::Unknown);
@@ -125,16 +127,36 @@ fn next_step(reason: &str) -> &'static str {
     }
 }
 
-/// A line or document to stdout. A reader that is gone (`| head`) ends the command quietly.
-fn print(bytes: &[u8]) -> Result<(), Failure> {
+/// Writes what was found to stdout; the exit code is then `exit`. A reader that is gone (`| head`) changes nothing about it.
+fn print(bytes: &[u8], exit: Exit) -> Result<Exit, Failure> {
+    match write(bytes) {
+        Ok(()) => Ok(exit),
+        Err(error) => Err(stdout_failed(&error)),
+    }
+}
+
+/// The same after a transaction: it is committed, whether that can be told on stdout or not.
+fn print_done(text: &str, txn_id: u64, exit: Exit) -> Result<Exit, Failure> {
+    write(text.as_bytes()).map(|()| exit).map_err(|error| {
+        let what = match txn_id {
+            0 => "done, nothing had to be changed; but the answer cannot be written to stdout".to_owned(),
+            txn_id => format!("committed as txn {txn_id}; but the answer cannot be written to stdout"),
+        };
+        Failure::new(what, error, "do not run it again only because of this").with_exit(Exit::Unknown)
+    })
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| stdout_failed(&e))
+    unless_gone(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Nobody reads any more: that is theirs to decide, and no failure of ours.
+fn unless_gone(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
 fn stdout_failed(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(Exit::Done as i32);
-    }
     Failure::new("cannot write to stdout", error, "")
 }
 

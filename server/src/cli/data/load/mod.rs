@@ -176,8 +176,7 @@ fn progress(args: &LoadArgs, position: &Position) -> ProgressBar {
 fn finish(args: &LoadArgs, summary: &Summary, stopped: Option<Stopped>) -> Result<Exit, Failure> {
     let Some(stopped) = stopped else {
         let text = if args.data.json() { format!("{}\n", summary.json()) } else { summary.text() };
-        print(text.as_bytes())?;
-        return Ok(Exit::Done);
+        return print(text.as_bytes(), Exit::Done).map_err(|failure| failure.with_exit(Exit::Unknown));
     };
     let file = args.file.display();
     let so_far = format!("{} documents are acknowledged", summary.documents);
