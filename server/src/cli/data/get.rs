@@ -6,7 +6,8 @@ use calamus_client::{Client, Consistency};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::{DataArgs, bytes, print};
+use super::{DataArgs, bytes};
+use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
 
 /// Options of `get`.
