@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use calamus_proto::MAX_MESSAGE_BYTES;
+use calamus_proto::v1 as proto;
 use calamus_proto::v1::{
     Consistency, Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, TxnResponse,
 };
@@ -19,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::discovery::{ConnectError, Discovery};
 use crate::nodes::Node;
 use crate::outcome::{Committed, Failure, ReadError, TxnError};
-use crate::retry::{Backoff, Refusal};
+use crate::retry::{Backoff, Refusal, TIMEOUT};
 use crate::topology::Topology;
 use crate::txn::Txn;
 
@@ -46,7 +47,9 @@ pub enum ReadFrom {
 pub struct Options {
     /// How long a call may take, with all its attempts.
     pub deadline: Duration,
-    /// How long one attempt may take, if another one may follow it; also the longest gap within a scan.
+    /// How long the first attempt may take, if another one may follow it; after each that took too long the next may take
+    /// twice as long, up to what is left of the deadline: work that needs longer is not begun again for ever. Also the
+    /// longest gap within a scan.
     pub attempt_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -131,7 +134,9 @@ impl Client {
     /// Runs a transaction.
     ///
     /// # Errors
-    /// [`TxnError::NotCommitted`] if it changed nothing and never will; [`TxnError::Unknown`] if that is not known.
+    /// [`TxnError::NotCommitted`] if it changed nothing and never will; [`TxnError::Unknown`] if that is not known. The
+    /// latter also if guards did not hold at an attempt after one that ended unknown: that one may have run, and its own
+    /// writes may be why they do not.
     pub async fn txn(&self, txn: Txn) -> Result<Committed, TxnError> {
         let deadline = txn.own_deadline().unwrap_or(self.options.deadline);
         let if_unknown = if txn.may_run_twice() { IfUnknown::Repeat } else { IfUnknown::Stop };
@@ -149,7 +154,21 @@ impl Client {
             async move { node.kv().txn(request).await.map(tonic::Response::into_inner) }
         };
         let (response, tries) = self.change(ReadFrom::Leader, if_unknown, deadline, call).await?;
-        let TxnResponse { guards_held, txn_id, results, .. } = response;
+        let TxnResponse { guards_held, txn_id, results, outcome } = response;
+        let unknown = |reason, message: &str| {
+            let failure = Failure::new(reason, message, Code::Unknown);
+            Err(TxnError::Unknown(Failure { attempts: tries.attempts, ..failure }))
+        };
+        if outcome != i32::from(proto::Outcome::Committed) {
+            return unknown("bad_answer", "the node answered, and did not say that it is committed");
+        }
+        if !guards_held && tries.unknown > 0 {
+            return unknown(
+                "guards_after_unknown",
+                "the guards do not hold now, and that may be the work of an earlier attempt whose outcome is unknown; \
+                 read what it would have written",
+            );
+        }
         Ok(Committed { txn_id, guards_held, results, attempts: tries.attempts, unknown_attempts: tries.unknown })
     }
 
@@ -257,12 +276,13 @@ impl Client {
         let least = LEAST_ATTEMPT.min(deadline / 4);
         let mut rng = rand::rngs::SmallRng::from_os_rng();
         let (mut tries, mut failed, mut redirects, mut failures) = (Tries::default(), None, 0, 0);
+        let mut attempt_timeout = self.options.attempt_timeout;
         self.discovery.keep_fresh();
         loop {
             let address = self.discovery.pick(from, failed.as_deref());
             let left = end.saturating_duration_since(Instant::now());
             let budget = match if_unknown {
-                IfUnknown::Repeat => left.min(self.options.attempt_timeout),
+                IfUnknown::Repeat => left.min(attempt_timeout),
                 IfUnknown::Stop => left,
             };
             tries.attempts += 1;
@@ -273,6 +293,9 @@ impl Client {
             tracing::debug!(address, reason = refusal.failure.reason, unknown = refusal.unknown, "attempt failed");
             refusal.failure.attempts = tries.attempts;
             tries.unknown += u32::from(refusal.unknown);
+            if refusal.failure.reason == TIMEOUT {
+                attempt_timeout = attempt_timeout.saturating_mul(2);
+            }
             if refusal.broken {
                 self.discovery.failed(&address);
             }

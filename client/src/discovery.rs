@@ -62,6 +62,8 @@ struct State {
     topology: Topology,
     /// Whether a node (and not only the file) has named the cluster.
     confirmed: bool,
+    /// Whether the nodes are those that a node (or the file, of this cluster) listed, not only one that answered.
+    members_known: bool,
     term: u64,
     suspects: HashMap<String, Instant>,
     rounds: u64,
@@ -96,7 +98,8 @@ impl Discovery {
             return Err(ConnectError::NoEndpoints);
         }
         let (now, suspects) = (Instant::now(), HashMap::new());
-        let state = State { topology, confirmed: false, term: 0, suspects, rounds: 0, asked: now };
+        let members_known = !topology.nodes.is_empty();
+        let state = State { topology, confirmed: false, members_known, term: 0, suspects, rounds: 0, asked: now };
         let discovery = Arc::new(Discovery {
             nodes: Nodes::new(options.connect_timeout, options.connections_per_node),
             seeds,
@@ -244,7 +247,7 @@ impl Discovery {
         self.state().rounds += 1;
         match answered {
             // The members are needed before anything is returned only if none are known.
-            Some(address) if self.state().topology.nodes.is_empty() => self.learn_members(&address).await,
+            Some(address) if !self.state().members_known => self.learn_members(&address).await,
             Some(address) => {
                 let discovery = self.clone();
                 tokio::spawn(async move { discovery.learn_members(&address).await });
@@ -287,8 +290,11 @@ impl Discovery {
         }
         if !status.cluster_id.is_empty() {
             if state.topology.cluster_id != status.cluster_id {
-                // The file spoke of another cluster.
-                state.topology = Topology::new(status.cluster_id, Vec::new(), None);
+                // The file spoke of another cluster. This node stands in for all until they are listed: with none, and
+                // no address from the caller, there would be nobody left to ask.
+                let this = KnownNode { name: status.name, address: address.to_owned(), voter: status.voter };
+                state.topology = Topology::new(status.cluster_id, vec![this], None);
+                state.members_known = false;
             }
             state.confirmed = true;
         }
@@ -316,8 +322,14 @@ impl Discovery {
             .filter(|member| !member.address.is_empty() && (member.cluster_id.is_empty() || member.cluster_id == ours))
             .map(|member| KnownNode { name: member.name, address: member.address, voter: member.voter })
             .collect();
+        if nodes.is_empty() {
+            return;
+        }
         nodes.sort();
-        self.state().topology.nodes = nodes;
+        {
+            let mut state = self.state();
+            (state.topology.nodes, state.members_known) = (nodes, true);
+        }
         self.save().await;
     }
 

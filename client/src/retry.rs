@@ -37,6 +37,9 @@ impl Backoff {
     }
 }
 
+/// The reason of an attempt that took too long, in a node's word or ours.
+pub(crate) const TIMEOUT: &str = "timeout";
+
 /// A failed attempt, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -62,7 +65,7 @@ impl Refusal {
     /// The node did not answer in time: it was sent, so the outcome is unknown.
     pub fn silent(node: &str, waited: Duration) -> Refusal {
         let message = format!("node {node} did not answer within {} ms", waited.as_millis());
-        let failure = Failure::new("timeout", message, Code::DeadlineExceeded).at(node);
+        let failure = Failure::new(TIMEOUT, message, Code::DeadlineExceeded).at(node);
         Refusal { failure, unknown: true, retryable: true, leader: None, broken: true }
     }
 

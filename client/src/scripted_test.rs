@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use calamus_proto::v1::cluster_server::{Cluster, ClusterServer};
 use calamus_proto::v1::error_detail::OutcomeClass;
@@ -29,6 +30,12 @@ pub enum Answer {
     Die,
     /// No answer ever.
     Hang,
+    /// Works, after this time.
+    Late(Duration),
+    /// The guards do not hold.
+    GuardsFail,
+    /// An answer without content.
+    Empty,
     /// A scan that breaks after so many chunks.
     BreakAfter(usize),
 }
@@ -153,6 +160,10 @@ impl Service {
                 std::future::pending().await
             }
             Answer::Hang => std::future::pending().await,
+            Answer::Late(time) => {
+                tokio::time::sleep(time).await;
+                Ok(Answer::Ok)
+            }
             Answer::Refuse { unknown, reason, leader, retryable } => {
                 let outcome = if unknown { OutcomeClass::Unknown } else { OutcomeClass::NotCommitted }.into();
                 let (reason, message) = (reason.to_owned(), format!("scripted: {reason}"));
@@ -183,9 +194,13 @@ impl Kv for Service {
             script.txns.push(request.into_inner());
             script.txns.len() as u64
         };
-        self.next().await?;
         let outcome = Outcome::Committed.into();
-        Ok(Response::new(TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new() }))
+        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new() };
+        Ok(Response::new(match self.next().await? {
+            Answer::GuardsFail => TxnResponse { guards_held: false, txn_id: 0, ..done },
+            Answer::Empty => TxnResponse::default(),
+            _ => done,
+        }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

@@ -29,6 +29,7 @@ use crate::reads::Reads;
 use crate::replica::Replica;
 use crate::seam::{Consensus, Leadership};
 use crate::status;
+use crate::types::NodeInfo;
 
 /// How long transactions that were admitted may run on when the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -77,10 +78,10 @@ impl Node {
         self.inner.replica.service()
     }
 
-    /// Makes this node the only voter of a new cluster.
+    /// Makes this node the only voter of a new cluster; nothing is done if it was one already.
     ///
     /// # Errors
-    /// When its log is not empty.
+    /// When its log is not empty, and not that of a cluster in which this node votes.
     pub async fn bootstrap(&self) -> Result<(), NodeError> {
         self.inner.replica.bootstrap().await
     }
@@ -197,6 +198,12 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         self.inner.replica.members()
+    }
+
+    /// What the membership says of this node, as far as it knows; `None` if it is no member.
+    #[must_use]
+    pub fn own_entry(&self) -> Option<NodeInfo> {
+        self.inner.replica.own_entry()
     }
 
     /// Waits until a leader is known and this node has caught up with it.

@@ -22,6 +22,9 @@ pub enum NodeError {
     /// It would do harm, or contradicts what is there. Nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// Another change of the membership is under way. Nothing was changed; it passes.
+    #[error("another change of the membership is under way: {0}")]
+    Busy(String),
     /// It may or may not take effect yet.
     #[error("no answer within {} ms: {what}", waited.as_millis())]
     Timeout {

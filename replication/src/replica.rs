@@ -129,19 +129,21 @@ impl Replica {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Makes this node the only voter of a new cluster.
+    /// Makes this node the only voter of a new cluster. If its log shows that this was done before, nothing is left to do:
+    /// whoever asked may have been cut off before it could note the answer.
     ///
     /// # Errors
-    /// When its log is not empty.
+    /// When its log is not empty, and not that of a cluster in which this node votes.
     pub async fn bootstrap(&self) -> Result<(), NodeError> {
         let identity = self.inner.engine.identity();
         let info = NodeInfo { name: identity.name, address: identity.advertise, observer: false };
         let membership = membership::of_one(identity.raft_id, info);
-        self.inner
-            .core
-            .initialize(&membership)
-            .await
-            .map_err(|error| NodeError::Refused(format!("only a node with an empty log can begin a cluster: {error}")))
+        let Err(error) = self.inner.core.initialize(&membership).await else { return Ok(()) };
+        // The core has answered, so what it shows is what its log holds.
+        if self.inner.core.membership().voter_ids().any(|voter| voter == identity.raft_id.0) {
+            return Ok(());
+        }
+        Err(NodeError::Refused(format!("only a node with an empty log can begin a cluster: {error}")))
     }
 
     /// See [`membership::add`].
@@ -166,6 +168,13 @@ impl Replica {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         membership::members(self.inner.core.metrics().committed_membership_config.membership())
+    }
+
+    /// What the newest membership that this node knows to be committed says of this node; `None` if it is no member.
+    #[must_use]
+    pub fn own_entry(&self) -> Option<NodeInfo> {
+        let metrics = self.inner.core.metrics();
+        metrics.committed_membership_config.membership().get_node(&metrics.id).cloned()
     }
 
     /// Hands leadership to the voter called `to`, or if that is empty to the one that holds most. Returns its name.

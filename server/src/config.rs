@@ -36,6 +36,11 @@ pub struct NodeConfig {
     /// under its old name.
     #[arg(long, env = "CALAMUS_JOIN", value_name = "HOST:PORT")]
     pub join: Option<Endpoint>,
+    /// This directory was moved to another disk on purpose, and its original neither runs nor ran since. Needed once; a
+    /// rename within a file system needs it not. A copy is refused otherwise, because two directories must never vote as
+    /// one node. There is no variable for it: it would be said again at every start.
+    #[arg(long)]
+    pub directory_was_moved: bool,
     /// How long a first start looks for the node after --join, in seconds: both may be starting at once.
     #[arg(long, env = "CALAMUS_JOIN_WAIT_S", default_value_t = 15, value_name = "S")]
     pub join_wait_s: u32,

@@ -4,6 +4,7 @@
 //! cli/        the command line: one file a command; `cli/data/` are the commands that speak through the client crate
 //! dev/        several nodes as child processes on one machine
 //! serve       one node as a process: signals, readiness, end
+//! moved       telling the cluster where this node is
 //! startup/    opening or making a node's directory, its socket, joining a cluster
 //! services/   the gRPC services, over `calamus_replication::Node`
 //! status      the one place where errors become gRPC codes
@@ -21,6 +22,7 @@ pub mod dev;
 pub mod disk;
 pub mod endpoint;
 pub mod failure;
+pub mod moved;
 pub mod parent;
 pub mod peer;
 pub mod planted;

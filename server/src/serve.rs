@@ -1,8 +1,12 @@
 //! One node as a process: `calamus serve`.
 //!
-//! Order of a start: tie to the parent, open the directory, start the node, serve, become a member, be ready. Order of
+//! Order of a start: tie to the parent, open the directory, start the node, serve, become a member, be ready; from
+//! becoming a member on, the cluster is told where the node is (see `moved`). Order of
 //! an end: health says NOT_SERVING, the node hands leadership over (or not), stops and closes, and the server goes
 //! last, because handing over needs it.
+//!
+//! A node whose consensus stops (a sync that fails, say), before it is ready or after, says so once and goes on as a
+//! process: reads of what it has applied may be all that is left, and the signals below end it as ever.
 //!
 //! | signal | meaning |
 //! | --- | --- |
@@ -18,7 +22,7 @@ use std::time::Duration;
 use calamus_engine::Engine;
 use calamus_engine::env::Disk;
 use calamus_proto::v1::AddRequest;
-use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig};
+use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -30,11 +34,13 @@ use crate::failure::Failure;
 use crate::services::{self, Health};
 use crate::startup::first_start::{FirstStart, How};
 use crate::startup::{self, Opened, join};
-use crate::{disk, parent, small_file};
+use crate::{disk, moved, parent, small_file};
 
 /// Holds the process id while the node runs: `DIR/pid`.
 pub const PID_FILE: &str = "pid";
 
+/// So often a node that is not ready yet says so.
+const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long connections may take to end after the node has stopped.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before the other end is asked, and how long it then has to answer. Longer than a
@@ -72,7 +78,7 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
         opened = startup::open(config, disk) => opened?,
         _ = ends.next() => return Ok(()),
     };
-    let Opened { disk, engine, listening, first_start, moved } = opened;
+    let Opened { disk, engine, listening, first_start } = opened;
     let identity = engine.identity();
     small_file::write(&*disk, &config.dir, PID_FILE, format!("{}\n", std::process::id()).as_bytes())
         .map_err(|error| Failure::new("cannot write the file `pid`", error, "check the disk of --dir"))?;
@@ -97,7 +103,7 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
     say(&format!("calamus: {} listens on {}", identity.name, listening.listen));
 
     let became = {
-        let member = Member { node: &node, disk: &disk, dir: &config.dir, first_start, moved, health: &health };
+        let member = Member { node: &node, disk: &disk, dir: &config.dir, first_start, health: &health };
         tokio::select! {
             became = member.run() => became,
             hand_over = ends.next() => {
@@ -151,7 +157,6 @@ struct Member<'a> {
     disk: &'a Arc<dyn Disk>,
     dir: &'a Path,
     first_start: Option<FirstStart>,
-    moved: bool,
     health: &'a Health,
 }
 
@@ -164,16 +169,26 @@ impl Member<'_> {
                 Failure::new("cannot remove the file `first-start`", error, "check the disk of --dir")
             })?;
         }
-        while let Err(error) = self.node.wait_ready(Duration::from_secs(10)).await {
-            warn!(why = %error, "not ready yet");
+        tokio::select! {
+            ended = self.be_ready() => ended,
+            never = moved::keep_known(self.node) => match never {},
+        }
+    }
+
+    async fn be_ready(&self) -> Result<(), Failure> {
+        loop {
+            match self.node.wait_ready(READY_LIMIT).await {
+                Ok(()) => break,
+                // It never will be: the answer comes without a wait, and asking again would keep the signals from being
+                // looked at.
+                Err(NodeError::Stopped(_)) => return self.watch().await,
+                Err(error) => warn!(why = %error, "not ready yet"),
+            }
         }
         let status = self.node.status();
         self.health.set(true).await;
         info!(leader = status.leader, term = status.term, "ready");
         say(&format!("calamus: {} is ready; {} leads", status.name, status.leader));
-        if self.moved {
-            self.tell_new_address().await;
-        }
         self.watch().await
     }
 
@@ -182,29 +197,19 @@ impl Member<'_> {
             How::Bootstrap => self.node.bootstrap().await.map_err(|error| {
                 Failure::new("cannot make a new cluster", error, "give --dir a new directory, or use --join")
             }),
-            How::Join(host) => join::become_member(host, self.add_request(true, false)).await,
+            How::Join(host) => join::become_member(host, self.join_request()).await,
         }
     }
 
-    fn add_request(&self, replace: bool, observer: bool) -> AddRequest {
+    fn join_request(&self) -> AddRequest {
         let identity = self.node.engine().identity();
         AddRequest {
             name: identity.name,
             raft_id: identity.raft_id.0,
             address: identity.advertise,
-            observer,
-            replace,
+            observer: false,
+            replace: true,
             cluster_id: identity.cluster_id.to_string(),
-        }
-    }
-
-    /// A node that listens elsewhere now asks the leader to note it; adding a member again does that.
-    async fn tell_new_address(&self) {
-        let status = self.node.status();
-        // A member that does not vote stays one that does not.
-        let request = self.add_request(false, !status.voter);
-        if let Err(failure) = join::become_member(&status.leader_address, request).await {
-            warn!(%failure, "the cluster does not know the new address");
         }
     }
 

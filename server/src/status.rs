@@ -33,6 +33,7 @@ pub fn of_node_error(error: &NodeError) -> Status {
         NodeError::NotLeader { leader: None } => (Code::Unavailable, reason::NO_LEADER, NOT_COMMITTED, true),
         NodeError::Invalid(_) => (Code::InvalidArgument, "invalid", NOT_COMMITTED, false),
         NodeError::Refused(_) => (Code::FailedPrecondition, reason::REFUSED, NOT_COMMITTED, false),
+        NodeError::Busy(_) => (Code::Aborted, reason::REFUSED, NOT_COMMITTED, true),
         NodeError::Timeout { .. } => (Code::DeadlineExceeded, reason::TIMEOUT, OutcomeClass::Unknown, false),
         NodeError::Stopped(_) => (Code::Unavailable, reason::STOPPING, NOT_COMMITTED, true),
         NodeError::Storage(_) => (Code::Internal, reason::STORAGE, OutcomeClass::Unknown, false),
@@ -84,6 +85,17 @@ fn code_of(error: &TxnError) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_waits_for_another_passes_and_one_that_is_refused_does_not() {
+        let said = |error: NodeError| {
+            let status = of_node_error(&error);
+            let bytes = status.metadata().get_bin(ERROR_DETAIL_METADATA).unwrap().to_bytes().unwrap();
+            (status.code(), ErrorDetail::decode(bytes).unwrap().retryable)
+        };
+        assert_eq!(said(NodeError::Busy("b".to_owned())), (Code::Aborted, true));
+        assert_eq!(said(NodeError::Refused("r".to_owned())), (Code::FailedPrecondition, false));
+    }
 
     #[test]
     fn the_detail_survives_and_the_code_says_the_class() {

@@ -14,7 +14,7 @@ use calamus_proto::v1::{
     TxnResponse,
 };
 use calamus_proto::{ERROR_DETAIL_METADATA, MAX_MESSAGE_BYTES};
-use common::{Node, run, stderr, wait_for};
+use common::{Node, calamus, run, stderr, wait_for};
 use prost::Message;
 use rustix::process::Signal;
 use tonic::transport::Channel;
@@ -96,6 +96,27 @@ async fn what_was_put_is_there_after_an_end_in_order_and_after_a_kill() {
     assert_eq!(keys(&found).len(), 52, "every acknowledged put is there");
     assert_eq!(node.process.end(Signal::USR1).code(), Some(0));
     check_clean(&dir);
+}
+
+#[test]
+fn a_write_whose_answer_cannot_be_printed_is_said_to_be_committed() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::bootstrap(&temp.path().join("n1"), "n1");
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [vec!["put", "t", "k", "v"], vec!["del", "t", "k"]] {
+        let output =
+            calamus(&[&arguments[..], &["--endpoints", &node.address]].concat()).stdout(full()).output().unwrap();
+        let said = stderr(&output);
+        assert!(output.status.code() == Some(3) && said.contains("committed as txn"), "{arguments:?}: {said}");
+    }
+    let text = r#"{"guards": [{"tree": "t", "key": "k", "exists": true}]}"#;
+    let file = temp.path().join("txn.json");
+    std::fs::write(&file, text).unwrap();
+    // Nobody reads what it prints; what it found is in the exit code all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let line = ["txn", file.to_str().unwrap(), "--endpoints", &node.address];
+    assert_eq!(calamus(&line).stdout(writer).output().unwrap().status.code(), Some(4));
 }
 
 #[tokio::test]

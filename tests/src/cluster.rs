@@ -148,6 +148,12 @@ impl Cluster {
         &self.members[node].directory
     }
 
+    /// Where a node's output goes.
+    #[must_use]
+    pub fn log(&self, node: usize) -> &Path {
+        &self.members[node].log
+    }
+
     /// Of all nodes.
     #[must_use]
     pub fn directories(&self) -> Vec<PathBuf> {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use calamus_engine::ids::{ClusterId, RaftId, Term};
 use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
 use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 
 use crate::core::{Core, Standing};
 use crate::leadership::leader_info;
@@ -98,6 +98,9 @@ async fn change_alone(core: &Core, change: Change) -> Result<(), NodeError> {
             Err(match refusal {
                 ClientWriteError::ForwardToLeader(_) => {
                     ensure_leader(core).err().unwrap_or(NodeError::NotLeader { leader: None })
+                }
+                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(busy)) => {
+                    NodeError::Busy(busy.to_string())
                 }
                 other => NodeError::Refused(other.to_string()),
             })

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 
+use futures::FutureExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -108,6 +109,11 @@ impl Children {
         let exit = self.exits.recv().await.expect("a sender is held here");
         self.running.retain(|child| child.name != exit.name);
         exit
+    }
+
+    /// A child that has ended and was not told of yet, without waiting.
+    pub fn take_exit(&mut self) -> Option<Exit> {
+        self.next_exit().now_or_never()
     }
 
     /// The process id of a node that is a child of this process and runs.

@@ -35,8 +35,9 @@ pub async fn start(children: &mut Children, watch: &mut Watch, printer: &Printer
             children.start(node, &role)?;
         }
     }
-    wait_until(children, watch, until, |nodes| nodes.len() == layout.nodes.len()).await?;
-    for event in watch.look().await {
+    let answers = wait_until(children, watch, until, |nodes| nodes.len() == layout.nodes.len()).await?;
+    watch.learn_cluster(&answers);
+    for event in watch.look(children).await {
         if !printer.json {
             printer.print(&event);
         }
@@ -44,18 +45,23 @@ pub async fn start(children: &mut Children, watch: &mut Watch, printer: &Printer
     Ok(())
 }
 
-/// Waits until the members that know a leader (for each: whether it leads) are as they should be.
+/// Waits until the members that know a leader (for each: whether it leads) are as they should be; what all answered then.
+///
+/// A child that has ended is looked for before the answers are: it must not be counted by an answer it gave while it lived.
 async fn wait_until(
     children: &mut Children,
     watch: &Watch,
     until: Instant,
     enough: impl Fn(&[bool]) -> bool,
-) -> Result<(), Failure> {
+) -> Result<Vec<Answer>, Failure> {
     loop {
-        let answers = watch.ask().await;
+        let answers = watch.ask(children).await;
+        if let Some(exit) = children.take_exit() {
+            return Err(give_up(children, &exit).await);
+        }
         let members: Vec<bool> = answers.iter().filter_map(member).collect();
         if enough(&members) {
-            return Ok(());
+            return Ok(answers);
         }
         if Instant::now() > until {
             children.kill_all().await;
@@ -66,14 +72,16 @@ async fn wait_until(
             ));
         }
         tokio::select! {
-            exit = children.next_exit() => {
-                let failure = failed(children.layout(), &exit);
-                children.kill_all().await;
-                return Err(failure);
-            }
+            exit = children.next_exit() => return Err(give_up(children, &exit).await),
             () = tokio::time::sleep(TICK / 5) => {}
         }
     }
+}
+
+async fn give_up(children: &mut Children, exit: &Exit) -> Failure {
+    let failure = failed(children.layout(), exit);
+    children.kill_all().await;
+    failure
 }
 
 /// For a voter that knows who leads: whether it is the one.
@@ -91,6 +99,7 @@ fn states(answers: &[Answer]) -> Vec<String> {
         Answer::Status(status) => format!("{} is {}", status.name, status.state),
         Answer::Down => "one is down".to_owned(),
         Answer::Silent => "one does not answer".to_owned(),
+        Answer::Stranger => "another process answers in place of one".to_owned(),
     };
     answers.iter().map(state).collect()
 }

@@ -1,4 +1,8 @@
 //! Asking the nodes how they are, and telling what has changed.
+//!
+//! An address says nothing about who answers there: another `dev` may run on the same ports with nodes of the same names.
+//! So an answer counts only if it comes from a child of this process, or, once the children have said which cluster
+//! theirs is, from a node of that cluster: such a one was started by hand. Nothing is ever done to anybody else.
 
 use std::time::Duration;
 
@@ -6,6 +10,7 @@ use calamus_proto::v1::{NodeStatus, Role};
 use futures::future::join_all;
 use serde::Serialize;
 
+use super::child::Children;
 use super::event::Event;
 use super::layout::Layout;
 use crate::cli::table::role_word;
@@ -25,12 +30,17 @@ pub struct Seen {
     pub role: String,
     /// 0 if it was never seen.
     pub process_id: u64,
+    /// Whether that process is no child of this one.
+    #[serde(skip)]
+    by_hand: bool,
 }
 
 /// What is known of all nodes.
 pub struct Watch {
     layout: Layout,
     nodes: Vec<Seen>,
+    /// The cluster, once the children have said it.
+    cluster_id: Option<String>,
     /// The leader that was told last: its name and term.
     leader: Option<(String, u64)>,
     /// How many looks in a row found no leader.
@@ -48,6 +58,8 @@ pub enum Answer {
     Down,
     /// Somebody listens and does not answer.
     Silent,
+    /// Somebody answers who is not of this cluster.
+    Stranger,
 }
 
 impl Watch {
@@ -59,8 +71,9 @@ impl Watch {
             address: node.address.clone(),
             role: "down".to_owned(),
             process_id: 0,
+            by_hand: false,
         });
-        Watch { nodes: nodes.collect(), layout, leader: None, leaderless: 0 }
+        Watch { nodes: nodes.collect(), layout, cluster_id: None, leader: None, leaderless: 0 }
     }
 
     /// The nodes as they were seen last, in order of name.
@@ -68,13 +81,22 @@ impl Watch {
         &self.nodes
     }
 
+    /// Takes the cluster of these answers, which children gave, for the one of this directory.
+    pub fn learn_cluster(&mut self, answers: &[Answer]) {
+        self.cluster_id = answers.iter().find_map(|answer| match answer {
+            Answer::Status(status) => Some(status.cluster_id.clone()),
+            _ => None,
+        });
+    }
+
     /// Asks all nodes.
-    pub async fn ask(&self) -> Vec<Answer> {
+    pub async fn ask(&self, children: &Children) -> Vec<Answer> {
         join_all(self.layout.nodes.iter().map(|node| async {
             match peer::status(&node.address, false, ANSWER).await {
                 Ok(answer) => match answer.node {
-                    Some(status) if status.name == node.name => Answer::Status(Box::new(status)),
-                    _ => Answer::Silent,
+                    Some(status) if self.is_ours(&status, &node.name, children) => Answer::Status(Box::new(status)),
+                    Some(_) => Answer::Stranger,
+                    None => Answer::Silent,
                 },
                 Err(error) if error.code() == tonic::Code::DeadlineExceeded => Answer::Silent,
                 Err(_) => Answer::Down,
@@ -83,9 +105,15 @@ impl Watch {
         .await
     }
 
+    fn is_ours(&self, status: &NodeStatus, name: &str, children: &Children) -> bool {
+        let child = children.pid(name).is_some_and(|pid| pid.as_raw_nonzero().get() as u64 == status.process_id);
+        let of_cluster = self.cluster_id.as_ref().is_some_and(|ours| *ours == status.cluster_id);
+        status.name == name && (child || of_cluster)
+    }
+
     /// Asks all nodes, and tells what has changed since the last time.
-    pub async fn look(&mut self) -> Vec<Event> {
-        let answers = self.ask().await;
+    pub async fn look(&mut self, children: &Children) -> Vec<Event> {
+        let answers = self.ask(children).await;
         let mut events = Vec::new();
         for (seen, answer) in self.nodes.iter_mut().zip(&answers) {
             let was_silent = seen.role == "silent";
@@ -97,9 +125,17 @@ impl Watch {
                         events.push(Event::Answers { name: seen.name.clone() });
                     }
                     seen.process_id = status.process_id;
+                    seen.by_hand = children.pid(&seen.name).is_none();
                     seen.role = role_word(status.role()).to_owned();
                 }
-                Answer::Down => seen.role = "down".to_owned(),
+                Answer::Down | Answer::Stranger => {
+                    // The end of a child is told by the system, which knows how it ended.
+                    if seen.by_hand && seen.role != "down" {
+                        let again = self.layout.again(&seen.name);
+                        events.push(Event::Gone { name: seen.name.clone(), again });
+                    }
+                    seen.role = "down".to_owned();
+                }
                 Answer::Silent => {
                     if !was_silent {
                         events.push(Event::Silent { name: seen.name.clone() });

@@ -1,7 +1,8 @@
 //! What a directory still has to do before its node is a member: the file `DIR/first-start`.
 //!
 //! It is written before the database is made, and removed once the node is a member of a cluster. So a first start
-//! that was cut off at any point goes on with `calamus serve --dir DIR` alone.
+//! that was cut off at any point goes on with `calamus serve --dir DIR` alone. Cut off between the two, the node is a
+//! member and does not know it yet: so both ways of becoming one, to bootstrap and to be added, may be gone twice.
 
 use std::path::Path;
 

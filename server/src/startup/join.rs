@@ -108,6 +108,15 @@ pub async fn become_member(host: &str, request: AddRequest) -> Result<(), Failur
     }
 }
 
+/// What the leader refuses by the request or by who is a member (FAILED_PRECONDITION) it refuses again; that another change
+/// is under way is not among that, see `status`.
 fn refused_for_good(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::AlreadyExists | Code::PermissionDenied | Code::Unimplemented)
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unimplemented
+    )
 }

@@ -3,11 +3,13 @@
 //! Contract: whatever is wrong (directory, flags, addresses, a second process, another cluster) is an error that names
 //! it, says why and what to do next; nothing is changed by a start that fails so.
 //!
-//! Order: look at the directory; then, for a database that is there: open it (which takes its lock), check the flags
-//! against it, listen, and only then note moved addresses. For a new one: listen, ask the cluster that is to be
-//! joined, write `first-start`, make the database.
+//! Order: look at the directory; then, for a database that is there: refuse a copy (see `home`), open it (which takes its
+//! lock), check the flags against it, listen, and if the addresses were moved, ask at the old one whether the node runs
+//! there; only then note the addresses and where the directory is. The consensus is not started before all of that. For
+//! a new one: listen, ask the cluster that is to be joined, write `first-start` and `home`, make the database.
 
 pub mod first_start;
+pub mod home;
 pub mod join;
 pub mod listen;
 mod open_error;
@@ -24,10 +26,13 @@ use tracing::{info, warn};
 
 use crate::config::NodeConfig;
 use crate::failure::Failure;
-use crate::planted;
+use crate::{peer, planted};
 use first_start::{FirstStart, How};
 use listen::Listening;
 use place::Place;
+
+/// How long whoever is at the old address of a node that was moved has to answer.
+const TWIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// A node's storage, open, and its socket, listening.
 pub struct Opened {
@@ -39,8 +44,6 @@ pub struct Opened {
     pub listening: Listening,
     /// What is still to do before the node is a member, if anything.
     pub first_start: Option<FirstStart>,
-    /// Whether the addresses are others than the cluster may know.
-    pub moved: bool,
 }
 
 /// Opens or makes the directory of `config`.
@@ -147,22 +150,25 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     };
     disk.create_dir_all(dir).map_err(|error| cannot_make(dir, &error))?;
     first_start.write(&*disk, dir).map_err(|error| cannot_make(dir, &error))?;
+    // Before node.meta is there: no database is ever without it.
+    home::remember(&*disk, dir)?;
     let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options(config))
         .map_err(|error| open_error::explain(dir, &error))?;
     info!(name = identity.name, raft_id = format!("{:016x}", identity.raft_id.0), cluster = %identity.cluster_id, "made a new node");
-    Ok(Opened { disk, engine, listening, first_start: Some(first_start), moved: false })
+    Ok(Opened { disk, engine, listening, first_start: Some(first_start) })
 }
 
 async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opened, Failure> {
     let dir = &config.dir;
+    home::check(&*disk, dir, config.directory_was_moved)?;
     let (engine, _) =
         Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
     let opened = check_and_listen(config, &disk, &engine).await;
     if opened.is_err() {
         engine.close();
     }
-    let (listening, first_start, moved) = opened?;
-    Ok(Opened { disk, engine, listening, first_start, moved })
+    let (listening, first_start) = opened?;
+    Ok(Opened { disk, engine, listening, first_start })
 }
 
 /// Checks the flags against what the directory remembers, and listens.
@@ -170,7 +176,7 @@ async fn check_and_listen(
     config: &NodeConfig,
     disk: &Arc<dyn Disk>,
     engine: &Engine,
-) -> Result<(Listening, Option<FirstStart>, bool), Failure> {
+) -> Result<(Listening, Option<FirstStart>), Failure> {
     let dir = &config.dir;
     let identity = engine.identity();
     if let Some(name) = config.name.as_ref().filter(|name| **name != identity.name) {
@@ -181,11 +187,17 @@ async fn check_and_listen(
         ));
     }
     let mut first_start = FirstStart::read(&**disk, dir).map_err(|error| cannot_make(dir, &error))?;
-    if let Some(host) = &config.join {
-        check_cluster(config, &identity, host.as_str(), first_start.is_some()).await?;
-        if let Some(found) = &mut first_start {
-            found.how = How::Join(host.to_string());
-        }
+    if let (Some(host), Some(found)) = (&config.join, &mut first_start) {
+        found.how = How::Join(host.to_string());
+    }
+    let unfinished = first_start.as_ref().and_then(|found| match &found.how {
+        How::Join(host) => Some(host.clone()),
+        How::Bootstrap => None,
+    });
+    if let Some(host) = config.join.as_ref().map(ToString::to_string).or(unfinished) {
+        // Who goes on with a first start by --dir alone may have been a member for long.
+        let must_answer = config.join.is_some() && first_start.is_some();
+        check_cluster(config, &identity, &host, must_answer).await?;
     }
     if first_start.is_none() && (config.bootstrap || config.join.is_some()) {
         info!("the node is a member already: --bootstrap and --join have no effect");
@@ -200,13 +212,33 @@ async fn check_and_listen(
         (None, None) => Some(remembered(&identity.advertise)?),
     };
     let listening = listen::bind(&listen, advertise.as_ref())?;
-    let moved = listening.advertise != identity.advertise;
-    if moved || listening.listen != identity.listen {
+    if listening.advertise != identity.advertise {
+        refuse_twin(dir, &identity).await?;
+    }
+    home::remember(&**disk, dir)?;
+    if listening.advertise != identity.advertise || listening.listen != identity.listen {
         engine
             .set_addresses(&listening.listen, &listening.advertise)
             .map_err(|error| Failure::new("cannot note the new addresses", error, "check the disk"))?;
     }
-    Ok((listening, first_start, moved))
+    Ok((listening, first_start))
+}
+
+/// Refuses to move a node that runs where it was: then this directory is a copy of its directory.
+async fn refuse_twin(dir: &Path, identity: &NodeIdentity) -> Result<(), Failure> {
+    let old = &identity.advertise;
+    let Ok(answer) = peer::status(old, false, TWIN_LIMIT).await else { return Ok(()) };
+    if answer.node.is_none_or(|node| node.raft_id != identity.raft_id.0) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("{} is a copy of the directory of a node that runs", dir.display()),
+        format!("{} runs at {old}, under the same raft id {:016x}", identity.name, identity.raft_id.0),
+        format!(
+            "to move {} stop that process first; another node needs a directory, a --name and a --join of its own",
+            identity.name
+        ),
+    ))
 }
 
 /// Refuses a directory of one cluster that is to join another. A node that is a member already may start without the
@@ -221,7 +253,7 @@ async fn check_cluster(
         Ok(joined) => joined,
         Err(failure) if must_answer => return Err(failure),
         Err(failure) => {
-            warn!(%failure, "starting without the node after --join");
+            warn!(%failure, "starting without the node that is to be joined");
             return Ok(());
         }
     };

@@ -65,6 +65,9 @@ impl Process {
     pub fn start(arguments: &[&str], log: &Path) -> Process {
         let log_file = File::options().create(true).append(true).open(log).expect("a log can be written");
         let mut child = calamus(arguments)
+            // A process of the tests that is killed takes its nodes along. The system counts the thread as the parent:
+            // a test ends what it started on the thread that started it.
+            .env("CALAMUS_PARENT", std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)
@@ -155,13 +158,24 @@ pub struct Node {
 impl Node {
     /// Starts a node and waits until it is ready.
     pub fn start(dir: &Path, more: &[&str]) -> Node {
+        let mut node = Node::spawn(dir, more);
+        node.ready();
+        node
+    }
+
+    /// Waits until it is ready.
+    pub fn ready(&mut self) {
+        self.process.line("readiness", |line| line.contains(" is ready").then_some(()));
+    }
+
+    /// Starts a node that may not become ready; it listens.
+    pub fn spawn(dir: &Path, more: &[&str]) -> Node {
         let dir_text = dir.to_str().expect("temporary paths are UTF-8");
         let mut arguments = vec!["serve", "--dir", dir_text];
         arguments.extend(more);
         let log = dir.with_extension("log");
         let mut process = Process::start(&arguments, &log);
         let address = process.line("its address", |line| line.split_once(" listens on ").map(|(_, at)| at.to_owned()));
-        process.line("readiness", |line| line.contains(" is ready").then_some(()));
         Node { process, address }
     }
 

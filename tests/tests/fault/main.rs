@@ -9,6 +9,7 @@ mod kill;
 mod planted;
 mod rejoin;
 mod seeding;
+mod stopped;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use clap::Parser;
+use serde_json::Value;
 
 use super::fake_test::{End, Fake};
 use super::*;
@@ -61,6 +62,21 @@ async fn not_committed_and_unknown_have_exit_codes_of_their_own_and_unknown_is_n
     fake.state.lock().unwrap().ends.push_back(Some(End::UnknownButDone));
     let failure = run(&fake, &["put", "t", "k", "v"]).await.unwrap_err();
     assert!(failure.exit == Exit::Unknown && failure.to_string().contains("read before you try again"), "{failure}");
+    assert_eq!(fake.state.lock().unwrap().txns, 2);
+}
+
+#[tokio::test]
+async fn guards_that_fail_after_an_unknown_attempt_are_no_answer() {
+    let fake = Fake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("txn.json");
+    let text = r#"{"guards": [{"tree": "t", "key": "k", "exists": false}],
+                   "operations": [{"put": {"tree": "t", "key": "k", "value": "v"}}]}"#;
+    fs::write(&path, text).unwrap();
+    // The first attempt is committed and says that it does not know; the second finds what it wrote.
+    fake.state.lock().unwrap().ends.push_back(Some(End::UnknownButDone));
+    let failure = run(&fake, &["txn", path.to_str().unwrap(), "--idempotent"]).await.unwrap_err();
+    assert!(failure.exit == Exit::Unknown && failure.to_string().contains("earlier attempt"), "{failure}");
     assert_eq!(fake.state.lock().unwrap().txns, 2);
 }
 

@@ -5,7 +5,7 @@ use calamus_client::{Client, Range, Txn};
 use clap::Args;
 use serde_json::json;
 
-use super::{DataArgs, bytes, print};
+use super::{DataArgs, bytes, print_done};
 use crate::cli::{Exit, Failure};
 
 /// A range on the command line.
@@ -71,13 +71,18 @@ pub(super) async fn del(client: &Client, args: &DelArgs, txn: Txn) -> Result<Exi
         _ => 0,
     };
     let line = if args.data.json() {
-        json!({ "outcome": "committed", "txn_id": done.txn_id, "deleted": deleted }).to_string()
+        let (attempts, unknown_attempts) = (done.attempts, done.unknown_attempts);
+        json!({
+            "outcome": "committed", "txn_id": done.txn_id, "deleted": deleted, "attempts": attempts,
+            "unknown_attempts": unknown_attempts,
+        })
+        .to_string()
     } else if deleted == 0 {
         "nothing to delete".to_owned()
     } else {
         format!("{deleted} deleted, committed as txn {}", done.txn_id)
     };
-    print(format!("{line}\n").as_bytes())?;
     // A range may well be empty; a key that was named is missed.
-    Ok(if deleted == 0 && args.key.is_some() { Exit::No } else { Exit::Done })
+    let exit = if deleted == 0 && args.key.is_some() { Exit::No } else { Exit::Done };
+    print_done(&format!("{line}\n"), done.txn_id, exit)
 }

@@ -6,7 +6,8 @@ use calamus_client::{Client, Consistency};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::{DataArgs, bytes, print};
+use super::{DataArgs, bytes};
+use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
 
 /// Options of `get`.
@@ -36,6 +37,7 @@ pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result
     let got = client.get_with(&args.tree, key.clone(), consistency).await;
     let got = got.map_err(|error| args.data.read_failed("get", &error))?;
     let found = got.entry.is_some();
+    let exit = if found { Exit::Done } else { Exit::No };
     if args.data.json() {
         let mut object = Map::new();
         object.insert("tree".to_owned(), args.tree.as_str().into());
@@ -48,18 +50,15 @@ pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result
         let point = got.read_point.unwrap_or_default();
         let point = json!({ "txn_id": point.txn_id, "age_micros": point.age_micros, "node": point.node });
         object.insert("read_point".to_owned(), point);
-        print(format!("{}\n", serde_json::Value::Object(object)).as_bytes())?;
-    } else if let Some(entry) = &got.entry {
-        if args.hex {
-            print(format!("{}\n", bytes::to_hex(&entry.value)).as_bytes())?;
-        } else {
-            print(&entry.value)?;
-            if std::io::stdout().is_terminal() {
-                print(b"\n")?;
-            }
-        }
-    } else {
-        eprintln!("calamus: tree `{}` has no key `{}`", args.tree, bytes::escape(args.key.as_bytes()));
+        return print(format!("{}\n", serde_json::Value::Object(object)).as_bytes(), exit);
     }
-    Ok(if found { Exit::Done } else { Exit::No })
+    let Some(entry) = &got.entry else {
+        eprintln!("calamus: tree `{}` has no key `{}`", args.tree, bytes::escape(args.key.as_bytes()));
+        return Ok(exit);
+    };
+    if args.hex {
+        return print(format!("{}\n", bytes::to_hex(&entry.value)).as_bytes(), exit);
+    }
+    let end: &[u8] = if std::io::stdout().is_terminal() { b"\n" } else { b"" };
+    print([&entry.value, end].concat(), exit)
 }

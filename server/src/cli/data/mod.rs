@@ -18,13 +18,13 @@ mod data_test;
 #[cfg(test)]
 mod fake_test;
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use calamus_client::{Client, Options, Outcome, ReadError, ReadFrom, TxnError};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::common::write;
 use super::{ClientArgs, Exit, Failure, block_on};
 
 /// One variant a command; each command's options and code are in the file of its name.
@@ -88,7 +88,7 @@ impl DataArgs {
 
     /// A read that failed.
     fn read_failed(&self, what: &str, error: &ReadError) -> Failure {
-        self.tell(json!({ "error": error.0.reason, "message": error.0.message }));
+        self.client.tell(&json!({ "error": error.0.reason, "message": error.0.message }));
         let failure = Failure::new(format!("{what} failed"), error, next_step(&error.0.reason));
         if error.0.reason == "no_such_tree" { failure.with_exit(Exit::No) } else { failure }
     }
@@ -98,20 +98,14 @@ impl DataArgs {
         let unknown = error.outcome() == Outcome::Unknown;
         let word = if unknown { "unknown" } else { "not_committed" };
         let failure = error.failure();
-        self.tell(json!({ "outcome": word, "error": failure.reason, "message": failure.message }));
+        let attempts = failure.attempts;
+        let (error, message) = (&failure.reason, &failure.message);
+        self.client.tell(&json!({ "outcome": word, "error": error, "message": message, "attempts": attempts }));
         if unknown {
             let next = "it may have been committed: read before you try again";
             return Failure::new(format!("{what}: the outcome is unknown"), failure, next).with_exit(Exit::Unknown);
         }
         Failure::new(format!("{what}: not committed, nothing was changed"), failure, next_step(&failure.reason))
-    }
-
-    /// With `--json`, also a failure is a document on stdout.
-    fn tell(&self, document: Value) {
-        if self.json() {
-            // Nobody may be left to read it; the exit code still says it.
-            let _ = writeln!(io::stdout().lock(), "{document}");
-        }
     }
 }
 
@@ -125,17 +119,15 @@ fn next_step(reason: &str) -> &'static str {
     }
 }
 
-/// A line or document to stdout. A reader that is gone (`| head`) ends the command quietly.
-fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| stdout_failed(&e))
-}
-
-fn stdout_failed(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(Exit::Done as i32);
-    }
-    Failure::new("cannot write to stdout", error, "")
+/// Tells of a transaction: it is committed, whether that can be told on stdout or not.
+fn print_done(text: &str, txn_id: u64, exit: Exit) -> Result<Exit, Failure> {
+    write(text.as_bytes()).map(|()| exit).map_err(|error| {
+        let what = match txn_id {
+            0 => "done, nothing had to be changed; but the answer cannot be written to stdout".to_owned(),
+            txn_id => format!("committed as txn {txn_id}; but the answer cannot be written to stdout"),
+        };
+        Failure::new(what, error, "do not run it again only because of this").with_exit(Exit::Unknown)
+    })
 }
 
 /// Runs one of them.

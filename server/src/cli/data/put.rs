@@ -9,7 +9,7 @@ use calamus_proto::MAX_MESSAGE_BYTES;
 use clap::Args;
 use serde_json::json;
 
-use super::{DataArgs, bytes, print};
+use super::{DataArgs, bytes, print_done};
 use crate::cli::{Exit, Failure};
 
 /// Options of `put`.
@@ -53,12 +53,15 @@ pub(super) async fn put(client: &Client, args: &PutArgs, key: Vec<u8>, value: Ve
     };
     let done = client.txn(txn).await.map_err(|error| args.data.txn_failed("put", &error))?;
     let line = if args.data.json() {
-        json!({ "outcome": "committed", "txn_id": done.txn_id }).to_string()
+        let (attempts, unknown_attempts) = (done.attempts, done.unknown_attempts);
+        json!({
+            "outcome": "committed", "txn_id": done.txn_id, "attempts": attempts, "unknown_attempts": unknown_attempts,
+        })
+        .to_string()
     } else {
         format!("committed as txn {}", done.txn_id)
     };
-    print(format!("{line}\n").as_bytes())?;
-    Ok(Exit::Done)
+    print_done(&format!("{line}\n"), done.txn_id, Exit::Done)
 }
 
 /// A whole file, if it can be a value at all.

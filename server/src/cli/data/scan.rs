@@ -8,7 +8,8 @@ use futures::StreamExt;
 use serde_json::{Map, Value};
 
 use super::del::RangeArgs;
-use super::{DataArgs, bytes, stdout_failed};
+use super::{DataArgs, bytes};
+use crate::cli::common::{stdout_failed, unless_gone};
 use crate::cli::{Exit, Failure};
 
 /// Options of `scan`.
@@ -43,7 +44,7 @@ pub(super) async fn run(args: ScanArgs) -> Result<Exit, Failure> {
     // A lock is held across awaits: this is the only task that prints.
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
     scan(&client, &args, range, &mut out).await?;
-    out.flush().map_err(|e| stdout_failed(&e))?;
+    unless_gone(out.flush()).map_err(|e| stdout_failed(&e))?;
     Ok(Exit::Done)
 }
 
@@ -58,11 +59,16 @@ pub(super) async fn scan(client: &Client, args: &ScanArgs, range: Range, out: &m
             Ok(entry) => entry,
             Err(error) => {
                 // What came before it is shown; it is not all.
-                out.flush().map_err(|e| stdout_failed(&e))?;
+                unless_gone(out.flush()).map_err(|e| stdout_failed(&e))?;
                 return Err(failed(error));
             }
         };
-        out.write_all(line(args, &entry).as_bytes()).map_err(|e| stdout_failed(&e))?;
+        match out.write_all(line(args, &entry).as_bytes()) {
+            Ok(()) => {}
+            // Nobody reads on.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(count),
+            Err(error) => return Err(stdout_failed(&error)),
+        }
         count += 1;
     }
     Ok(count)

@@ -7,7 +7,7 @@ use calamus_client::{Client, Txn};
 use clap::Args;
 
 use super::put::{read_all, read_file};
-use super::{DataArgs, print, txn_json};
+use super::{DataArgs, print_done, txn_json};
 use crate::cli::{Exit, Failure};
 
 /// Options of `txn`.
@@ -51,6 +51,6 @@ pub(super) async fn txn_command(client: &Client, args: &TxnArgs, txn: Txn) -> Re
     let document = txn_json::answer(&done, args.hex);
     // Answers nest; so people get JSON too, indented.
     let text = if args.data.json() { document.to_string() } else { format!("{document:#}") };
-    print(format!("{text}\n").as_bytes())?;
-    Ok(if done.guards_held { Exit::Done } else { Exit::No })
+    let exit = if done.guards_held { Exit::Done } else { Exit::No };
+    print_done(&format!("{text}\n"), done.txn_id, exit)
 }

@@ -27,7 +27,8 @@ Operations: put {tree, key, value, tree_must_exist?}; delete {tree, key}; delete
 scan {tree, RANGE, limit?, reverse?}; add {tree, key, amount}; put_next {tree, prefix, value}; create_tree {tree};
 drop_tree {tree}; rename_tree {tree, new_name}. RANGE is prefix, or start and end, each optional.
 Bytes that are no text go under the name with _hex: "key_hex": "00ff".
-The answer is JSON. Exit code 4 says that a guard did not hold."#;
+The answer is JSON. Exit code 4 says that a guard did not hold. With --idempotent, guards that do not hold after an attempt
+whose outcome is unknown are outcome unknown (exit code 3): that attempt may have run."#;
 
 /// What is read.
 #[derive(Debug, Deserialize)]
@@ -265,7 +266,10 @@ impl TreeForm {
 /// What is printed.
 pub(super) fn answer(done: &Committed, hex: bool) -> Value {
     let results: Vec<Value> = done.results.iter().map(|one| result(one, hex)).collect();
-    json!({ "outcome": "committed", "txn_id": done.txn_id, "guards_held": done.guards_held, "results": results })
+    json!({
+        "outcome": "committed", "txn_id": done.txn_id, "guards_held": done.guards_held, "results": results,
+        "attempts": done.attempts, "unknown_attempts": done.unknown_attempts,
+    })
 }
 
 fn result(result: &OperationResult, hex: bool) -> Value {

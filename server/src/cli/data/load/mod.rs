@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 
 use self::batches::{Batches, Limits};
 use self::position::Position;
-use super::{DataArgs, print};
+use super::DataArgs;
+use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
 
 /// Options of `load`.
@@ -176,8 +177,7 @@ fn progress(args: &LoadArgs, position: &Position) -> ProgressBar {
 fn finish(args: &LoadArgs, summary: &Summary, stopped: Option<Stopped>) -> Result<Exit, Failure> {
     let Some(stopped) = stopped else {
         let text = if args.data.json() { format!("{}\n", summary.json()) } else { summary.text() };
-        print(text.as_bytes())?;
-        return Ok(Exit::Done);
+        return print(text.as_bytes(), Exit::Done).map_err(|failure| failure.with_exit(Exit::Unknown));
     };
     let file = args.file.display();
     let so_far = format!("{} documents are acknowledged", summary.documents);
@@ -206,6 +206,6 @@ fn finish(args: &LoadArgs, summary: &Summary, stopped: Option<Stopped>) -> Resul
     let mut document = summary.json();
     document["error"] = word.into();
     document["message"] = failure.to_string().into();
-    args.data.tell(document);
+    args.data.client.tell(&document);
     Err(failure)
 }
