@@ -216,4 +216,5 @@ fn a_node_that_cannot_sync_its_data_file_stops_and_leadership_moves() {
         cluster.write("later", round.as_bytes());
         cluster.assert_equal();
     }
+    cluster.close();
 }

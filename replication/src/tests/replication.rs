@@ -294,6 +294,7 @@ fn a_node_that_is_busy_being_seeded_is_asked_again_until_it_is_not() {
     cluster.assert_equal();
     assert_holds(joining, 0..100);
     assert!(joining.engine().status().generation > generation);
+    cluster.close();
 }
 
 #[test]
