@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use calamus_proto::v1::cluster_client::ClusterClient;
-use calamus_proto::v1::{
-    AddRequest, AddResponse, FreezeRequest, FreezeResponse, RemoveRequest, RemoveResponse, StatusRequest,
-    StatusResponse, TransferRequest, TransferResponse,
-};
+use calamus_proto::v1::{AddRequest, AddResponse, FreezeRequest, FreezeResponse, StatusRequest, StatusResponse};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -71,14 +68,6 @@ macro_rules! forwarded {
 forwarded!(
     /// Adds a node to the cluster of the node at `address`.
     add: AddRequest => AddResponse
-);
-forwarded!(
-    /// Removes a node.
-    remove: RemoveRequest => RemoveResponse
-);
-forwarded!(
-    /// Hands leadership over.
-    transfer: TransferRequest => TransferResponse
 );
 forwarded!(
     /// Stops the admission of transactions on the node at `address`, or lets it go on.

@@ -104,7 +104,8 @@ fn a_write_whose_answer_cannot_be_printed_is_said_to_be_committed() {
     let node = Node::bootstrap(&temp.path().join("n1"), "n1");
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     for arguments in [vec!["put", "t", "k", "v"], vec!["del", "t", "k"]] {
-        let output = calamus(&[&arguments[..], &["--endpoints", &node.address]].concat()).stdout(full()).output().unwrap();
+        let output =
+            calamus(&[&arguments[..], &["--endpoints", &node.address]].concat()).stdout(full()).output().unwrap();
         let said = stderr(&output);
         assert!(output.status.code() == Some(3) && said.contains("committed as txn"), "{arguments:?}: {said}");
     }

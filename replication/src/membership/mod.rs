@@ -105,7 +105,11 @@ fn change_error(
             NodeError::Busy(busy.to_string())
         }
         RaftError::APIError(other) => NodeError::Refused(other.to_string()),
-        RaftError::Fatal(fatal) => NodeError::Stopped(fatal.to_string()),
+        // The entry may have been sent to others before.
+        RaftError::Fatal(fatal) => NodeError::Timeout {
+            waited: Duration::ZERO,
+            what: format!("the consensus of this node stopped while the membership changed: {fatal}"),
+        },
     }
 }
 

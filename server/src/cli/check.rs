@@ -12,6 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::common::print;
 use super::{Exit, Failure};
 
 /// Checks a node's directory while the node is stopped: node.meta, every frame, every page, every tree, the digest.
@@ -54,12 +55,12 @@ pub fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         let exit = if matches!(error, OpenError::Locked(_) | OpenError::Missing(_)) { Exit::Failed } else { Exit::No };
         Failure::new(what, error, next).with_exit(exit)
     })?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&to_json(&report)).expect("a value is always JSON"));
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&to_json(&report)).expect("a value is always JSON"))
     } else {
-        print(&report);
-    }
-    Ok(if report.is_clean() { Exit::Done } else { Exit::No })
+        words(&report)
+    };
+    print(&text, if report.is_clean() { Exit::Done } else { Exit::No })
 }
 
 fn progress_bar(wanted: bool) -> ProgressBar {
@@ -96,24 +97,24 @@ fn problems(report: &DirectoryReport) -> Vec<String> {
     lines
 }
 
-fn print(report: &DirectoryReport) {
+fn words(report: &DirectoryReport) -> String {
     let identity = &report.meta.identity;
-    println!("node {}, raft id {:016x}, cluster {}", identity.name, identity.raft_id.0, identity.cluster_id);
+    let mut lines =
+        vec![format!("node {}, raft id {:016x}, cluster {}", identity.name, identity.raft_id.0, identity.cluster_id)];
     let last = report.last_frame.map_or_else(|| "-".to_owned(), |log_id| log_id.to_string());
-    println!("journal: {} frames, the last is {last}", report.frames);
+    lines.push(format!("journal: {} frames, the last is {last}", report.frames));
     if let Some(pages) = &report.pages {
         let at = report.checked_at.map_or_else(|| "-".to_owned(), |log_id| log_id.to_string());
         let txn = pages.superblock.as_ref().map_or(0, |superblock| superblock.txn_id.0);
-        println!(
+        lines.push(format!(
             "state at {at}: txn {txn}, {} trees, {} entries, {} pages allocated, {} free, digest {}",
             pages.trees, pages.entries, pages.allocated_pages, pages.free_pages, pages.digest
-        );
+        ));
     }
     let problems = problems(report);
-    for line in &problems {
-        println!("DAMAGE {line}");
-    }
-    println!("{}", if problems.is_empty() { "clean" } else { "NOT clean" });
+    lines.extend(problems.iter().map(|line| format!("DAMAGE {line}")));
+    lines.push(if problems.is_empty() { "clean" } else { "NOT clean" }.to_owned());
+    lines.join("\n") + "\n"
 }
 
 fn to_json(report: &DirectoryReport) -> serde_json::Value {

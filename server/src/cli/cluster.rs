@@ -1,19 +1,25 @@
 //! `calamus cluster`: status and membership.
+//!
+//! The status is that of the first endpoint that answers. Changes go through the client crate, as transactions do: it
+//! finds who leads by asking all endpoints at once, so that one that hangs holds nothing up, and it tells what changed
+//! nothing (exit code 1) from what may have (3).
 
 use std::time::Duration;
 
-use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, RemoveRequest, StatusResponse, TransferRequest};
+use calamus_client::{Client, Options, Outcome, TxnError};
+use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, StatusResponse};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::Status;
 
+use super::common::print;
 use super::table::{self, position, role_word};
 use super::{ClientArgs, Endpoint, Exit, Failure};
 use crate::peer;
 
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
-/// A node that is added is seeded first, which takes as long as its data is large.
-const CHANGE_LIMIT: Duration = Duration::from_secs(600);
+/// A change waits for a quorum, not for the node that is added to be filled.
+const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Shows and changes who is in the cluster.
 #[derive(Debug, Args)]
@@ -72,72 +78,56 @@ pub fn run(args: ClusterArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// The failure of a call that no endpoint took, or that one of them refused.
-fn failed(what: &str, client: &ClientArgs, error: &Status) -> Failure {
-    let endpoints: Vec<_> = client.endpoints.iter().map(Endpoint::as_str).collect();
-    let next = if peer::may_pass(error) {
-        format!(
-            "is a node running at one of {}? name others with --endpoints or CALAMUS_ENDPOINTS",
-            endpoints.join(", ")
-        )
-    } else {
-        "`calamus cluster status` shows the members and their roles".to_owned()
-    };
-    let exit = if error.code() == Code::DeadlineExceeded { Exit::Unknown } else { Exit::Failed };
-    Failure::new(what, error.message(), next).with_exit(exit)
+/// Finds the cluster, for a change of it.
+async fn connect(client: &ClientArgs, what: &str) -> Result<Client, Failure> {
+    let options = Options { deadline: CHANGE_LIMIT, ..Options::default() };
+    Client::connect(client.endpoints.iter().map(Endpoint::as_str), options).await.map_err(|error| {
+        client.tell(&json!({ "outcome": "not_committed", "error": "unreachable", "message": error.to_string() }));
+        Failure::new(what, error, nobody_there(client))
+    })
 }
 
-/// Runs a call on the first endpoint that takes it. A call that may have been taken is not made again elsewhere.
-macro_rules! on_any {
-    ($client:expr, $what:expr, |$address:ident| $call:expr) => {{
-        let mut last = Status::unavailable("there are no endpoints");
-        let mut answer = None;
-        for $address in $client.endpoints.iter().map(Endpoint::as_str) {
-            match $call.await {
-                Ok(found) => {
-                    answer = Some(found);
-                    break;
-                }
-                Err(error) => {
-                    let pass = error.code() == Code::Unavailable;
-                    last = error;
-                    if !pass {
-                        break;
-                    }
-                }
-            }
-        }
-        answer.ok_or_else(|| failed($what, $client, &last))
-    }};
+fn nobody_there(client: &ClientArgs) -> String {
+    let endpoints: Vec<_> = client.endpoints.iter().map(Endpoint::as_str).collect();
+    format!("is a node running at one of {}? name others with --endpoints or CALAMUS_ENDPOINTS", endpoints.join(", "))
+}
+
+/// A change that is not known to be made.
+fn not_made(client: &ClientArgs, what: &str, error: &TxnError) -> Failure {
+    let failure = error.failure();
+    let (word, exit) = match error.outcome() {
+        Outcome::Unknown => ("unknown", Exit::Unknown),
+        _ => ("not_committed", Exit::Failed),
+    };
+    client.tell(&json!({ "outcome": word, "error": failure.reason, "message": failure.message }));
+    let next = "`calamus cluster status` shows the members and their roles";
+    let what = if exit == Exit::Unknown { format!("{what}: the outcome is unknown") } else { what.to_owned() };
+    Failure::new(what, failure, next).with_exit(exit)
 }
 
 async fn status(client: &ClientArgs) -> Result<Exit, Failure> {
-    let what = "cannot get the status of the cluster";
     let mut last = Status::unavailable("there are no endpoints");
     for address in client.endpoints.iter().map(Endpoint::as_str) {
         // Any node that answers at all is good enough, so a hung one is passed over too.
         match peer::status(address, true, STATUS_LIMIT).await {
-            Ok(found) => {
-                show(client, found);
-                return Ok(Exit::Done);
-            }
+            Ok(found) => return show(client, found),
             Err(error) => last = error,
         }
     }
-    Err(failed(what, client, &last).with_exit(Exit::Failed))
+    client.tell(&json!({ "error": "unreachable", "message": last.message() }));
+    Err(Failure::new("cannot get the status of the cluster", last.message(), nobody_there(client)))
 }
 
-fn show(client: &ClientArgs, found: StatusResponse) {
+fn show(client: &ClientArgs, found: StatusResponse) -> Result<Exit, Failure> {
     let asked = found.node.unwrap_or_default();
     let members = if found.members.is_empty() { vec![asked.clone()] } else { found.members };
     if client.json {
         let nodes: Vec<Value> = members.iter().map(node_json).collect();
         let all = json!({ "cluster_id": asked.cluster_id, "database_id": asked.database_id, "leader": asked.leader,
             "asked": asked.name, "nodes": nodes });
-        println!("{}", serde_json::to_string_pretty(&all).expect("a value is always JSON"));
-        return;
+        let text = serde_json::to_string_pretty(&all).expect("a value is always JSON");
+        return print(format!("{text}\n"), Exit::Done);
     }
-    println!("cluster {}, database {}", asked.cluster_id, asked.database_id);
     let mut rows = table::new(&[
         "node",
         "address",
@@ -154,10 +144,11 @@ fn show(client: &ClientArgs, found: StatusResponse) {
     for node in &members {
         rows.add_row(row(node));
     }
-    println!("{rows}");
+    let mut text = format!("cluster {}, database {}\n{rows}\n", asked.cluster_id, asked.database_id);
     for node in members.iter().filter(|node| node.unreachable) {
-        println!("{} does not answer: {}", node.name, node.state);
+        text += &format!("{} does not answer: {}\n", node.name, node.state);
     }
+    print(&text, Exit::Done)
 }
 
 fn row(node: &NodeStatus) -> Vec<String> {
@@ -204,6 +195,7 @@ async fn add(client: &ClientArgs, address: &Endpoint, observer: bool) -> Result<
     let node = match peer::status(address.as_str(), false, STATUS_LIMIT).await {
         Ok(answer) => answer.node.unwrap_or_default(),
         Err(error) => {
+            client.tell(&json!({ "outcome": "not_committed", "error": "unreachable", "message": error.message() }));
             let next = "start it first: calamus serve --dir DIR --name NAME --listen HOST:PORT --join HOST:PORT";
             return Err(Failure::new(what, error.message(), next));
         }
@@ -216,40 +208,40 @@ async fn add(client: &ClientArgs, address: &Endpoint, observer: bool) -> Result<
         replace: false,
         cluster_id: node.cluster_id,
     };
-    let answer = on_any!(client, what.as_str(), |at| peer::add(at, request.clone(), CHANGE_LIMIT))?;
-    show_members(client, &answer.members);
-    Ok(Exit::Done)
+    let cluster = connect(client, &what).await?.cluster();
+    let answer = cluster.add(request).await.map_err(|error| not_made(client, &what, &error))?;
+    show_members(client, &answer.members)
 }
 
 async fn remove(client: &ClientArgs, name: String, force: String) -> Result<Exit, Failure> {
     let what = format!("cannot remove {name}");
-    let request = RemoveRequest { name, force_cluster_id: force };
-    let answer = on_any!(client, what.as_str(), |at| peer::remove(at, request.clone(), CHANGE_LIMIT))?;
-    show_members(client, &answer.members);
-    Ok(Exit::Done)
+    let cluster = connect(client, &what).await?.cluster();
+    let left = cluster.remove(&name, &force).await.map_err(|error| not_made(client, &what, &error))?;
+    show_members(client, &left)
 }
 
 async fn transfer(client: &ClientArgs, to: String) -> Result<Exit, Failure> {
-    let request = TransferRequest { to };
     let what = "cannot hand leadership over";
-    let answer = on_any!(client, what, |at| peer::transfer(at, request.clone(), STATUS_LIMIT))?;
-    if client.json {
-        println!("{}", json!({ "leader": answer.leader }));
-    } else {
-        println!("{} leads", answer.leader);
-    }
-    Ok(Exit::Done)
+    let cluster = connect(client, what).await?.cluster();
+    let leader = cluster.transfer(&to).await.map_err(|error| not_made(client, what, &error))?;
+    let text = if client.json { json!({ "leader": leader }).to_string() } else { format!("{leader} leads") };
+    done(&format!("{text}\n"))
 }
 
-fn show_members(client: &ClientArgs, members: &[Member]) {
+fn show_members(client: &ClientArgs, members: &[Member]) -> Result<Exit, Failure> {
     if client.json {
         let member = |member: &Member| json!({ "name": member.name, "raft_id": format!("{:016x}", member.raft_id), "address": member.address, "voter": member.voter });
-        println!("{}", json!({ "members": members.iter().map(member).collect::<Vec<_>>() }));
-        return;
+        let all = json!({ "members": members.iter().map(member).collect::<Vec<_>>() });
+        return done(&format!("{all}\n"));
     }
     let mut rows = table::new(&["node", "address", "votes"]);
     for member in members {
         rows.add_row([member.name.as_str(), &member.address, if member.voter { "yes" } else { "no" }]);
     }
-    println!("{rows}");
+    done(&format!("{rows}\n"))
+}
+
+/// After a change: it is made, whether that can be told on stdout or not.
+fn done(text: &str) -> Result<Exit, Failure> {
+    print(text, Exit::Done).map_err(|failure| failure.with_exit(Exit::Unknown))
 }

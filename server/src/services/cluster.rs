@@ -5,19 +5,26 @@
 
 use std::time::Duration;
 
+use calamus_proto::ERROR_DETAIL_METADATA;
 use calamus_proto::v1::cluster_server::Cluster;
+use calamus_proto::v1::error_detail::OutcomeClass;
 use calamus_proto::v1::{
-    AddRequest, AddResponse, FreezeRequest, FreezeResponse, Member, NodeStatus, RemoveRequest, RemoveResponse,
-    StatusRequest, StatusResponse, TransferRequest, TransferResponse,
+    AddRequest, AddResponse, ErrorDetail, FreezeRequest, FreezeResponse, Member, NodeStatus, RemoveRequest,
+    RemoveResponse, StatusRequest, StatusResponse, TransferRequest, TransferResponse,
 };
+use calamus_replication::error::reason;
 use calamus_replication::{Node, NodeError};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::peer::{self, FORWARDED_METADATA, mark_forwarded};
-use crate::status::of_node_error;
+use crate::status::{of_node_error, with_detail};
 
 /// How long another node may take to say how it is: a hung one must not hang the table of all.
 const STATUS_LIMIT: Duration = Duration::from_millis(700);
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the leader may take over what was sent on to it: a little more than a change of the membership may take there.
+const FORWARD_LIMIT: Duration = Duration::from_secs(15);
 
 /// The service of one node.
 pub struct ClusterService {
@@ -32,12 +39,53 @@ macro_rules! on_leader {
         match $self.node.$call(message.clone()).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err(NodeError::NotLeader { leader: Some(leader) }) if !forwarded => {
-                let mut client = peer::connect(&leader.address, Duration::from_secs(2)).await?;
-                client.$call(mark_forwarded(message)).await
+                let connecting = peer::connect(&leader.address, CONNECT_LIMIT).await;
+                let mut client = connecting.map_err(|error| not_sent_on(&leader.address, &error))?;
+                let call = client.$call(mark_forwarded(message));
+                match tokio::time::timeout(FORWARD_LIMIT, call).await {
+                    Ok(answer) => answer.map_err(|error| sent_on(&leader.address, error)),
+                    Err(_) => {
+                        let silent = Status::deadline_exceeded(format!("no answer in {} s", FORWARD_LIMIT.as_secs()));
+                        Err(sent_on(&leader.address, silent))
+                    }
+                }
             }
             Err(error) => Err(of_node_error(&error)),
         }
     }};
+}
+
+/// The leader cannot be connected to: it was asked nothing.
+fn not_sent_on(leader: &str, error: &Status) -> Status {
+    let message = format!("the leader at {leader} cannot be reached: {}", error.message());
+    with_detail(
+        Code::Unavailable,
+        ErrorDetail {
+            outcome: OutcomeClass::NotCommitted.into(),
+            reason: reason::UNREACHABLE.to_owned(),
+            message,
+            retryable: true,
+            leader: String::new(),
+        },
+    )
+}
+
+/// What the leader said of a call that was sent on to it, or that it said nothing: then nobody knows what it did.
+fn sent_on(leader: &str, error: Status) -> Status {
+    if error.metadata().get_bin(ERROR_DETAIL_METADATA).is_some() {
+        return error;
+    }
+    let message = format!("the leader at {leader} was asked, and its answer was lost: {}", error.message());
+    with_detail(
+        Code::Unknown,
+        ErrorDetail {
+            outcome: OutcomeClass::Unknown.into(),
+            reason: reason::LEADER_LOST.to_owned(),
+            message,
+            retryable: false,
+            leader: String::new(),
+        },
+    )
 }
 
 #[tonic::async_trait]
@@ -103,5 +151,28 @@ async fn ask(member: Member) -> NodeStatus {
         unreachable: true,
         state,
         ..NodeStatus::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn detail(status: &Status) -> ErrorDetail {
+        let bytes = status.metadata().get_bin(ERROR_DETAIL_METADATA).expect("a detail").to_bytes().expect("base64");
+        ErrorDetail::decode(bytes).expect("a detail")
+    }
+
+    #[test]
+    fn what_was_sent_on_without_an_answer_is_unknown_and_what_was_not_sent_is_not_committed() {
+        let lost = sent_on("n1:1", Status::unavailable("broken pipe"));
+        assert_eq!((detail(&lost).outcome(), detail(&lost).retryable), (OutcomeClass::Unknown, false));
+        let unreachable = not_sent_on("n1:1", &Status::unavailable("refused"));
+        let said = detail(&unreachable);
+        assert_eq!((said.outcome(), said.retryable), (OutcomeClass::NotCommitted, true));
+        let refused = of_node_error(&NodeError::Refused("no".to_owned()));
+        assert_eq!(detail(&sent_on("n1:1", refused)).reason, reason::REFUSED, "the leader's word stands");
     }
 }

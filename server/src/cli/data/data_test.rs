@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use clap::Parser;
+use serde_json::Value;
 
 use super::fake_test::{End, Fake};
 use super::*;

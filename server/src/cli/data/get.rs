@@ -6,7 +6,8 @@ use calamus_client::{Client, Consistency};
 use clap::Args;
 use serde_json::{Map, json};
 
-use super::{DataArgs, bytes, print};
+use super::{DataArgs, bytes};
+use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
 
 /// Options of `get`.
@@ -59,5 +60,5 @@ pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result
         return print(format!("{}\n", bytes::to_hex(&entry.value)).as_bytes(), exit);
     }
     let end: &[u8] = if std::io::stdout().is_terminal() { b"\n" } else { b"" };
-    print(&[&entry.value, end].concat(), exit)
+    print([&entry.value, end].concat(), exit)
 }

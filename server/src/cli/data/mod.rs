@@ -18,13 +18,13 @@ mod data_test;
 #[cfg(test)]
 mod fake_test;
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use calamus_client::{Client, Options, Outcome, ReadError, ReadFrom, TxnError};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::common::write;
 use super::{ClientArgs, Exit, Failure, block_on};
 
 /// One variant a command; each command's options and code are in the file of its name.
@@ -88,7 +88,7 @@ impl DataArgs {
 
     /// A read that failed.
     fn read_failed(&self, what: &str, error: &ReadError) -> Failure {
-        self.tell(json!({ "error": error.0.reason, "message": error.0.message }));
+        self.client.tell(&json!({ "error": error.0.reason, "message": error.0.message }));
         let failure = Failure::new(format!("{what} failed"), error, next_step(&error.0.reason));
         if error.0.reason == "no_such_tree" { failure.with_exit(Exit::No) } else { failure }
     }
@@ -100,20 +100,12 @@ impl DataArgs {
         let failure = error.failure();
         let attempts = failure.attempts;
         let (error, message) = (&failure.reason, &failure.message);
-        self.tell(json!({ "outcome": word, "error": error, "message": message, "attempts": attempts }));
+        self.client.tell(&json!({ "outcome": word, "error": error, "message": message, "attempts": attempts }));
         if unknown {
             let next = "it may have been committed: read before you try again";
             return Failure::new(format!("{what}: the outcome is unknown"), failure, next).with_exit(Exit::Unknown);
         }
         Failure::new(format!("{what}: not committed, nothing was changed"), failure, next_step(&failure.reason))
-    }
-
-    /// With `--json`, also a failure is a document on stdout.
-    fn tell(&self, document: Value) {
-        if self.json() {
-            // Nobody may be left to read it; the exit code still says it.
-            let _ = writeln!(io::stdout().lock(), "{document}");
-        }
     }
 }
 
@@ -127,15 +119,7 @@ fn next_step(reason: &str) -> &'static str {
     }
 }
 
-/// Writes what was found to stdout; the exit code is then `exit`. A reader that is gone (`| head`) changes nothing about it.
-fn print(bytes: &[u8], exit: Exit) -> Result<Exit, Failure> {
-    match write(bytes) {
-        Ok(()) => Ok(exit),
-        Err(error) => Err(stdout_failed(&error)),
-    }
-}
-
-/// The same after a transaction: it is committed, whether that can be told on stdout or not.
+/// Tells of a transaction: it is committed, whether that can be told on stdout or not.
 fn print_done(text: &str, txn_id: u64, exit: Exit) -> Result<Exit, Failure> {
     write(text.as_bytes()).map(|()| exit).map_err(|error| {
         let what = match txn_id {
@@ -144,20 +128,6 @@ fn print_done(text: &str, txn_id: u64, exit: Exit) -> Result<Exit, Failure> {
         };
         Failure::new(what, error, "do not run it again only because of this").with_exit(Exit::Unknown)
     })
-}
-
-fn write(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    unless_gone(out.write_all(bytes).and_then(|()| out.flush()))
-}
-
-/// Nobody reads any more: that is theirs to decide, and no failure of ours.
-fn unless_gone(written: io::Result<()>) -> io::Result<()> {
-    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
-}
-
-fn stdout_failed(error: &io::Error) -> Failure {
-    Failure::new("cannot write to stdout", error, "")
 }
 
 /// Runs one of them.

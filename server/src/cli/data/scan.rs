@@ -8,7 +8,8 @@ use futures::StreamExt;
 use serde_json::{Map, Value};
 
 use super::del::RangeArgs;
-use super::{DataArgs, bytes, stdout_failed, unless_gone};
+use super::{DataArgs, bytes};
+use crate::cli::common::{stdout_failed, unless_gone};
 use crate::cli::{Exit, Failure};
 
 /// Options of `scan`.

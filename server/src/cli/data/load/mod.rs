@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 
 use self::batches::{Batches, Limits};
 use self::position::Position;
-use super::{DataArgs, print};
+use super::DataArgs;
+use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
 
 /// Options of `load`.
@@ -205,6 +206,6 @@ fn finish(args: &LoadArgs, summary: &Summary, stopped: Option<Stopped>) -> Resul
     let mut document = summary.json();
     document["error"] = word.into();
     document["message"] = failure.to_string().into();
-    args.data.tell(document);
+    args.data.client.tell(&document);
     Err(failure)
 }
