@@ -15,6 +15,8 @@ use serde_json::Value;
 struct Dev {
     process: Process,
     started: Value,
+    /// Events that came before one that was waited for.
+    passed: Vec<Value>,
 }
 
 impl Dev {
@@ -23,11 +25,42 @@ impl Dev {
         let log = dir.with_extension("log");
         let mut process = Process::start(&["dev", "--dir", dir_text, "--first-port", "0", "--json"], &log);
         let started = process.line("all nodes up", |line| event(line, "started"));
-        Dev { process, started }
+        Dev { process, started, passed: Vec::new() }
     }
 
+    /// The next event of this name; those that come before it may be asked for later.
     fn event(&mut self, name: &str) -> Value {
-        self.process.line(name, |line| event(line, name))
+        if let Some(at) = self.passed.iter().position(|event| event["event"] == name) {
+            return self.passed.remove(at);
+        }
+        loop {
+            let next: Value = self.process.line(name, |line| Some(serde_json::from_str(line).expect("JSON")));
+            if next["event"] == name {
+                return next;
+            }
+            self.passed.push(next);
+        }
+    }
+
+    /// What `cluster status` says of all nodes, once they have these roles and all of them answer.
+    fn nodes(&self, roles: &[&str]) -> Vec<Value> {
+        wait_for("all nodes in their roles", || {
+            let output = run(&["cluster", "status", "--json", "--endpoints", self.endpoints()]);
+            let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+            let nodes = status["nodes"].as_array()?.clone();
+            let mut found: Vec<_> = nodes.iter().map(|node| node["role"].as_str().unwrap_or_default()).collect();
+            found.sort_unstable();
+            let good = nodes.iter().all(|node| node["unreachable"] == false && node["voter"] == true);
+            (good && found == roles).then_some(nodes)
+        })
+    }
+
+    /// Every one of these was acknowledged, so it is there.
+    fn assert_there(&self, keys: &[String]) {
+        for key in keys {
+            let output = run(&["get", "t", key, "--endpoints", self.endpoints()]);
+            assert!(output.status.code() == Some(0) && output.stdout == [5; 2000], "{key}: {}", stderr(&output));
+        }
     }
 
     fn endpoints(&self) -> &str {
@@ -105,15 +138,15 @@ async fn a_cluster_comes_up_loses_a_node_gets_it_back_and_ends_equal() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("cluster");
     let mut dev = Dev::start(&dir);
-    let nodes = dev.started["nodes"].as_array().unwrap();
-    assert_eq!(nodes.iter().filter(|node| node["role"] == "leader").count(), 1, "{nodes:?}");
-    assert_eq!(nodes.iter().filter(|node| node["role"] == "follower").count(), 2, "{nodes:?}");
+    let mut keys = Vec::new();
     for node in 0..3 {
-        put(dev.field(node, "address").as_str().unwrap(), &format!("before-{node}")).await;
+        keys.push(format!("before-{node}"));
+        put(dev.field(node, "address").as_str().unwrap(), &keys[node]).await;
     }
 
     // Kill the leader; the others go on, and the killed one comes back by the command that is shown.
-    let leader = (0..3).find(|node| dev.field(*node, "role") == "leader").unwrap();
+    let roles = dev.nodes(&["follower", "follower", "leader"]);
+    let leader = roles.iter().position(|node| node["role"] == "leader").unwrap();
     let name = dev.field(leader, "name").as_str().unwrap().to_owned();
     let pid_file = std::fs::read_to_string(dir.join(&name).join("pid")).unwrap();
     assert_eq!(pid_file.trim(), dev.pids()[leader].to_string());
@@ -122,14 +155,16 @@ async fn a_cluster_comes_up_loses_a_node_gets_it_back_and_ends_equal() {
     assert_eq!((&exited["name"], &exited["how"]), (&Value::from(name.as_str()), &Value::from("killed by signal 9")));
     let other = dev.field((leader + 1) % 3, "address").as_str().unwrap().to_owned();
     put(&other, "while-one-is-down").await;
+    keys.push("while-one-is-down".to_owned());
     dev.event("leader");
     let command: Vec<String> = exited["again"].as_str().unwrap().split(' ').map(str::to_owned).collect();
     let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
     let mut by_hand = Process::start(&arguments, &temp.path().join("by-hand.log"));
     assert_eq!(dev.event("back")["name"], name.as_str());
-    let before_end = run(&["cluster", "status", "--json", "--endpoints", dev.endpoints()]);
-    assert_eq!(before_end.status.code(), Some(0), "{}", stderr(&before_end));
     put(dev.field(leader, "address").as_str().unwrap(), "after").await;
+    keys.push("after".to_owned());
+    dev.nodes(&["follower", "follower", "leader"]);
+    dev.assert_there(&keys);
 
     assert_eq!(dev.process.end(Signal::TERM).code(), Some(0), "{}", dev.process.read_log());
     assert_eq!(dev.event("equal")["nodes"], 3);
@@ -144,6 +179,7 @@ async fn a_cluster_comes_up_loses_a_node_gets_it_back_and_ends_equal() {
     let mut again = Dev::start(&dir);
     assert_eq!(again.endpoints(), dev.endpoints());
     put(again.field(0, "address").as_str().unwrap(), "another day").await;
+    again.assert_there(&keys);
     assert_eq!(again.process.end(Signal::INT).code(), Some(0), "{}", again.process.read_log());
     assert_equal_and_clean(&dir, &["n1", "n2", "n3"]);
 }
@@ -182,11 +218,9 @@ async fn a_node_whose_directory_was_removed_takes_its_own_place() {
 
     let mut dev = Dev::start(&dir);
     put(dev.field(1, "address").as_str().unwrap(), "new").await;
-    let output = run(&["cluster", "status", "--json", "--endpoints", dev.endpoints()]);
-    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let members = status["nodes"].as_array().unwrap();
-    assert_eq!(members.len(), 3, "the old self is gone: {status}");
-    assert!(members.iter().all(|member| member["voter"] == true && member["unreachable"] == false), "{status}");
+    // The old self is gone: three, and all answer.
+    dev.nodes(&["follower", "follower", "leader"]);
+    dev.assert_there(&["old".to_owned(), "new".to_owned()]);
     assert_eq!(dev.process.end(Signal::TERM).code(), Some(0), "{}", dev.process.read_log());
     let data: Vec<_> = ["n1", "n2", "n3"].map(|name| data_file(&dir.join(name))).into();
     assert!(data[0] == data[1] && data[1] == data[2], "the data files differ");
@@ -234,4 +268,46 @@ fn a_port_taken_by_another_process_is_told_and_no_node_is_left() {
         text.contains("n3 ended") && text.contains(&address) && text.contains("another process has port"),
         "{text}"
     );
+    assert_eq!(processes_of(&dir), [] as [u32; 0], "no node is left");
+}
+
+/// The processes that were started on a directory below this one.
+fn processes_of(dir: &Path) -> Vec<u32> {
+    let own = |entry: std::io::Result<std::fs::DirEntry>| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        String::from_utf8_lossy(&line).contains(dir.to_str()?).then_some(pid)
+    };
+    std::fs::read_dir("/proc").expect("Linux").filter_map(own).collect()
+}
+
+#[test]
+fn nodes_started_by_hand_are_shown_when_they_end_and_do_not_outlive_the_cluster_when_they_hang() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("cluster");
+    for asked_twice in [false, true] {
+        let mut dev = Dev::start(&dir);
+        kill(dev.pids()[1], Signal::KILL);
+        assert_eq!(dev.event("exited")["name"], "n2");
+        let n2 = dir.join("n2");
+        let by_hand = || Process::start(&["serve", "--dir", n2.to_str().unwrap()], &temp.path().join("by-hand.log"));
+        let mut first = by_hand();
+        assert_eq!(dev.event("back")["name"], "n2");
+        assert_eq!(first.end(Signal::KILL).code(), None);
+        assert_eq!(dev.event("gone")["name"], "n2");
+        let mut second = by_hand();
+        assert_eq!(dev.event("back")["name"], "n2");
+        second.signal(Signal::STOP);
+        assert_eq!(dev.event("silent")["name"], "n2");
+        dev.process.signal(Signal::TERM);
+        dev.event("ending");
+        if asked_twice {
+            dev.process.signal(Signal::TERM);
+        }
+        assert_eq!(dev.process.wait().code(), Some(1));
+        let said = dev.process.read_log();
+        assert!(said.contains(if asked_twice { "asked twice" } else { "in good order: n2" }), "{said}");
+        assert_eq!(second.wait().code(), None, "it was killed");
+        assert_eq!(processes_of(&dir), [] as [u32; 0], "no node is left");
+    }
 }

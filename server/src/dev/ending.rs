@@ -10,8 +10,10 @@ use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use super::by_hand;
 use super::child::Children;
 use super::event::{Event, Printer};
+use super::layout::Layout;
 use super::watch::{Answer, Watch};
 use crate::failure::Failure;
 use crate::peer;
@@ -37,17 +39,16 @@ pub async fn end(children: &mut Children, watch: &mut Watch, printer: &Printer) 
     for status in &order {
         let in_good_order = match children.pid(&status.name) {
             Some(_) => end_child(children, &status.name).await,
-            None => end_other(status).await,
+            None => end_other(children.layout(), status).await,
         };
         if !in_good_order {
             killed.push(status.name.clone());
         }
     }
     // What is left does not answer: stopped or hung.
-    let left = watch.nodes().iter().map(|node| &node.name).filter(|name| children.pid(name).is_some());
-    let silent: Vec<String> = left.filter(|name| !killed.contains(name)).cloned().collect();
-    killed.extend(silent);
-    children.kill_all().await;
+    killed.extend(kill_all(children, watch).await);
+    killed.sort();
+    killed.dedup();
     printer.print(&Event::Ended);
     if killed.is_empty() {
         return Ok(());
@@ -57,6 +58,15 @@ pub async fn end(children: &mut Children, watch: &mut Watch, printer: &Printer) 
         "it did not answer or did not end in time, and was killed",
         "start again on the same --dir: a killed node recovers by itself",
     ))
+}
+
+/// Kills all nodes that still run; their names.
+pub async fn kill_all(children: &mut Children, watch: &Watch) -> Vec<String> {
+    let names = watch.nodes().iter().map(|node| &node.name);
+    let mut killed: Vec<String> = names.filter(|name| children.pid(name).is_some()).cloned().collect();
+    children.kill_all().await;
+    killed.extend(by_hand::kill_all(children).await);
+    killed
 }
 
 /// The nodes of this cluster that answer.
@@ -111,19 +121,8 @@ async fn end_child(children: &mut Children, name: &str) -> bool {
     true
 }
 
-/// Ends a node that somebody started by hand: it has gone when nobody listens at its address.
-async fn end_other(status: &NodeStatus) -> bool {
+/// Ends a node that somebody started by hand; `false` if it has to be killed.
+async fn end_other(layout: &Layout, status: &NodeStatus) -> bool {
     let Some(pid) = i32::try_from(status.process_id).ok().and_then(Pid::from_raw) else { return false };
-    if kill_process(pid, Signal::USR1).is_err() {
-        return false;
-    }
-    let until = Instant::now() + END;
-    while Instant::now() < until {
-        if tokio::net::TcpStream::connect(&status.address).await.is_err() {
-            return true;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    let _ = kill_process(pid, Signal::KILL);
-    false
+    kill_process(pid, Signal::USR1).is_ok() && by_hand::is_gone(layout, &status.name, END).await
 }

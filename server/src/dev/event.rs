@@ -29,6 +29,13 @@ pub enum Event {
         /// The command that starts it again.
         again: String,
     },
+    /// A node that was started by hand is not there any more.
+    Gone {
+        /// The node.
+        name: String,
+        /// The command that starts it again.
+        again: String,
+    },
     /// A node answers again, as another process.
     Back {
         /// The node.
@@ -128,6 +135,7 @@ fn words(event: &Event) -> String {
     match event {
         Event::Started { nodes, .. } => format!("{} nodes are up", nodes.len()),
         Event::Exited { name, how, again } => format!("{name} exited ({how}); start it again with: {again}"),
+        Event::Gone { name, again } => format!("{name}, started by hand, has ended; start it again with: {again}"),
         Event::Back { name, process_id } => format!("{name} is back, as process {process_id}"),
         Event::Silent { name } => format!("{name} does not answer"),
         Event::Answers { name } => format!("{name} answers again"),

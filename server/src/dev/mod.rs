@@ -10,9 +10,10 @@
 //! Contract: no child outlives this process, however it ends: at an orderly end they are ended in order, at a panic
 //! they are killed, and if this process is killed the system kills them (see `parent`). A node that exits is shown, with
 //! the command that starts it again, and is not started again by itself: a database that restarts a crashing node hides
-//! the crash. A node that was started by hand meanwhile is one of the cluster, and is ended with it; whoever else answers
-//! at an address of this cluster is left alone (see `watch`).
+//! the crash. A node that was started by hand meanwhile is one of the cluster, is shown when it ends, and is ended with
+//! it (see `by_hand`); whoever else answers at an address of this cluster is left alone (see `watch`).
 
+mod by_hand;
 mod child;
 mod ending;
 mod event;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
+use crate::parent;
 use child::Children;
 use event::{Event, Printer};
 use watch::Watch;
@@ -52,6 +54,7 @@ pub struct DevOptions {
 
 /// Runs the cluster until it is told to end.
 pub fn run(options: &DevOptions) -> Result<(), Failure> {
+    parent::tie();
     // On one thread, the main one: on Linux the children are tied to the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -93,7 +96,7 @@ async fn run_here(options: &DevOptions) -> Result<(), Failure> {
     tokio::select! {
         ended = ending::end(&mut children, &mut watch, &printer) => ended,
         () = asked.wait() => {
-            children.kill_all().await;
+            ending::kill_all(&mut children, &watch).await;
             Err(Failure::new("ended at once, because it was asked twice", "the nodes were killed", "start it again on the same --dir"))
         }
     }

@@ -30,6 +30,9 @@ pub struct Seen {
     pub role: String,
     /// 0 if it was never seen.
     pub process_id: u64,
+    /// Whether that process is no child of this one.
+    #[serde(skip)]
+    by_hand: bool,
 }
 
 /// What is known of all nodes.
@@ -68,6 +71,7 @@ impl Watch {
             address: node.address.clone(),
             role: "down".to_owned(),
             process_id: 0,
+            by_hand: false,
         });
         Watch { nodes: nodes.collect(), layout, cluster_id: None, leader: None, leaderless: 0 }
     }
@@ -121,9 +125,17 @@ impl Watch {
                         events.push(Event::Answers { name: seen.name.clone() });
                     }
                     seen.process_id = status.process_id;
+                    seen.by_hand = children.pid(&seen.name).is_none();
                     seen.role = role_word(status.role()).to_owned();
                 }
-                Answer::Down | Answer::Stranger => seen.role = "down".to_owned(),
+                Answer::Down | Answer::Stranger => {
+                    // The end of a child is told by the system, which knows how it ended.
+                    if seen.by_hand && seen.role != "down" {
+                        let again = self.layout.again(&seen.name);
+                        events.push(Event::Gone { name: seen.name.clone(), again });
+                    }
+                    seen.role = "down".to_owned();
+                }
                 Answer::Silent => {
                     if !was_silent {
                         events.push(Event::Silent { name: seen.name.clone() });

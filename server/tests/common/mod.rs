@@ -65,6 +65,9 @@ impl Process {
     pub fn start(arguments: &[&str], log: &Path) -> Process {
         let log_file = File::options().create(true).append(true).open(log).expect("a log can be written");
         let mut child = calamus(arguments)
+            // A process of the tests that is killed takes its nodes along. The system counts the thread as the parent:
+            // a test ends what it started on the thread that started it.
+            .env("CALAMUS_PARENT", std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)
