@@ -65,9 +65,36 @@ impl Kv for KvService {
     }
 }
 
-fn copy_entry(txn: &ReadTxn, tree: &str, key: &Bytes) -> Result<Option<Entry>, ReadError> {
-    let Some(found) = txn.get(tree, key)? else { return Ok(None) };
-    Ok(Some(Entry { key: key.clone(), value: found.value.to_vec()?.into(), version: found.version.0 }))
+/// A value of no more bytes is copied on the thread that serves the call; a larger one, whose pages may have to come from the
+/// disk, on a thread for such work: the same threads run the consensus, whose heartbeats must not wait for pages.
+pub const INLINE_BYTES: usize = 64 << 10;
+
+/// An entry that was looked for.
+enum Found {
+    Missing,
+    Small(Entry),
+    Large,
+}
+
+fn find(txn: &ReadTxn, tree: &str, key: &Bytes, most_bytes: usize) -> Result<Found, ReadError> {
+    let Some(found) = txn.get(tree, key)? else { return Ok(Found::Missing) };
+    if found.value.len() > most_bytes {
+        return Ok(Found::Large);
+    }
+    Ok(Found::Small(Entry { key: key.clone(), value: found.value.to_vec()?.into(), version: found.version.0 }))
+}
+
+/// Copies an entry on a thread of its own; the snapshot goes there and ends there.
+async fn copy_large(txn: ReadTxn, tree: String, key: Bytes) -> Result<Option<Entry>, TxnError> {
+    let copied = tokio::task::spawn_blocking(move || find(&txn, &tree, &key, usize::MAX)).await;
+    match copied {
+        Ok(Ok(Found::Small(entry))) => Ok(Some(entry)),
+        Ok(Ok(Found::Missing | Found::Large)) => {
+            unreachable!("a snapshot shows what it showed, and no limit was given")
+        }
+        Ok(Err(error)) => Err(scan::read_failed(&error)),
+        Err(_) => Err(TxnError::not_committed(reason::STORAGE, "the read broke off inside the node; see its log")),
+    }
 }
 
 impl KvService {
@@ -76,10 +103,17 @@ impl KvService {
         scan::check_tree_name(&request.tree)?;
         scan::check_key(&request.key)?;
         let (txn, read_point) = self.node.read(consistency).await?;
-        let entry = copy_entry(&txn, &request.tree, &request.key).map_err(|error| scan::read_failed(&error))?;
-        if entry.is_none() && txn.tree(&request.tree).map_err(|error| scan::read_failed(&error))?.is_none() {
-            return Err(scan::no_such_tree(&request.tree));
-        }
+        let found = find(&txn, &request.tree, &request.key, INLINE_BYTES);
+        let entry = match found.map_err(|error| scan::read_failed(&error))? {
+            Found::Small(entry) => Some(entry),
+            Found::Large => copy_large(txn, request.tree, request.key).await?,
+            Found::Missing => {
+                if txn.tree(&request.tree).map_err(|error| scan::read_failed(&error))?.is_none() {
+                    return Err(scan::no_such_tree(&request.tree));
+                }
+                None
+            }
+        };
         Ok(GetResponse { entry, read_point: Some(read_point) })
     }
 
@@ -93,5 +127,30 @@ impl KvService {
             .map(|(name, state)| TreeInfo { name, entries: state.entries, pages: state.pages })
             .collect();
         Ok(ListTreesResponse { trees, read_point: Some(read_point) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use calamus_engine::Database;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_value_is_known_before_it_is_copied() {
+        let temp = tempfile::tempdir().unwrap();
+        let database = Database::open(temp.path()).unwrap();
+        let put_both = |txn: &mut calamus_engine::Batch| {
+            txn.create_tree("t")?;
+            txn.put("t", b"small", &vec![1; INLINE_BYTES])?;
+            txn.put("t", b"large", &vec![2; INLINE_BYTES + 1])
+        };
+        database.write(put_both).unwrap();
+        let look = |key: &'static str| find(&database.read(), "t", &Bytes::from(key), INLINE_BYTES).unwrap();
+        assert!(matches!(look("small"), Found::Small(entry) if entry.value.len() == INLINE_BYTES));
+        assert!(matches!(look("none"), Found::Missing));
+        assert!(matches!(look("large"), Found::Large));
+        let copied = copy_large(database.read(), "t".to_owned(), "large".into()).await.unwrap().unwrap();
+        assert!(copied.value == vec![2; INLINE_BYTES + 1] && copied.version == 1);
     }
 }

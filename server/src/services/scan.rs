@@ -19,12 +19,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::kv::consistency;
+use super::kv::{INLINE_BYTES, consistency};
 use crate::status::of_txn_error;
 
 /// About how many bytes of keys and values go into a message; one larger entry goes alone.
 const CHUNK_BYTES: usize = 1 << 20;
-/// A scan of no more entries than this is copied at once, on the thread that serves the call.
+/// A scan of no more entries than this begins at once, on the thread that serves the call: it copies there what is small
+/// (see `kv::INLINE_BYTES`), and the rest as other scans do.
 const INLINE_ENTRIES: u64 = 32;
 /// How often a scan whose client takes no chunk looks whether its snapshot was expired: it must be dropped then, because
 /// the engine waits for that.
@@ -45,15 +46,18 @@ pub async fn start(node: &Node, request: ScanRequest) -> Result<ScanStream, TxnE
         return Err(no_such_tree(&scan.tree));
     }
     let (sender, receiver) = mpsc::channel(1);
+    let mut read_point = Some(read_point);
     if scan.left.is_some_and(|left| left <= INLINE_ENTRIES) {
-        let entries = scan.next_chunk(&txn).map_err(|error| read_failed(&error))?;
-        let first = ScanResponse { entries, read_point: Some(read_point) };
-        sender.try_send(Ok(first)).expect("the channel has room for one");
-        if !scan.done {
-            tokio::spawn(produce(scan, txn, None, sender));
+        let small = Chunk { most_bytes: INLINE_BYTES, larger_alone: false };
+        let entries = scan.next_chunk(&txn, small).map_err(|error| read_failed(&error))?;
+        // Nothing at all: the first entry is a large one.
+        if scan.done || !entries.is_empty() {
+            let first = ScanResponse { entries, read_point: read_point.take() };
+            sender.try_send(Ok(first)).expect("the channel has room for one");
         }
-    } else {
-        tokio::spawn(produce(scan, txn, Some(read_point), sender));
+    }
+    if !scan.done {
+        tokio::spawn(produce(scan, txn, read_point, sender));
     }
     Ok(ReceiverStream::new(receiver))
 }
@@ -67,7 +71,7 @@ async fn produce(
 ) {
     loop {
         let copied = tokio::task::spawn_blocking(move || {
-            let entries = scan.next_chunk(&txn);
+            let entries = scan.next_chunk(&txn, CHUNK);
             (scan, txn, entries)
         });
         let Ok((its_scan, its_txn, entries)) = copied.await else {
@@ -110,6 +114,18 @@ async fn until_expired(txn: &ReadTxn) {
     }
 }
 
+/// How much goes into a chunk.
+#[derive(Clone, Copy)]
+struct Chunk {
+    /// Of keys, values and overhead.
+    most_bytes: usize,
+    /// Whether an entry that is larger goes alone, or is left for another chunk.
+    larger_alone: bool,
+}
+
+/// A chunk as it is sent.
+const CHUNK: Chunk = Chunk { most_bytes: CHUNK_BYTES, larger_alone: true };
+
 /// A scan between two chunks.
 struct Scan {
     tree: String,
@@ -139,7 +155,7 @@ impl Scan {
     }
 
     /// Copies the next chunk, and sets `done` with the last one.
-    fn next_chunk(&mut self, txn: &ReadTxn) -> Result<Vec<Entry>, ReadError> {
+    fn next_chunk(&mut self, txn: &ReadTxn, chunk: Chunk) -> Result<Vec<Entry>, ReadError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         self.done = true;
@@ -148,7 +164,7 @@ impl Scan {
         while at_entry && self.range.contains(cursor.key()) && self.left != Some(0) {
             let value_bytes = if self.keys_only { 0 } else { cursor.value().len() };
             let size = cursor.key().len() + value_bytes + ENTRY_OVERHEAD_BYTES;
-            if bytes > 0 && bytes + size > CHUNK_BYTES {
+            if bytes + size > chunk.most_bytes && (bytes > 0 || !chunk.larger_alone) {
                 self.done = false;
                 break;
             }
@@ -158,7 +174,9 @@ impl Scan {
             self.left = self.left.map(|left| left - 1);
             at_entry = if self.reverse { cursor.previous()? } else { cursor.next()? };
         }
-        self.last = entries.last().map(|entry| entry.key.clone());
+        if let Some(last) = entries.last() {
+            self.last = Some(last.key.clone());
+        }
         Ok(entries)
     }
 
@@ -214,5 +232,45 @@ pub fn read_failed(error: &ReadError) -> TxnError {
                 "this node could not read its pages: {other}; ask another node, and run `calamus check` on this one"
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use calamus_engine::Database;
+
+    use super::*;
+
+    /// Entries of these lengths, under the keys 0, 1, ...
+    fn database(directory: &std::path::Path, lengths: &[usize]) -> Database {
+        let database = Database::open(directory).unwrap();
+        let put_all = |txn: &mut calamus_engine::Batch| {
+            txn.create_tree("t")?;
+            for (key, length) in lengths.iter().enumerate() {
+                txn.put("t", &[key as u8], &vec![7; *length])?;
+            }
+            Ok(())
+        };
+        database.write(put_all).unwrap();
+        database
+    }
+
+    #[test]
+    fn what_is_large_is_left_for_a_chunk_that_is_copied_elsewhere() {
+        let small = Chunk { most_bytes: INLINE_BYTES, larger_alone: false };
+        for (lengths, at_once) in [([10, INLINE_BYTES, 10], 1), ([INLINE_BYTES, 10, 10], 0), ([10, 20, 30], 3)] {
+            let temp = tempfile::tempdir().unwrap();
+            let txn = database(temp.path(), &lengths).read();
+            let request = ScanRequest { tree: "t".to_owned(), limit: 3, ..ScanRequest::default() };
+            let mut scan = Scan::new(request).unwrap();
+            assert_eq!(scan.next_chunk(&txn, small).unwrap().len(), at_once, "{lengths:?}");
+            assert_eq!(scan.done, at_once == 3, "{lengths:?}");
+            if !scan.done {
+                let rest = scan.next_chunk(&txn, CHUNK).unwrap();
+                let found: Vec<usize> = rest.iter().map(|entry| entry.value.len()).collect();
+                assert_eq!(found, lengths[at_once..]);
+                assert!(scan.done);
+            }
+        }
     }
 }
