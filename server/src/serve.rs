@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use calamus_engine::Engine;
 use calamus_engine::env::Disk;
-use calamus_proto::v1::AddRequest;
+use calamus_proto::v1::{AddRequest, Consistency};
 use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -41,6 +41,10 @@ pub const PID_FILE: &str = "pid";
 
 /// So often a node that is not ready yet says so.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// So often a ready node is asked whether it still is.
+const HEALTH_TICK: Duration = Duration::from_secs(1);
+/// An election may go on in the meantime.
+const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 /// How long connections may take to end after the node has stopped.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before the other end is asked, and how long it then has to answer. Longer than a
@@ -216,17 +220,28 @@ impl Member<'_> {
     /// Keeps the health true to the node until the consensus stops, which is said once; reads of what is applied go on.
     async fn watch(&self) -> Result<(), Failure> {
         let mut leadership = self.node.leadership();
+        let mut tick = tokio::time::interval(HEALTH_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if let Leadership::Stopped { why } = &*leadership.borrow_and_update() {
                 error!(why, "the consensus has stopped; this node serves local reads only, until it is started again");
                 break;
             }
-            if leadership.changed().await.is_err() {
-                break;
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() { break },
+                _ = tick.tick() => self.health.set(self.can_read().await).await,
             }
         }
         self.health.set(false).await;
         std::future::pending().await
+    }
+
+    /// Whether this node could answer a linearizable read now: a leader is known that a quorum hears, and this node is not
+    /// far behind it. What the consensus believes of a leader does not tell: it believes in one that is gone until another
+    /// is elected.
+    async fn can_read(&self) -> bool {
+        let read = self.node.read(Consistency::Linearizable);
+        matches!(tokio::time::timeout(HEALTH_LIMIT, read).await, Ok(Ok(_)))
     }
 }
 

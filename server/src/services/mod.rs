@@ -1,7 +1,8 @@
 //! The gRPC services of a node, and their mounting on one port.
 //!
 //! Contract: messages up to [`calamus_proto::MAX_MESSAGE_BYTES`] are taken and given; a longer one is refused by the
-//! transport before it is read. Health says SERVING only while the node is ready. No page of the map is referred to
+//! transport before it is read. Health says SERVING only while the node is ready: it is asked once
+//! a second whether it could answer a linearizable read. No page of the map is referred to
 //! across an await: answers are copied first.
 
 mod cluster;
