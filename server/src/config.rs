@@ -48,13 +48,13 @@ pub struct NodeConfig {
     #[arg(long, env = "CALAMUS_WORKERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
     pub workers: u8,
     /// Start a checkpoint when this much journal lies above the last one, in MiB.
-    #[arg(long, env = "CALAMUS_CHECKPOINT_MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
+    #[arg(long, env = "CALAMUS_CHECKPOINT_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
     pub checkpoint_mib: u32,
     /// Keep at least this much journal below the checkpoint for nodes that are behind, in MiB.
     #[arg(long, env = "CALAMUS_RETENTION_MIB", default_value_t = 256, value_name = "MIB")]
     pub retention_mib: u32,
     /// Memory for page versions, in MiB: what is committed and not yet in the data file, and what old snapshots still see.
-    #[arg(long, env = "CALAMUS_VERSIONS_MIB", default_value_t = 96, value_parser = clap::value_parser!(u32).range(4..), value_name = "MIB")]
+    #[arg(long, env = "CALAMUS_VERSIONS_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..), value_name = "MIB")]
     pub versions_mib: u32,
     /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]

@@ -49,6 +49,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How much of a stream a client may send ahead, in bytes; per connection four times that. Values are up to 8 MiB, and
 /// hundreds of clients must not fill the memory.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// The largest HTTP/2 frame that others may send, in bytes: with the default of 16 KiB, large values and batches come in
+/// many pieces, each with its own bookkeeping.
+const FRAME_BYTES: u32 = 256 << 10;
 
 /// Runs the node until it is told to end.
 pub fn run(config: &NodeConfig) -> Result<(), Failure> {
@@ -93,6 +96,7 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(4 * STREAM_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
             // A client that is gone without a word is noticed, and what it holds is freed.
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -29,8 +29,8 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             journal: JournalOptions::default(),
-            checkpoint_journal_bytes: 64 << 20,
-            version_bytes_limit: 96 << 20,
+            checkpoint_journal_bytes: 256 << 20,
+            version_bytes_limit: 256 << 20,
             retention_bytes: 256 << 20,
             map_bytes: 1 << 40,
             background: true,

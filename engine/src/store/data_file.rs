@@ -23,7 +23,7 @@ use crate::btree::PageRef;
 use crate::env::{Disk, DiskFile, FileMap, OpenMode};
 use crate::error::StorageError;
 use crate::ids::PageNumber;
-use crate::page::{PAGE_BYTES, Page, checksum};
+use crate::page::{PAGE_BYTES, Page, PageKind, checksum};
 use crate::versions::PageBits;
 
 /// Free runs from this length on are punched; shorter ones are written as zeros. A punch of one page costs 145 us and
@@ -31,6 +31,8 @@ use crate::versions::PageBits;
 const PUNCH_FROM_PAGES: u32 = 32;
 /// The checkpointer looks around after so many pages, 512 KiB, so that a journal sync beside it does not wait long.
 const PAGES_PER_PAUSE: u32 = 64;
+/// Pages of long values written by one call, 256 KiB.
+const PAGES_PER_CALL: usize = 32;
 
 #[cfg(test)]
 #[path = "data_file_test.rs"]
@@ -119,17 +121,25 @@ impl DataFile {
     }
 
     /// Writes pages that follow each other in `pages`; `pause` runs in between. One call a page: the page cache keeps
-    /// what one call wrote in one folio, and a later change of one page of it would write all of it again.
+    /// what one call wrote in one folio, and a later change of one page of it would write all of it again. Pages of a long
+    /// value only ever change together, so those go in larger calls.
     pub(crate) fn write_run(
         &self,
         first: PageNumber,
         pages: &[Arc<Page>],
         pause: &dyn Fn(),
     ) -> Result<(), StorageError> {
-        for (number, page) in (first.0..).map(PageNumber).zip(pages) {
-            self.file.write_at(&[IoSlice::new(page.bytes())], offset_of(number))?;
-            if number.0.is_multiple_of(PAGES_PER_PAUSE) {
-                pause();
+        let is_overflow = |page: &Arc<Page>| page.kind() == Some(PageKind::Overflow);
+        let mut number = first.0;
+        for run in pages.chunk_by(|page, next| is_overflow(page) && is_overflow(next)) {
+            for call in run.chunks(PAGES_PER_CALL) {
+                let parts: Vec<IoSlice<'_>> = call.iter().map(|page| IoSlice::new(page.bytes())).collect();
+                self.file.write_at(&parts, offset_of(PageNumber(number)))?;
+                let after = number + u32::try_from(call.len()).expect("a few");
+                if number / PAGES_PER_PAUSE != after / PAGES_PER_PAUSE {
+                    pause();
+                }
+                number = after;
             }
         }
         Ok(())
