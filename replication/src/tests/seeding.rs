@@ -112,6 +112,50 @@ async fn so_does_one_that_held_the_end_of_its_seeding() {
     offers_what_it_installed(true).await;
 }
 
+/// Kills `node`, purges the log past its end, and seeds it while writes and checkpoints go on. Returns whether the
+/// seeding ended above the checkpoint that it stands on.
+fn seed_under_load(cluster: &mut TestCluster, node: usize) -> bool {
+    let engine = cluster.nodes[node].engine();
+    let (last, generation) = (engine.log_state().last.expect("a log").index.0, engine.status().generation);
+    cluster.nodes[node].kill();
+    purge_past(cluster, last);
+    cluster.nodes[node].restart();
+    let mut number = 0;
+    retry("the node is seeded", || {
+        cluster.write(&format!("load{}", number % 7), format!("{number}").as_bytes());
+        cluster.leader().engine().checkpoint().expect("works");
+        number += 1;
+        (cluster.nodes[node].engine().status().generation > generation).then_some(())
+    });
+    let checkpointed = cluster.nodes[node].engine().checkpointed().log_id;
+    let declared = retry("it is installed", || cluster.nodes[node].replica().core().declared_snapshot());
+    checkpointed.is_none_or(|checkpointed| checkpointed.index < declared.index)
+}
+
+#[test]
+fn a_seeded_node_that_leads_seeds_the_next() {
+    let mut cluster = TestCluster::start(5);
+    // More than fits between the two ends of a seeding, so that its pages are copied for a while.
+    for number in 0..320 {
+        cluster.write(&format!("large{number}"), &[b'x'; 64 << 10]);
+    }
+    let leader = cluster.leader_index();
+    let (seeded, lagging) = ((leader + 1) % 5, (leader + 2) % 5);
+    cluster.nodes[lagging].kill();
+    let above = (0..20).any(|_| seed_under_load(&mut cluster, seeded));
+    assert!(above, "no checkpoint finished while pages were copied");
+    let name = cluster.nodes[seeded].identity.name.clone();
+    retry("the seeded node leads", || {
+        let leader = cluster.leader();
+        drop(leader.on(leader.replica().transfer(&name)));
+        cluster.nodes[seeded].leading()
+    });
+    cluster.nodes[lagging].restart();
+    let end = cluster.nodes[seeded].engine().applied().log_id;
+    retry("the lagging one catches up", || (cluster.nodes[lagging].engine().applied().log_id >= end).then_some(()));
+    cluster.close();
+}
+
 const STALL: Duration = Duration::from_millis(500);
 
 /// A cluster of three with a node that is to be seeded, behind a disk that has `trouble` where the new generation will
