@@ -52,20 +52,36 @@ fn a_data_file_that_is_not_synced_is_found() {
 /// Holds up every sync of a segment while it is closed.
 #[derive(Default)]
 struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    waiting: bool,
 }
 
 impl Gate {
     fn set(&self, closed: bool) {
-        *self.closed.lock() = closed;
-        self.opened.notify_all();
+        self.state.lock().closed = closed;
+        self.changed.notify_all();
     }
 
     fn pass(&self) {
-        let mut closed = self.closed.lock();
-        while *closed {
-            self.opened.wait(&mut closed);
+        let mut state = self.state.lock();
+        while state.closed {
+            state.waiting = true;
+            self.changed.notify_all();
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Returns when somebody is held up.
+    fn wait_for_one(&self) {
+        let mut state = self.state.lock();
+        while !state.waiting {
+            self.changed.wait(&mut state);
         }
     }
 }
@@ -113,9 +129,10 @@ fn checkpoint_while_a_sync_hangs(faults: Faults) -> Result<(), Stop> {
     let frames = second.iter().map(|entry| entry.frame.clone()).collect();
     node.engine().append(frames, Box::new(|_| ())).map_err(disk("append"))?;
     node.apply(2)?;
+    gate.wait_for_one();
     let engine = node.engine().clone();
     let checkpoint = std::thread::spawn(move || engine.checkpoint());
-    // The group is at the gate. Whatever waits for it is queued behind it.
+    // The group is at the gate, and no longer queued. Whatever waits for it is queued behind it.
     while node.engine().status().queued_jobs == 0 && !checkpoint.is_finished() {
         std::thread::yield_now();
     }
