@@ -76,6 +76,28 @@ fn nothing_promised_is_lost_and_nothing_cut_comes_back() {
     }
 }
 
+/// A frame is cut away, durably; another of the same index and length is written over it, and of that write only the block
+/// reaches the disk. The block is sound, and so is the frame behind it: it is of the right index, and follows the frame
+/// before. But it is the one that was cut.
+#[test]
+fn a_cut_frame_does_not_come_back_under_the_block_of_another() {
+    let append = |length| Op::Append(vec![length]);
+    // The first frame ends at 384 of a sector: behind a cut block there a group's block ends the sector.
+    let life = [append(240), append(100), Op::Cut(1), append(100), Op::Cut(1), append(100)];
+    let mut rig = Rig::create(SimDisk::new(1));
+    assert!(rig.run(&life));
+    let operations = rig.disk.operation_count();
+    for seed in 0..300 {
+        let disk = SimDisk::new(1);
+        disk.crash_after(operations - 1);
+        let mut rig = Rig::create(disk);
+        assert!(!rig.run(&life), "the last sync is not done");
+        let context = format!("seed {seed}");
+        let _context = OnPanic(&context);
+        rig.crash(CrashChoice::Seeded(seed)).expect("there is one");
+    }
+}
+
 /// What the first opening after a kill finds it reports as durable: then it must be, when the power goes.
 #[test]
 fn kills_and_then_a_power_cut() {

@@ -11,7 +11,7 @@ use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::JournalPosition;
 use crate::journal::format::{UNIT_BYTES, segment_path};
-use crate::journal::group::{GroupBlock, GroupKind};
+use crate::journal::group::{GroupBlock, GroupKind, chain_low};
 use crate::journal::state::CutTarget;
 use crate::journal::writer::Writer;
 
@@ -34,6 +34,7 @@ impl Writer {
             end,
             first_index: target.last.next_index(),
             frames: 0,
+            chain_low: chain_low(target.last.chain),
         };
         // A handle of its own if the cut goes back to an older segment; the sync covers whatever the kernel still
         // holds of that file.

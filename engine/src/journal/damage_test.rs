@@ -137,21 +137,28 @@ fn below_the_attested_position_it_is_damage() {
 fn above_it_everything_from_the_first_bad_frame_on_is_cut() {
     let (disk, places) = sample(false);
     let last_group = group_start(places.last().expect("frames").0);
-    for (index, position, _) in places {
+    for (index, position, bytes) in places {
         let (file, offset) = place(position);
-        let changed = disk.crash(CrashChoice::KeepAll);
-        changed.flip_bit(&file, offset + 60, 1);
-        if index < last_group {
-            check_damage(&changed, (file, offset + 60), index);
-            continue;
+        // With all headers there, the frames before a bad payload are known to be of this group; else none of it is.
+        for (at, kept) in [(60, last_group), (72, index)] {
+            let changed = disk.crash(CrashChoice::KeepAll);
+            if at < bytes as u64 {
+                changed.flip_bit(&file, offset + at, 1);
+            } else {
+                continue;
+            }
+            if index < last_group {
+                check_damage(&changed, (file.clone(), offset + at), index);
+                continue;
+            }
+            let (journal, scan) = open(&changed);
+            assert_eq!((scan.damage, scan.frames), (None, kept.0));
+            assert!(scan.cut_bytes > 0);
+            append(&journal, &[&[1000, 20], &[30]]);
+            drop(journal);
+            let (_, scan) = open(&changed);
+            assert_eq!((scan.damage, scan.frames, scan.cut_bytes), (None, kept.0 + 3, 0));
         }
-        let (journal, scan) = open(&changed);
-        assert_eq!((scan.damage, scan.frames), (None, index.0));
-        assert!(scan.cut_bytes > 0);
-        append(&journal, &[&[1000, 20], &[30]]);
-        drop(journal);
-        let (_, scan) = open(&changed);
-        assert_eq!((scan.damage, scan.frames, scan.cut_bytes), (None, index.0 + 3, 0));
     }
 }
 
@@ -255,6 +262,7 @@ fn a_payload_that_looks_like_a_journal_is_a_payload() {
             end: JournalPosition(position.0 + 128),
             first_index: LogIndex(3),
             frames: 1,
+            chain_low: 0,
         };
         payload.extend(block.encode());
     }
@@ -268,4 +276,39 @@ fn a_payload_that_looks_like_a_journal_is_a_payload() {
     torn.flip_bit(&segment_path(directory(), 1), begin + 64 - SEGMENT_BYTES, 0);
     let (_, scan) = open(&torn);
     assert_eq!((scan.damage, scan.frames), (None, 2));
+}
+
+/// A cut shifts what is written by a unit, so that a client's stale bytes can stand where a block is looked for, and they
+/// can look like one. They are not followed, and raise no epoch to where it ends.
+#[test]
+fn forged_blocks_behind_the_end_change_nothing() {
+    for kind in [GroupKind::Append, GroupKind::Cut, GroupKind::Attest] {
+        for (epoch, number) in [(u64::MAX, u64::MAX), (1, u64::MAX), (u64::MAX, 3), (1, 3)] {
+            let disk = SimDisk::new(1);
+            let journal = create(&disk);
+            append(&journal, &[&[100, 200]]);
+            let end = SEGMENT_HEADER_BYTES + 64 + 192 + 320;
+            let position = JournalPosition(SEGMENT_BYTES + end);
+            let forged = GroupBlock {
+                kind,
+                number,
+                epoch,
+                attested: JournalPosition(0),
+                position,
+                end: JournalPosition(position.0 + 192),
+                first_index: LogIndex(2),
+                frames: 1,
+                chain_low: 0,
+            };
+            assert_eq!(journal.position(LogIndex(1)).map(|at| at.0 + 320), Some(position.0), "the test knows the end");
+            let file = disk.open(&segment_path(directory(), 1), OpenMode::Write).expect("open");
+            file.write_at(&[std::io::IoSlice::new(&forged.encode())], end).expect("write");
+            let disk = disk.crash(CrashChoice::KeepAll);
+            for frames in 2..5 {
+                let (journal, scan) = open(&disk);
+                assert_eq!((scan.damage, scan.frames), (None, frames), "{forged:?}");
+                append(&journal, &[&[7]]);
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, segment_number, segment_path, span, spare_number};
-use super::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind};
+use super::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind, chain_low};
 use super::journal_test::{EMPTY, done, frames_after, small};
 use super::segment::SegmentHeader;
 use super::{Journal, JournalMode};
@@ -20,6 +20,7 @@ fn block() -> GroupBlock {
         end: JournalPosition(0x5540),
         first_index: LogIndex(0x66),
         frames: 0x77,
+        chain_low: 0x8888_8888,
     }
 }
 
@@ -32,17 +33,17 @@ fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
 fn golden_group_block() {
     #[rustfmt::skip]
     let fields = vec![
-        b'C', b'G', b'R', b'P', 1, 0, 2, 0,
+        b'C', b'G', b'R', b'P', 2, 0, 2, 0,
         0x11, 0, 0, 0, 0, 0, 0, 0,
         0x22, 0, 0, 0, 0, 0, 0, 0,
         0x33, 0x33, 0, 0, 0, 0, 0, 0,
         0x40, 0x44, 0, 0, 0, 0, 0, 0,
-        0x40, 0x55, 0, 0, 0, 0, 0, 0,
+        0x44, 0, 0, 0, 0x88, 0x88, 0x88, 0x88,
         0x66, 0, 0, 0, 0, 0, 0, 0,
         0x77, 0, 0, 0,
     ];
     let golden = with_crc(fields);
-    assert_eq!(golden[GROUP_BLOCK_BYTES - 4..], [0x17, 0xAA, 0x32, 0xC8], "the checksum");
+    assert_eq!(golden[GROUP_BLOCK_BYTES - 4..], [0x86, 0x66, 0x03, 0x24], "the checksum");
     assert_eq!(block().encode().to_vec(), golden);
     assert_eq!(GroupBlock::decode(&golden, JournalPosition(0x4440)), Some(block()));
 }
@@ -70,7 +71,7 @@ fn golden_segment_header() {
     };
     #[rustfmt::skip]
     let fields = vec![
-        b'C', b'S', b'E', b'G', 1, 0, 1, 0,
+        b'C', b'S', b'E', b'G', 2, 0, 1, 0,
         0x11, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 1, 0, 0, 0, 0, 0,
         0x22, 0, 0, 0, 0, 0, 0, 0,
@@ -81,7 +82,7 @@ fn golden_segment_header() {
         0, 0, 0, 0,
     ];
     let mut golden = with_crc(fields);
-    assert_eq!(golden[68..], [0x78, 0x79, 0x59, 0x4A], "the checksum");
+    assert_eq!(golden[68..], [0x86, 0x09, 0x77, 0x00], "the checksum");
     golden.resize(SEGMENT_HEADER_BYTES as usize, 0);
     assert_eq!(header.encode().to_vec(), golden);
     assert_eq!(SegmentHeader::decode(&golden), Ok(header));
@@ -129,9 +130,11 @@ fn a_small_journal_byte_by_byte() {
     let base = options.segment_bytes;
     let mut expected =
         SegmentHeader { number: 1, segment_bytes: base, first_group: 1, epoch: 0, start: EMPTY }.encode().to_vec();
+    let mut chain = 0;
     let mut put = |kind, number, epoch, attested, end, first_index, frames: &[crate::journal::frame::Frame]| {
         let position = JournalPosition(base + expected.len() as u64);
         let (attested, end) = (JournalPosition(base + attested), JournalPosition(base + end));
+        chain = frames.last().map_or(chain, |frame| frame.chain());
         let count = u32::try_from(frames.len()).expect("few");
         let block = GroupBlock {
             kind,
@@ -142,6 +145,7 @@ fn a_small_journal_byte_by_byte() {
             end,
             first_index: LogIndex(first_index),
             frames: count,
+            chain_low: chain_low(chain),
         };
         expected.extend(block.encode());
         for frame in frames {

@@ -190,6 +190,12 @@ impl FrameHeader {
         frame_bytes(self.payload_bytes)
     }
 
+    /// Whether this is the header of a frame that follows one with chain value `previous_chain`.
+    #[must_use]
+    pub fn follows(&self, previous_chain: u64) -> bool {
+        xxh3_64_with_seed(&self.bytes[..CHAIN_OFFSET], previous_chain) == self.chain
+    }
+
     /// The frame's header as bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8; FRAME_HEADER_BYTES] {

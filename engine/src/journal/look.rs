@@ -8,7 +8,7 @@ use crate::error::StorageError;
 use crate::ids::JournalPosition;
 use crate::journal::format::{Geometry, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path};
 use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock};
-use crate::journal::walk::Window;
+use crate::journal::window::{WINDOW_BYTES, Window};
 
 /// What was found.
 pub(super) struct Found {
@@ -22,7 +22,8 @@ pub(super) struct Found {
 /// Searches from `from` (segment, offset) through all later segments, at every place a block can stand.
 ///
 /// A block bears witness if it stands where it says, its epoch is not below the current one (a cut would have raised
-/// it), its number is above the current one, and it attests more than `position`.
+/// it), its number is above the current one, both are near enough to be of this journal, and it attests more than
+/// `position`.
 pub(super) fn look_further(
     disk: &dyn Disk,
     directory: &Path,
@@ -34,14 +35,16 @@ pub(super) fn look_further(
 ) -> Result<Found, StorageError> {
     let mut found = Found { witness: None, epoch: current.0, number: current.1 };
     for segment in segments.iter().copied().filter(|segment| *segment >= from.0) {
-        let mut window = Window::new(disk.open(&segment_path(directory, segment), OpenMode::Read)?, geometry);
+        let mut window =
+            Window::new(disk.open(&segment_path(directory, segment), OpenMode::Read)?, geometry, WINDOW_BYTES);
         let mut offset = if segment == from.0 { from.1 } else { SEGMENT_HEADER_BYTES };
         loop {
             let bytes = window.bytes(offset, GROUP_BLOCK_BYTES as u64)?;
             if bytes.len() < GROUP_BLOCK_BYTES {
                 break;
             }
-            if let Some(block) = GroupBlock::decode(&bytes, geometry.position(segment, offset)) {
+            let block = GroupBlock::decode(&bytes, geometry.position(segment, offset));
+            if let Some(block) = block.filter(|block| block.is_near(current.0, current.1)) {
                 let newer = block.epoch >= current.0 && block.number > current.1;
                 if newer && block.attested > position && found.witness.is_none() {
                     found.witness = Some(block);

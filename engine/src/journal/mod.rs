@@ -21,22 +21,29 @@
 //! # Where a journal ends
 //!
 //! Opening walks from the first segment on. A group follows if its block stands where it says, has the current epoch,
-//! the next number and the next index. A frame follows if its sums, index, term and chain value fit. A cut block with
-//! a higher epoch and number follows anywhere a frame or a group could stand. A segment follows if its header has the
+//! the next number and the next index, and if the headers behind it lead, frame by frame, to the chain value that it
+//! names for its last (or to a cut block on the way). A frame follows if its sums, index, term and chain value fit. A
+//! cut block with a higher epoch and number, which names the chain value of the frame before, follows anywhere a frame
+//! or a group could stand. A segment follows if its header has the
 //! next segment number, the next group number, the current epoch and the very log id and chain value walked to. Where
 //! nothing follows, at position p, the walk looks at all later places for a block that stands where it says, with
 //! epoch >= the current one, number > the current one, attesting more than p.
 //! If there is one, p is **damage**: nothing is written, `append` is refused until somebody cuts. Else p is the
-//! **end**: whatever follows is an unfinished group. Frames of it that are whole stay (nobody was told of them, but
-//! they are what the leader sent). Then everything that stands between the place which the last block walked over
+//! **end**: whatever follows is an unfinished group. If all its headers are there, the frames before the first bad
+//! payload stay (nobody was told of them, but they are what the leader sent); else nothing of it does. Then everything that stands between the place which the last block walked over
 //! attests and the end of the last frame is written again, and synced; and then a cut block is written at that end, and
 //! synced, always.
 //!
 //! # Crash by crash
 //!
 //! - *While a group is written.* Any mixture of its sectors may be there. Its block attests only what was durable
-//!   before, and the next group is written after its sync: no block attests more than its start. What of it fits is
-//!   kept up to the first frame that does not; no callback of it has run.
+//!   before, and the next group is written after its sync: no block attests more than its start. Frames of it are kept
+//!   as above, or not; no callback of it has run.
+//! - *The same, over frames that were cut away.* Frames are the same bytes on every node, so no frame says which write of
+//!   this node's it is of; with the new block there and the new frames not, what stands behind it may be a frame that
+//!   was cut, of the right index, length and past. Its chain value is not the one that the block names: chain values
+//!   lead from one header to the next, so if the last is the one that was written, all before it are, and if not, none
+//!   of them need be. (A block has room for half of the value: one chance in four billion, in a case that is rare.)
 //! - *The same, in a fresh segment.* The spare got its name, durably, before; header and group are one write. Without
 //!   the header the segment does not follow and is recycled; with it and a torn group the walk ends at its start. In
 //!   both cases the end is in the segment before, the cut block is written there, and the header's epoch is too old
@@ -65,11 +72,15 @@
 //!   they stand now, so they are no blocks any more.
 //! - *A power cut after a sync was reported.* Everything the callbacks promised stands before the attested position of
 //!   any later block; if it cannot be read, that is damage and is told as such. Only the very last group, before its
-//!   end is attested, cannot be told from an unfinished one.
+//!   end is attested, cannot be told from an unfinished one; nor can a group of which a part was cut, if the cut's block
+//!   is the one to go bad (within a group no later block is looked for: what is there may be a payload).
 //!
-//! A frame's payload could contain bytes that look like a block with this very position, epoch and number; such bytes
-//! are never followed (the walk steps over frames), and can bear false witness only if they stand in a group that was
-//! torn so that its own block is missing.
+//! A frame's payload could contain bytes that look like a block with this very position, epoch and number. The walk steps
+//! over payloads of frames that stay; but a cut shifts what is written behind it, so that the stale payload of a frame
+//! that was cut may stand where a block is looked for. Such bytes are not followed: an append must be followed by
+//! headers that continue the chain, and a cut must name half of the chain value before it, which no client knows. Nor
+//! can they take the epoch or the number to where they end: what is too far ahead is no block. They can bear false
+//! witness, if they stand behind the end, or in a group that was torn so that its own block is missing.
 
 mod cache;
 mod cut;
@@ -88,6 +99,7 @@ pub mod segment;
 mod spare;
 mod state;
 mod walk;
+mod window;
 mod writer;
 
 #[cfg(test)]

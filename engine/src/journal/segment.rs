@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field (little endian)
 //!      0     4  magic "CSEG"
-//!      4     2  format version (1)
+//!      4     2  format version (2: that of the group blocks behind it)
 //!      6     1  1 if there is a frame before the first one, else 0
 //!      7     1  zero
 //!      8     8  segment number
@@ -26,7 +26,7 @@ use crate::ids::LogId;
 use crate::journal::format::{LogStart, SEGMENT_HEADER_BYTES};
 
 const MAGIC: [u8; 4] = *b"CSEG";
-const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 2;
 const CRC_OFFSET: usize = 68;
 const USED_BYTES: usize = CRC_OFFSET + 4;
 const _: () = assert!(USED_BYTES <= 512, "the header is written whole or not at all: it stays within a sector");

@@ -5,8 +5,6 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogIndex};
@@ -14,10 +12,11 @@ use crate::journal::format::{
     Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, is_segment_size, segment_number, segment_path, span,
 };
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
-use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind};
-use crate::journal::look::look_further;
+use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind, chain_low};
+use crate::journal::look::{Found, look_further};
 use crate::journal::segment::SegmentHeader;
 use crate::journal::state::Segment;
+use crate::journal::window::{HEADER_WINDOW_BYTES, WINDOW_BYTES, Window};
 
 /// Damage: bytes that were durable once and are not what was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,39 +58,9 @@ pub(super) struct Ending {
 struct OpenGroup {
     frames_left: u32,
     end_offset: u64,
-}
-
-/// How much is read at once, in bytes, unless a frame is larger.
-const WINDOW_BYTES: u64 = 1 << 20;
-
-/// A stretch of a segment in memory.
-pub(super) struct Window {
-    file: Arc<dyn DiskFile>,
-    /// The size of the file, in bytes; no more is read at once.
-    file_bytes: u64,
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Window {
-    pub fn new(file: Arc<dyn DiskFile>, geometry: Geometry) -> Self {
-        Self { file, file_bytes: geometry.segment_bytes, start: 0, bytes: Bytes::new() }
-    }
-
-    /// `length` bytes from `offset`; fewer if the file ends.
-    pub fn bytes(&mut self, offset: u64, length: u64) -> Result<Bytes, StorageError> {
-        let covered = offset >= self.start && offset + length <= self.start + self.bytes.len() as u64;
-        if !covered {
-            let wanted = length.max(WINDOW_BYTES).min(self.file_bytes.saturating_sub(offset));
-            let mut buffer = vec![0; usize::try_from(wanted).expect("a frame fits memory")];
-            let got = self.file.read_at(&mut buffer, offset)?;
-            buffer.truncate(got);
-            (self.start, self.bytes) = (offset, buffer.into());
-        }
-        let from = usize::try_from(offset - self.start).expect("within the window");
-        let to = self.bytes.len().min(from + usize::try_from(length).expect("a frame fits memory"));
-        Ok(self.bytes.slice(from..to))
-    }
+    /// Of the last frame.
+    chain_low: u32,
+    attested: JournalPosition,
 }
 
 pub(super) struct Walker {
@@ -106,9 +75,10 @@ pub(super) struct Walker {
     pub last: LogStart,
     /// Where it ends: segment and offset in it.
     pub tail: (u64, u64),
-    /// What the last block walked over attests; the first segment's begin without one.
+    /// What the block of the last frame, or a later cut, attests; the first segment's begin without one.
     pub attested: JournalPosition,
     window: Window,
+    headers: Window,
     segment: u64,
     offset: u64,
     number: u64,
@@ -165,7 +135,8 @@ impl Walker {
             last: header.start,
             tail: (first, SEGMENT_HEADER_BYTES),
             attested: geometry.position(first, SEGMENT_HEADER_BYTES),
-            window: Window::new(file, geometry),
+            window: Window::new(file.clone(), geometry, WINDOW_BYTES),
+            headers: Window::new(file, geometry, HEADER_WINDOW_BYTES),
             segment: first,
             offset: SEGMENT_HEADER_BYTES,
             number: header.first_group.saturating_sub(1),
@@ -191,7 +162,7 @@ impl Walker {
             match self.frame_here(group)? {
                 Ok(frame) => return Ok(Some(self.step_over(frame, group))),
                 Err(what) => {
-                    let cut = self.block_here()?.filter(|block| self.is_next_cut(block));
+                    let cut = self.block_here()?.filter(|block| self.is_next_cut(block, self.last));
                     match cut {
                         Some(block) => self.step_over_cut(&block),
                         None => self.end(&what, group.end_offset, group.end_offset - self.offset)?,
@@ -217,17 +188,12 @@ impl Walker {
     fn between_groups(&mut self) -> Result<(), StorageError> {
         let block = self.block_here()?;
         if let Some(block) = &block {
-            if self.is_next_cut(block) {
+            if self.is_next_cut(block, self.last) {
                 self.step_over_cut(block);
                 return Ok(());
             }
             if self.is_next_group(block) {
-                let end_offset = self.offset + (block.end.0 - block.position.0);
-                self.group = Some(OpenGroup { frames_left: block.frames, end_offset });
-                self.offset += UNIT_BYTES;
-                self.number = block.number;
-                self.attested = block.attested;
-                return Ok(());
+                return self.enter_group(block);
             }
         }
         if self.enter_next_segment()? {
@@ -242,11 +208,13 @@ impl Walker {
         Ok(GroupBlock::decode(&bytes, self.position()))
     }
 
-    fn is_next_cut(&self, block: &GroupBlock) -> bool {
+    fn is_next_cut(&self, block: &GroupBlock, last: LogStart) -> bool {
         block.kind == GroupKind::Cut
             && block.epoch > self.epoch
             && block.number > self.number
-            && block.first_index == self.last.next_index()
+            && block.is_near(self.epoch, self.number)
+            && block.first_index == last.next_index()
+            && block.chain_low == chain_low(last.chain)
     }
 
     fn is_next_group(&self, block: &GroupBlock) -> bool {
@@ -255,8 +223,53 @@ impl Walker {
             && block.epoch == self.epoch
             && block.number == self.number + 1
             && block.first_index == self.last.next_index()
+            && block.frames > 0
             && block.end > block.position
             && block.end <= limit
+    }
+
+    /// Goes on behind a group's block, unless the headers there are not those of its frames and nothing attests them: then
+    /// it was torn, and what of it is its own is not known.
+    fn enter_group(&mut self, block: &GroupBlock) -> Result<(), StorageError> {
+        let end_offset = self.offset + (block.end.0 - block.position.0);
+        let (frames_left, chain_low, attested) = (block.frames, block.chain_low, block.attested);
+        let group = OpenGroup { frames_left, end_offset, chain_low, attested };
+        self.number = block.number;
+        if let Some((bad_offset, what)) = self.bad_header(group)? {
+            let bad = self.geometry.position(self.segment, bad_offset);
+            if self.look_further(end_offset, bad)?.witness.is_none() {
+                return self.end(&what, end_offset, end_offset - self.offset);
+            }
+        }
+        self.group = Some(group);
+        self.offset += UNIT_BYTES;
+        Ok(())
+    }
+
+    /// Walks over the headers of the group whose block stands here, up to its last frame or to a cut block. Returns the
+    /// offset of the first that is not there, and why not.
+    fn bad_header(&mut self, mut group: OpenGroup) -> Result<Option<(u64, String)>, StorageError> {
+        // A single header is looked at with its frame.
+        if group.frames_left == 1 {
+            return Ok(None);
+        }
+        let (mut offset, mut last) = (self.offset + UNIT_BYTES, self.last);
+        while group.frames_left > 0 {
+            match next_header(&mut self.headers, offset, last, group)? {
+                Ok(header) => {
+                    offset += span(header.frame_bytes());
+                    last = LogStart { previous: Some(header.log_id), chain: header.chain };
+                    group.frames_left -= 1;
+                }
+                Err(what) => {
+                    let bytes = self.headers.bytes(offset, GROUP_BLOCK_BYTES as u64)?;
+                    let block = GroupBlock::decode(&bytes, self.geometry.position(self.segment, offset));
+                    let cut = block.is_some_and(|block| self.is_next_cut(&block, last));
+                    return Ok((!cut).then_some((offset, what)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// A cut never removes what was walked over: it stands at the end of the last frame that stays.
@@ -274,35 +287,19 @@ impl Walker {
         self.group = Some(OpenGroup { frames_left: group.frames_left - 1, ..group });
         self.last = LogStart { previous: Some(frame.log_id()), chain: frame.chain() };
         self.tail = (self.segment, self.offset);
+        self.attested = group.attested;
         (frame, position)
     }
 
     /// The frame at the place walked to, or why there is none that follows the last.
     fn frame_here(&mut self, group: OpenGroup) -> Result<Result<Frame, String>, StorageError> {
-        let header = match FrameHeader::parse(&self.window.bytes(self.offset, FRAME_HEADER_BYTES as u64)?) {
+        let header = match next_header(&mut self.window, self.offset, self.last, group)? {
             Ok(header) => header,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(what) => return Ok(Err(what)),
         };
-        let end = self.offset + span(header.frame_bytes());
-        let fits = if group.frames_left == 1 { end == group.end_offset } else { end < group.end_offset };
-        if !fits {
-            return Ok(Err(format!("the lengths of frame {} and of its group disagree", header.log_id)));
-        }
         let payload_at = self.offset + FRAME_HEADER_BYTES as u64;
         let payload = self.window.bytes(payload_at, header.payload_bytes() as u64)?;
-        let frame = match header.with_payload(payload) {
-            Ok(frame) => frame,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let id = frame.log_id();
-        let last = self.last.previous;
-        if id.index != self.last.next_index() || last.is_some_and(|last| last.term > id.term) {
-            return Ok(Err(format!("frame {id} does not follow {last:?}")));
-        }
-        if !frame.follows(self.last.chain) {
-            return Ok(Err(format!("the chain value of frame {id} does not continue that of the frame before")));
-        }
-        Ok(Ok(frame))
+        Ok(header.with_payload(payload).map_err(|error| error.to_string()))
     }
 
     /// Goes on in the next segment if it continues exactly what was walked over.
@@ -323,7 +320,8 @@ impl Walker {
             return Ok(false);
         }
         self.segments.push_back(Segment { number, start: self.last, file: file.clone() });
-        self.window = Window::new(file, self.geometry);
+        self.window = Window::new(file.clone(), self.geometry, WINDOW_BYTES);
+        self.headers = Window::new(file, self.geometry, HEADER_WINDOW_BYTES);
         self.segment = number;
         self.offset = SEGMENT_HEADER_BYTES;
         Ok(true)
@@ -332,15 +330,7 @@ impl Walker {
     /// Ends the walk here: an unfinished group, or damage if a later block attests what stands here.
     fn end(&mut self, what: &str, search_from: u64, unfinished_bytes: u64) -> Result<(), StorageError> {
         let position = self.position();
-        let found = look_further(
-            &*self.disk,
-            &self.directory,
-            self.geometry,
-            &self.numbers,
-            (self.segment, search_from),
-            (self.epoch, self.number),
-            position,
-        )?;
+        let found = self.look_further(search_from, position)?;
         let damage = found.witness.map(|witness| Damage {
             position,
             file: segment_path(&self.directory, self.segment),
@@ -354,4 +344,36 @@ impl Walker {
         self.ending = Some(Ending { damage, unfinished_bytes, epoch: found.epoch, number: found.number });
         Ok(())
     }
+
+    fn look_further(&self, search_from: u64, position: JournalPosition) -> Result<Found, StorageError> {
+        let (from, current) = ((self.segment, search_from), (self.epoch, self.number));
+        look_further(&*self.disk, &self.directory, self.geometry, &self.numbers, from, current, position)
+    }
+}
+
+/// The header at `offset`, or why it is not that of the frame of `group` that follows `last`.
+fn next_header(
+    window: &mut Window,
+    offset: u64,
+    last: LogStart,
+    group: OpenGroup,
+) -> Result<Result<FrameHeader, String>, StorageError> {
+    let header = match FrameHeader::parse(&window.bytes(offset, FRAME_HEADER_BYTES as u64)?) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let (id, end, is_last) = (header.log_id, offset + span(header.frame_bytes()), group.frames_left == 1);
+    if !(if is_last { end == group.end_offset } else { end < group.end_offset }) {
+        return Ok(Err(format!("the lengths of frame {id} and of its group disagree")));
+    }
+    if id.index != last.next_index() || last.previous.is_some_and(|last| last.term > id.term) {
+        return Ok(Err(format!("frame {id} does not follow {:?}", last.previous)));
+    }
+    if !header.follows(last.chain) {
+        return Ok(Err(format!("the chain value of frame {id} does not continue that of the frame before")));
+    }
+    if is_last && chain_low(header.chain) != group.chain_low {
+        return Ok(Err(format!("frame {id} is not the one that its group was written with")));
+    }
+    Ok(Ok(header))
 }

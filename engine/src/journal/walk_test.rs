@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::format::{FIRST_SEGMENT, LogStart, SEGMENT_HEADER_BYTES, segment_path};
 use super::frame::Frame;
-use super::group::{GroupBlock, GroupKind};
+use super::group::{GroupBlock, GroupKind, chain_low};
 use super::journal_test::{EMPTY, frames_after};
 use super::rig_test::end_of;
 use super::segment::SegmentHeader;
@@ -28,11 +28,13 @@ fn header(number: u64, first_group: u64, epoch: u64, start: LogStart) -> Segment
 struct Bytes {
     number: u64,
     bytes: Vec<u8>,
+    /// After the last frame.
+    chain: u64,
 }
 
 impl Bytes {
     fn new(number: u64, header: &SegmentHeader) -> Self {
-        Self { number, bytes: header.encode().to_vec() }
+        Self { number, bytes: header.encode().to_vec(), chain: header.start.chain }
     }
 
     fn position(&self) -> JournalPosition {
@@ -43,6 +45,7 @@ impl Bytes {
     fn group(&mut self, number: u64, epoch: u64, frames: &[Frame], change: impl FnOnce(&mut GroupBlock)) -> &mut Self {
         let position = self.position();
         let length: usize = frames.iter().map(|frame| frame.frame_bytes().next_multiple_of(64)).sum();
+        self.chain = frames.last().map_or(self.chain, Frame::chain);
         let mut block = GroupBlock {
             kind: GroupKind::Append,
             number,
@@ -52,6 +55,7 @@ impl Bytes {
             end: JournalPosition(position.0 + 64 + length as u64),
             first_index: frames.first().map_or(LogIndex(0), |frame| frame.log_id().index),
             frames: u32::try_from(frames.len()).expect("few"),
+            chain_low: chain_low(self.chain),
         };
         change(&mut block);
         self.bytes.extend(block.encode());
@@ -105,10 +109,16 @@ fn a_group_follows_by_all_of_its_fields() {
     assert_eq!(found(9, 3, next, |block| block.kind = GroupKind::Attest), (2, false), "no group");
     assert_eq!(found(9, 3, next, |block| block.position.0 += 64), (2, false), "written for another place");
     assert_eq!(found(9, 3, next, |block| block.end.0 += SEGMENT_BYTES), (2, false), "beyond the segment");
-    assert_eq!(found(9, 3, next, |block| block.end.0 += 64), (3, false), "longer than its frames");
-    assert_eq!(found(9, 3, next, |block| block.end.0 -= 64), (3, false), "shorter than its frames");
+    assert_eq!(found(9, 3, next, |block| block.end.0 += 64), (2, false), "longer than its frames");
+    assert_eq!(found(9, 3, next, |block| block.end.0 -= 64), (2, false), "shorter than its frames");
     assert_eq!(found(9, 3, next, |block| block.frames = 1), (2, false), "fewer frames than fill it");
-    assert_eq!(found(9, 3, next, |block| block.frames = 3), (3, false), "more frames than fill it");
+    assert_eq!(found(9, 3, next, |block| block.frames = 3), (2, false), "more frames than fill it");
+    let mut empty = first_segment(&frames);
+    empty.group(9, 3, &[], |block| block.first_index = LogIndex(2));
+    empty.group(10, 3, next, |block| block.attested = JournalPosition(0));
+    assert_eq!(walk(&[&empty]), (2, false), "without a frame that would prove it");
+    assert_eq!(found(9, 3, next, |block| block.chain_low ^= 1), (2, false), "written with other frames");
+    assert_eq!(found(9, 3, &frames[2..3], |block| block.chain_low ^= 1), (2, false), "written with another frame");
     assert_eq!(found(9, 3, &frames[3..], |block| block.first_index = LogIndex(2)), (2, false), "a frame left out");
 }
 
@@ -129,15 +139,21 @@ fn a_frame_follows_by_chain_and_term() {
 #[test]
 fn a_cut_follows_with_a_higher_epoch_and_number_only() {
     let frames = frames_after(EMPTY, 1, &[10, 20, 30]);
-    let found = |number, epoch, index: u64| {
+    let found_behind = |number, epoch, index: u64, change: u32| {
         let mut bytes = first_segment(&frames);
         bytes.group(number, epoch, &[], |block| {
             block.kind = GroupKind::Cut;
             block.first_index = LogIndex(index);
+            block.chain_low ^= change;
         });
         walk(&[bytes.group(number + 1, epoch, &frames[2..], |block| block.attested = JournalPosition(0))])
     };
+    let found = |number, epoch, index| found_behind(number, epoch, index, 0);
     assert_eq!(found(9, 4, 2), (3, false));
+    assert_eq!(found_behind(9, 4, 2, 1), (2, false), "behind another frame");
+    assert_eq!(found(9, 3 + (1 << 40), 2), (3, false), "as far ahead as can be");
+    assert_eq!(found(9, 4 + (1 << 40), 2), (2, false), "further");
+    assert_eq!(found(9 + (1 << 40), 4, 2), (2, false), "the number, too");
     assert_eq!(found(20, 9, 2), (3, false), "numbers may be left out");
     assert_eq!(found(9, 3, 2), (2, false), "the same epoch");
     assert_eq!(found(8, 4, 2), (2, false), "the same number");

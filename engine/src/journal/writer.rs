@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::ids::JournalPosition;
 use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span};
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame};
-use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind};
+use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind, chain_low};
 use crate::journal::run::Shared;
 use crate::journal::segment::SegmentHeader;
 use crate::journal::spare;
@@ -83,6 +83,7 @@ impl Writer {
             end: self.geometry.position(self.segment, end),
             first_index: first.index,
             frames: u32::try_from(frames.len()).expect("groups are bounded"),
+            chain_low: chain_low(frames.last().expect("a group has frames").chain()),
         };
         let header = fresh.then(|| self.header().encode());
         let encoded = block.encode();
@@ -148,6 +149,7 @@ impl Writer {
             end: JournalPosition(position.0 + UNIT_BYTES),
             first_index: self.last.next_index(),
             frames: 0,
+            chain_low: chain_low(self.last.chain),
         };
         let (encoded, offset) = (block.encode(), self.offset);
         let before = self.take_tail()?;
