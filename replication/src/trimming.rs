@@ -27,7 +27,7 @@ use crate::core::Core;
 /// A node that was seeded goes on from where its seeding was declared; it gets this long to do so before the log
 /// behind it may go.
 const HOLD_AFTER_SEEDING: Duration = Duration::from_secs(10);
-/// The journal may grow to this many bytes for seedings, on the leader and on the source.
+/// How much journal may stand behind what a seeding holds, in bytes, on the leader and on the source.
 pub(crate) const HOLD_BYTES: u64 = 1 << 30;
 /// A purge that was asked for may wait for a stream; it is asked for again at this pace.
 const RETRY: Duration = Duration::from_secs(1);

@@ -41,7 +41,7 @@ pub struct SeedReceiver {
 }
 
 /// How much a receiver has done: a number that grows with every piece fed, and with every frame and page looked at when
-/// it is finished. Clones share it.
+/// it is verified. Clones share it.
 #[derive(Clone, Default, Debug)]
 pub struct SeedProgress(Arc<AtomicU64>);
 
@@ -89,7 +89,7 @@ struct Building {
 }
 
 impl Engine {
-    /// Begins a new generation. The node's state is untouched until [`SeedReceiver::finish`].
+    /// Begins a new generation. The node's state is untouched until [`VerifiedSeed::switch`].
     ///
     /// # Errors
     /// [`SeedError::Busy`] while there is another receiver of this engine; those of the disk.
@@ -126,7 +126,7 @@ impl SeedReceiver {
         self.bytes
     }
 
-    /// How far it is, to be watched while another thread finishes it.
+    /// How far it is, to be watched while another thread verifies it.
     #[must_use]
     pub fn progress(&self) -> SeedProgress {
         self.progress.clone()
