@@ -1,9 +1,8 @@
 //! What may change the membership, and what whoever is left out of it is told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use calamus_proto::v1::{AddRequest, RemoveRequest};
-use futures::FutureExt;
 
 use super::cluster::{TestCluster, TestNode, retry};
 use super::support::CLUSTER;
@@ -156,8 +155,8 @@ fn a_change_that_was_begun_when_the_consensus_ended_is_unknown() {
     cluster.close();
 }
 
-#[test]
-fn a_node_that_was_removed_while_it_was_gone_says_so_when_it_is_back() {
+/// Removes a node that is down and starts it again, with the leader that it knows or with another.
+fn is_told_of_its_removal(leader_moves: bool) {
     let mut cluster = TestCluster::start(3);
     cluster.write("k", b"v");
     cluster.assert_equal();
@@ -166,13 +165,25 @@ fn a_node_that_was_removed_while_it_was_gone_says_so_when_it_is_back() {
     cluster.nodes[removed].kill();
     retry("it is removed", || {
         let leader = cluster.leader();
-        leader.on(leader.replica().remove(&request)).ok()
+        drop(leader.on(leader.replica().remove(&request)));
+        let members = cluster.leader().replica().members();
+        members.iter().all(|member| member.name != request.name).then_some(())
     });
+    if leader_moves {
+        let leader = cluster.leader();
+        let other = leader.replica().members().into_iter().find(|member| member.name != leader.identity.name);
+        let other = other.expect("two are left").name;
+        retry("the other leads", || {
+            let leader = cluster.leader();
+            drop(leader.on(leader.replica().transfer(&other)));
+            (cluster.leader().identity.name == other).then_some(())
+        });
+    }
     cluster.nodes[removed].restart();
     let node = &cluster.nodes[removed];
     let status = retry("it knows", || {
         // As the server does at its start.
-        drop(node.on(async { node.replica().wait_ready(std::time::Duration::from_millis(20)).boxed().await }));
+        drop(node.on(async { node.replica().wait_ready(Duration::from_millis(200)).await }));
         let status = node.node().status();
         status.state.contains("removed or replaced").then_some(status)
     });
@@ -180,4 +191,14 @@ fn a_node_that_was_removed_while_it_was_gone_says_so_when_it_is_back() {
     let living = cluster.leader().node().status();
     assert!(living.voter && living.state == "ready", "{living:?}");
     cluster.close();
+}
+
+#[test]
+fn a_node_that_was_removed_while_it_was_gone_says_so_when_it_is_back() {
+    is_told_of_its_removal(false);
+}
+
+#[test]
+fn so_does_one_that_comes_back_to_another_leader() {
+    is_told_of_its_removal(true);
 }
