@@ -85,6 +85,7 @@ async fn stopping_leaves_nobody_waiting() {
     let waits = client(&merger, txn(vec![put("t", "b", "v")]));
     until(|| merger.stats().queued >= 1).await;
     merger.stop().await;
+    assert!(merger.ended().await, "it was asked to, so the node must not take it for a defect");
     assert_eq!(in_flight.await.unwrap().unwrap_err().outcome, Outcome::Unknown);
     let waits = waits.await.unwrap().unwrap_err();
     assert_eq!((waits.outcome, waits.reason), (Outcome::NotCommitted, reason::STOPPING));

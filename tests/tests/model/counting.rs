@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
-use calamus_engine::env::{Count, CountingDisk, Disk, DiskCounts, RealDisk};
+use calamus_engine::env::{BLOCK_BYTES, Count, CountingDisk, Disk, DiskCounts, RealDisk};
 use calamus_engine::ids::{LogId, LogIndex};
 use calamus_engine::journal::frame::{Frame, FrameKind};
 use calamus_engine::journal::{CHAIN_START, JournalMode};
@@ -69,8 +69,10 @@ fn take_group(engine: &Engine, disk: &CountingDisk, group: &[Frame]) {
     assert_eq!((counts.journal.writes, counts.journal.syncs), (1, 1), "{counts:?}");
     assert_eq!(counts, only(counts.journal), "nothing else before the acknowledgement");
     let least: usize = group.iter().map(Frame::frame_bytes).sum();
-    // The block of the group, and each frame up to the next multiple of 64.
-    let most = least + 64 + 64 * group.len();
+    // The block of the group, each frame up to the next multiple of 64, and the rest of the disk's blocks in which all of
+    // that begins and ends.
+    let most = least + 64 + 64 * group.len() + 2 * BLOCK_BYTES as usize;
+    assert!(counts.journal.bytes.is_multiple_of(BLOCK_BYTES), "{counts:?}");
     assert!((least as u64..=most as u64).contains(&counts.journal.bytes), "{counts:?} for {least} bytes of frames");
     let before = disk.snapshot();
     for frame in group {
@@ -128,7 +130,7 @@ fn closing_writes_no_file_again(engine: &Engine, disk: &CountingDisk, home: &Pat
     let before = disk.snapshot();
     engine.close();
     let counts = disk.snapshot() - before;
-    let attest = Count { writes: 1, syncs: 0, bytes: 64 };
+    let attest = Count { writes: 1, syncs: 0, bytes: BLOCK_BYTES };
     assert_eq!(counts, only(attest), "closing writes one block into the journal, and no file again");
     assert!(std::fs::read(home.join("g1/data")).expect("a data file") == data);
 }
