@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::budget::{AbortOnDrop, Budget};
+use super::commit_notes::CommitNotes;
 use super::frames::ChainCheck;
 use super::{convert, install};
 use crate::core::Core;
@@ -47,6 +48,7 @@ pub struct RaftService {
     pub(crate) forwarder: Forwarder,
     pub(crate) seeding: Arc<install::Seeding>,
     pub(crate) lost: crate::failover::Lost,
+    pub(crate) notes: CommitNotes,
 }
 
 fn fatal(error: &Fatal<C>) -> Status {
@@ -286,11 +288,12 @@ impl wire::raft_server::Raft for RaftService {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        self.check(request.get_ref().envelope.as_ref())?;
+        let from = self.check(request.get_ref().envelope.as_ref())?;
         let read = self.core.lead_read_index(None).await.map_err(|error| match error {
             ReadIndexError::NotLeading { .. } => Status::failed_precondition("this node does not lead"),
             other => Status::unavailable(other.to_string()),
         })?;
+        self.notes.wanted(from);
         Ok(Response::new(wire::ReadIndexResponse { read_log_id: Some(convert::plain_log_id_to_wire(read)) }))
     }
 
