@@ -29,6 +29,7 @@ use crate::failover::{self, Lost};
 use crate::leadership;
 use crate::membership;
 use crate::network::client::Network;
+use crate::network::commit_notes::CommitNotes;
 use crate::network::convert;
 use crate::network::install::Seeding;
 use crate::network::peers::{Lane, Peers};
@@ -58,6 +59,7 @@ struct Inner {
     forwarder: Arc<OnceLock<Forwarder>>,
     seeding: Arc<Seeding>,
     lost: Lost,
+    notes: CommitNotes,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -70,7 +72,8 @@ impl Replica {
         let identity = engine.identity();
         let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
         let holds = SeedHolds::default();
-        let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone());
+        let notes = CommitNotes::default();
+        let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone(), notes.clone());
         let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
         let core = core.map_err(NodeError::Stopped)?;
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
@@ -90,6 +93,7 @@ impl Replica {
             forwarder: Arc::default(),
             seeding: Arc::default(),
             lost,
+            notes,
             tasks: Mutex::new(tasks),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -123,6 +127,7 @@ impl Replica {
             forwarder,
             seeding: Arc::clone(&self.inner.seeding),
             lost: self.inner.lost.clone(),
+            notes: self.inner.notes.clone(),
         };
         RaftServer::new(service)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -10,8 +10,10 @@ pub struct EngineOptions {
     pub journal: JournalOptions,
     /// A checkpoint starts when the journal has grown by this many bytes since the last one.
     pub checkpoint_journal_bytes: u64,
-    /// A checkpoint starts when page versions take half of this many bytes of memory; at this many the oldest reader is
-    /// expired; at twice as many, no batch begins until some are gone.
+    /// A checkpoint starts when page versions take half of this many bytes of memory; at this many no batch begins until
+    /// a checkpoint has caught up, unless a reader is in the way; at half as many again, readers that are in the way are
+    /// expired. Half of it should be what a checkpoint interval of journal changes: what is written again before the
+    /// checkpoint reaches the data file once.
     pub version_bytes_limit: usize,
     /// Bytes of journal kept below the checkpoint, for followers that are behind and for change feeds.
     pub retention_bytes: u64,

@@ -206,17 +206,32 @@ impl DiskFile for RealFile {
             .map_err(|error| self.failed(offset, "punch", &error.into()))
     }
 
-    /// In pieces of 4 KiB: the page cache keeps what one call wrote in one folio, as large as the call, and a sync after a
-    /// small write into a folio writes all of it. A journal zeroed in pieces of 1 MiB wrote 1 MiB for each sync.
+    /// Past the page cache where that is possible, else in pieces of 4 KiB: the page cache keeps what one call wrote in
+    /// one folio, as large as the call, and a sync after a small write into a folio writes all of it. A journal zeroed in
+    /// pieces of 1 MiB wrote 1 MiB for each sync.
     fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         const PIECE_BYTES: u64 = 4096;
-        static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];
+        const DIRECT_PIECE_BYTES: u64 = 1 << 20;
+        static ZEROS: [u8; DIRECT_PIECE_BYTES as usize] = [0; DIRECT_PIECE_BYTES as usize];
+        let mut direct = DirectFile::open(&self.path);
         let mut done = 0;
         while done < length {
-            let piece = (length - done).min(PIECE_BYTES);
-            let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
-            self.write_at(&[IoSlice::new(zeros)], offset + done)?;
-            done += piece;
+            let zeros = |most: u64| {
+                let piece = (length - done).min(most);
+                [IoSlice::new(&ZEROS[..usize::try_from(piece).expect("a piece fits memory")])]
+            };
+            if let Some(file) = &direct {
+                let parts = zeros(DIRECT_PIECE_BYTES);
+                let written = file.write_at(&parts, offset + done);
+                if written.map_err(|error| self.failed(offset + done, "write", &error))? {
+                    done += parts[0].len() as u64;
+                    continue;
+                }
+                direct = None;
+            }
+            let parts = zeros(PIECE_BYTES);
+            self.write_at(&parts, offset + done)?;
+            done += parts[0].len() as u64;
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use crate::journal::format::{Geometry, segment_path, spare_number, spare_path};
 use crate::journal::run::Shared;
 use crate::journal::segment::make_zeroed;
 
-/// Spares that are kept; more are removed.
-pub(super) const KEPT_SPARES: usize = 4;
+/// Spares that are kept; more are removed. As many as a checkpoint purges at once: 256 MiB and what was begun meanwhile.
+pub(super) const KEPT_SPARES: usize = 6;
 /// How long after a failure the same is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -31,6 +31,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::budget::{AbortOnDrop, Budget};
+use super::commit_notes::{CommitNotes, next_request};
 use super::convert;
 use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
@@ -53,13 +54,14 @@ struct Shared {
     peers: Arc<Peers>,
     config: NodeConfig,
     holds: SeedHolds,
+    notes: CommitNotes,
 }
 
 impl Network {
     /// On these connections.
     #[must_use]
-    pub fn new(engine: Engine, peers: Arc<Peers>, config: NodeConfig, holds: SeedHolds) -> Self {
-        Self { shared: Arc::new(Shared { engine, peers, config, holds }) }
+    pub fn new(engine: Engine, peers: Arc<Peers>, config: NodeConfig, holds: SeedHolds, notes: CommitNotes) -> Self {
+        Self { shared: Arc::new(Shared { engine, peers, config, holds, notes }) }
     }
 
     fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
@@ -216,7 +218,8 @@ async fn pump<S>(
 ) where
     S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
 {
-    while let Some(request) = input.next().await {
+    let wanted = shared.notes.of(target);
+    while let Some(request) = next_request(&mut input, &wanted).await {
         let message = append_to_wire(&shared, target, &request);
         let bytes = message.frames.iter().map(|frame| frame.header.len() + frame.payload.len()).sum();
         drop(request);

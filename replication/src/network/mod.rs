@@ -11,6 +11,7 @@
 
 pub(crate) mod budget;
 pub mod client;
+pub(crate) mod commit_notes;
 pub mod convert;
 pub mod frames;
 pub(crate) mod install;

@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::budget::{AbortOnDrop, Budget};
+use super::commit_notes::CommitNotes;
 use super::frames::ChainCheck;
 use super::{convert, install};
 use crate::core::Core;
@@ -51,6 +52,7 @@ pub struct RaftService {
     pub(crate) forwarder: Forwarder,
     pub(crate) seeding: Arc<install::Seeding>,
     pub(crate) lost: crate::failover::Lost,
+    pub(crate) notes: CommitNotes,
 }
 
 fn fatal(error: &Fatal<C>) -> Status {
@@ -315,6 +317,7 @@ impl wire::raft_server::Raft for RaftService {
             ReadIndexError::NotLeading { .. } => Status::failed_precondition("this node does not lead"),
             other => Status::unavailable(other.to_string()),
         })?;
+        self.notes.wanted(from);
         Ok(Response::new(wire::ReadIndexResponse { read_log_id: Some(convert::plain_log_id_to_wire(read)) }))
     }
 
