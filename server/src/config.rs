@@ -44,8 +44,10 @@ pub struct NodeConfig {
     /// How long a first start looks for the node after --join, in seconds: both may be starting at once.
     #[arg(long, env = "CALAMUS_JOIN_WAIT_S", default_value_t = 15, value_name = "S")]
     pub join_wait_s: u32,
-    /// Threads of the runtime that serves requests and consensus; 1 runs all of it on one thread.
-    #[arg(long, env = "CALAMUS_WORKERS", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
+    /// Threads of the runtime that serves requests and consensus; 1 runs all of it on one thread. By default half of the
+    /// processors: the journal, checkpoints and long work have threads of their own, and each wake-up between threads
+    /// costs a lone client more than a second thread gives it.
+    #[arg(long, env = "CALAMUS_WORKERS", default_value_t = default_workers(), value_parser = clap::value_parser!(u8).range(1..=64), value_name = "N")]
     pub workers: u8,
     /// Start a checkpoint when this much journal lies above the last one, in MiB.
     #[arg(long, env = "CALAMUS_CHECKPOINT_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), value_name = "MIB")]
@@ -62,6 +64,11 @@ pub struct NodeConfig {
     /// What to log to stderr: `info`, or `warn,calamus_replication=debug`, ...
     #[arg(long, env = "CALAMUS_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     pub log: String,
+}
+
+fn default_workers() -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from((processors / 2).clamp(1, 64)).expect("at most 64")
 }
 
 impl NodeConfig {

@@ -1,13 +1,12 @@
 //! One batch: from the queue to the proposal.
 //!
 //! Executing runs on a worker of the runtime, which must not be held up for long: heartbeats and followers' answers
-//! wait for it. What is known to be short (a few puts and gets) runs at once; anything else runs after the worker has
-//! given its other tasks away.
+//! wait for it. What is known to be short (a few puts and gets) runs at once; anything else runs on a thread for such
+//! work, and the merger with it.
 
 use calamus_engine::ids::Term;
 use calamus_engine::txn::{Batch, BatchError};
 use calamus_proto::v1::{Outcome, TxnResponse};
-use tokio::runtime::RuntimeFlavor;
 
 use super::confirm::BatchNumber;
 use super::inbox::Waiting;
@@ -18,11 +17,6 @@ use crate::execute::{self, RunError, batch_fault};
 
 /// A batch of so many bytes of requests is executed in about a quarter of a millisecond.
 const SHORT_BATCH_BYTES: usize = 256 << 10;
-
-/// Whether this runtime can give a worker's other tasks away.
-fn may_block() -> bool {
-    tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread
-}
 
 /// A transaction that ran in an open batch.
 struct Ran {
@@ -60,21 +54,29 @@ impl Answers {
 }
 
 impl Worker {
-    /// Stages and proposes one batch, if one may be begun and something waits. Returns whether it did anything.
+    /// Stages and proposes one batch that is known to be short, if one may be begun. Returns whether it did anything.
     pub(super) fn stage(&mut self) -> bool {
-        let Some(term) = self.staging_term() else { return false };
-        if self.queue.is_empty()
-            || !self.chain.has_room(term, self.options.pipeline_batches, self.options.pipeline_bytes)
-            || self.confirm.held_bytes() >= self.options.held_result_bytes
-        {
-            return false;
+        match self.may_stage() {
+            Some(term) if self.next_is_short() => {
+                self.stage_batch(term);
+                true
+            }
+            _ => false,
         }
-        if self.next_is_short() || !may_block() {
-            self.stage_batch(term);
-        } else {
-            tokio::task::block_in_place(|| self.stage_batch(term));
-        }
-        true
+    }
+
+    /// The term in which the next batch is to be staged, if it may be long.
+    pub(super) fn long_batch(&self) -> Option<Term> {
+        self.may_stage().filter(|_| !self.next_is_short())
+    }
+
+    /// The term, if a batch may be begun and something waits.
+    fn may_stage(&self) -> Option<Term> {
+        let term = self.staging_term()?;
+        let may = !self.queue.is_empty()
+            && self.chain.has_room(term, self.options.pipeline_batches, self.options.pipeline_bytes)
+            && self.confirm.held_bytes() < self.options.held_result_bytes;
+        may.then_some(term)
     }
 
     /// Whether the transactions that a batch would take now are known to run in well under a millisecond.
@@ -86,7 +88,8 @@ impl Worker {
         })
     }
 
-    fn stage_batch(&mut self, term: Term) {
+    /// Stages and proposes one batch.
+    pub(super) fn stage_batch(&mut self, term: Term) {
         self.options.panic_if_planted();
         let mut batch = match self.engine.try_begin_batch() {
             Ok(Some(batch)) => batch,

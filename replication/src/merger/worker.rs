@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -93,19 +94,35 @@ impl Worker {
     /// Works until the inbox says stop.
     pub(super) async fn run(mut self) {
         let _close = CloseOnExit(self.inbox.clone());
-        poll_fn(|cx| self.poll(cx)).await;
+        while let Some(term) = poll_fn(|cx| self.poll(cx)).await {
+            let staged = tokio::task::spawn_blocking(move || {
+                self.stage_batch(term);
+                self
+            });
+            self = match staged.await {
+                Ok(worker) => worker,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                // The runtime is ending, and everything that the worker held is dropped.
+                Err(_) => return,
+            };
+        }
         self.end();
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Does what can be done at once; ready with the term of a batch that may take long, or with `None` to stop.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Term>> {
         loop {
             self.inbox.register(cx.waker());
             if self.inbox.is_stopping() {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
-            if !self.advance(cx) {
-                return Poll::Pending;
+            if self.advance(cx) {
+                continue;
             }
+            return match self.long_batch() {
+                Some(term) => Poll::Ready(Some(term)),
+                None => Poll::Pending,
+            };
         }
     }
 
