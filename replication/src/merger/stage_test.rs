@@ -148,6 +148,9 @@ async fn a_batch_that_is_too_large_at_its_end_runs_again_one_by_one() {
     assert_eq!((worker.queue.len(), consensus.in_log()), (3, 0), "nothing was proposed");
     for _ in 0..10 {
         while worker.advance(&mut cx) {}
+        if let Some(term) = worker.long_batch() {
+            worker.stage_batch(term);
+        }
         consensus.apply(usize::MAX);
         tokio::task::yield_now().await;
     }
