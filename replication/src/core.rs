@@ -219,6 +219,13 @@ impl Core {
         committed.get_node(&id).is_none().then_some(as_of)
     }
 
+    /// Whether the newest membership that this node knows to be committed names it.
+    pub(crate) fn is_committed_member(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.committed_membership_config.get_node(&self.id).is_some()
+    }
+
     /// Whether this node's own newest membership names it, and is older than one that does not.
     pub(crate) fn believes_removal(&self, as_of: LogId) -> bool {
         let own = self.membership();

@@ -8,6 +8,10 @@
 //! that a quorum answers refuses a vote, or a read index, to whoever its committed membership does not name, and says
 //! as of which log id. The node believes that only if its own newest membership names it and is older: a node that has
 //! just been added, and a leader that does not know yet that it was replaced, both fall out.
+//!
+//! Sometimes it does get that last entry, from a stream that was about to be closed. Then it knows by itself: a committed
+//! membership named it, and a later one does not. A raft id is never added again. (That a committed one does not name it
+//! says nothing alone: a new node goes through all that there were before it.)
 
 use std::time::Duration;
 
@@ -48,17 +52,23 @@ pub(crate) fn check_member(core: &Core, id: RaftId) -> Result<(), Status> {
     Err(convert::removed_status(text(id), as_of))
 }
 
-/// Takes note of what a leader says of this node. Runs until the core stops.
-pub(crate) async fn watch(core: Core) {
-    let mut told = core.peers.told_removed();
-    loop {
-        tokio::select! {
-            told = told.changed() => if told.is_err() { return },
-            () = core.stopped() => return,
-        }
-        let as_of: Option<LogId> = *told.borrow_and_update();
-        if as_of.is_some_and(|as_of| core.believes_removal(as_of)) {
-            core.leave();
+/// Takes note of what a leader says of this node, and its own log from the call on. Runs until the core stops.
+pub(crate) fn watch(core: Core) -> impl Future<Output = ()> + Send {
+    let mut was_member = core.is_committed_member();
+    async move {
+        let (mut told, mut seen) = (core.peers.told_removed(), core.watch());
+        loop {
+            tokio::select! {
+                told = told.changed() => if told.is_err() { return },
+                more = core.changed(&mut seen) => if !more { return },
+                () = core.stopped() => return,
+            }
+            let is_member = core.is_committed_member();
+            let as_of: Option<LogId> = *told.borrow_and_update();
+            if (was_member && !is_member) || as_of.is_some_and(|as_of| core.believes_removal(as_of)) {
+                core.leave();
+            }
+            was_member |= is_member;
         }
     }
 }

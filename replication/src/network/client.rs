@@ -210,7 +210,7 @@ fn append_to_wire(shared: &Shared, target: RaftId, request: &AppendEntriesReques
 }
 
 async fn pump<S>(
-    mut input: S,
+    input: S,
     sender: mpsc::Sender<wire::AppendRequest>,
     budget: Arc<Budget>,
     shared: Arc<Shared>,
@@ -219,6 +219,7 @@ async fn pump<S>(
     S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
 {
     let wanted = shared.notes.of(target);
+    let mut input = input.fuse();
     while let Some(request) = next_request(&mut input, &wanted).await {
         let message = append_to_wire(&shared, target, &request);
         let bytes = message.frames.iter().map(|frame| frame.header.len() + frame.payload.len()).sum();

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calamus_engine::ids::RaftId;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::FusedStream;
 use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -39,10 +40,10 @@ impl CommitNotes {
     }
 }
 
-/// The next request that is worth sending.
+/// The next request that is worth sending. The input may end while one is held, and is asked again behind it.
 pub(super) async fn next_request<S>(input: &mut S, wanted: &Notify) -> Option<AppendEntriesRequest<TypeConfig>>
 where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+    S: FusedStream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
     let mut request = input.next().await?;
     if !request.entries.is_empty() {

@@ -56,11 +56,11 @@ fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
     });
     // The first peer's old answer commits the entry; the second is told so by an append without frames, and only then
     // its old answer arrives.
-    first.let_appends(1);
+    first.let_appends_to(append);
     retry("it is committed", || node.get("k"));
     let commit = Arrived { last: Some(last), frames: 0 };
     retry("the second is told", || second.arrived(commit).then_some(()));
-    second.let_appends(1);
+    second.let_appends_to(append);
     let fooled = node.on(&mut openrafts).is_ok();
     assert!(fooled, "openraft does not take the one answer for the other any more: our own round may go");
     assert!(node.on(async { (&mut read).now_or_never() }).is_none(), "nobody has answered anything since it began");

@@ -10,7 +10,7 @@ use calamus_proto::raft::v1::raft_server::{Raft, RaftServer};
 use calamus_proto::v1::TxnResponse;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,9 +30,9 @@ pub(super) struct Arrived {
 pub(super) struct ScriptedPeer {
     pub(super) address: String,
     arrived: Arc<Mutex<Vec<Arrived>>>,
-    /// Answers to appends that may be given; one is taken by each.
-    appends: Arc<Semaphore>,
-    /// The same of heartbeats.
+    /// How many of the appends that arrived may be answered, from the first on.
+    answered: watch::Sender<usize>,
+    /// Answers to heartbeats that may be given; one is taken by each.
     heartbeats: Arc<Semaphore>,
 }
 
@@ -43,7 +43,7 @@ impl ScriptedPeer {
         let peer = Self {
             address: listener.local_addr().expect("bound").to_string(),
             arrived: Arc::default(),
-            appends: Arc::new(Semaphore::new(PLENTY)),
+            answered: watch::Sender::new(PLENTY),
             heartbeats: Arc::new(Semaphore::new(PLENTY)),
         };
         let server = tonic::transport::Server::builder().add_service(RaftServer::new(peer.clone()));
@@ -51,15 +51,17 @@ impl ScriptedPeer {
         peer
     }
 
-    /// From here on nothing is answered but votes.
+    /// Nothing that arrives from here on is answered but votes.
     pub(super) fn hold(&self) {
-        self.appends.forget_permits(PLENTY);
+        let arrived = self.arrived.lock();
+        self.answered.send_replace(arrived.len());
         self.heartbeats.forget_permits(PLENTY);
     }
 
-    /// Lets so many answers to appends go, in the order of the appends.
-    pub(super) fn let_appends(&self, count: usize) {
-        self.appends.add_permits(count);
+    /// Lets the answers go to all appends up to and with this one, which has arrived.
+    pub(super) fn let_appends_to(&self, append: Arrived) {
+        let place = self.arrived.lock().iter().position(|arrived| *arrived == append);
+        self.answered.send_replace(place.expect("it has arrived") + 1);
     }
 
     /// Lets all heartbeats be answered again.
@@ -102,17 +104,21 @@ impl Raft for ScriptedPeer {
         tokio::spawn(async move {
             while let Ok(Some(request)) = inbound.message().await {
                 let last = last_of(&request);
-                arrived.lock().push(Arrived { last, frames: request.frames.len() });
-                if sender.send(matching(last)).await.is_err() {
+                let number = {
+                    let mut arrived = arrived.lock();
+                    arrived.push(Arrived { last, frames: request.frames.len() });
+                    arrived.len()
+                };
+                if sender.send((number, matching(last))).await.is_err() {
                     return;
                 }
             }
         });
-        let permits = Arc::clone(&self.appends);
-        let answers = ReceiverStream::new(answers).then(move |answer| {
-            let permits = Arc::clone(&permits);
+        let answered = self.answered.subscribe();
+        let answers = ReceiverStream::new(answers).then(move |(number, answer)| {
+            let mut answered = answered.clone();
             async move {
-                permits.acquire().await.expect("never closed").forget();
+                answered.wait_for(|answered| *answered >= number).await.expect("it lives as long as the runtime");
                 Ok(answer)
             }
         });
