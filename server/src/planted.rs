@@ -4,6 +4,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `CALAMUS_PLANTED_KV=shut` | the node answers no call of the service `Kv`; its peers, and all else, it does |
+//! | `CALAMUS_PLANTED_RAFT_ID=kept` | a new directory takes the raft id that the cluster has for its name |
 //! | `CALAMUS_PLANTED_SPLIT_PERCENT=N` | where this node leads, it splits pages so that the left one keeps N percent |
 
 /// The value of a variable, if this build looks at it.
@@ -15,6 +16,12 @@ fn planted(name: &str) -> Option<String> {
 #[must_use]
 pub fn kv_is_shut() -> bool {
     planted("CALAMUS_PLANTED_KV").as_deref() == Some("shut")
+}
+
+/// Whether a node whose directory was lost comes back under its old raft id.
+#[must_use]
+pub fn raft_id_is_kept() -> bool {
+    planted("CALAMUS_PLANTED_RAFT_ID").as_deref() == Some("kept")
 }
 
 /// How full the left page of a split gets, in percent.

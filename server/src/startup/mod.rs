@@ -126,11 +126,17 @@ fn cannot_make(dir: &Path, error: &dyn std::fmt::Display) -> Failure {
 async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) -> Result<Opened, Failure> {
     let dir = &config.dir;
     let listening = listen::bind(&planned.listen, planned.advertise.as_ref())?;
+    // 0 would read as "none" in messages.
+    let mut raft_id = rand::random_range(1..=u64::MAX);
     let (cluster_id, database_id) = match &planned.how {
         How::Bootstrap => (rand::random::<u128>(), rand::random::<u128>()),
         How::Join(host) => {
             let joined = join::ask(host, patience(config)).await?;
             join::check_name(&joined, &planned.name, None)?;
+            if planted::raft_id_is_kept() {
+                let old = joined.members.iter().find(|member| member.name == planned.name);
+                raft_id = old.map_or(raft_id, |old| old.raft_id);
+            }
             (joined.cluster_id, joined.database_id)
         }
     };
@@ -142,8 +148,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     };
     let identity = NodeIdentity {
         cluster_id: ClusterId(cluster_id),
-        // 0 would read as "none" in messages.
-        raft_id: RaftId(rand::random_range(1..=u64::MAX)),
+        raft_id: RaftId(raft_id),
         name: first_start.name.clone(),
         listen: first_start.listen.clone(),
         advertise: first_start.advertise.clone(),

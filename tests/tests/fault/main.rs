@@ -5,6 +5,7 @@
 
 mod directories;
 mod freeze;
+mod identity;
 mod kill;
 mod planted;
 mod rejoin;

@@ -43,7 +43,7 @@ async fn loses_something(slow_syncs: &[(&str, &str)]) -> bool {
     lost
 }
 
-async fn differs(cluster: &Cluster, ledger: &Ledger) -> bool {
+pub async fn differs(cluster: &Cluster, ledger: &Ledger) -> bool {
     for tree in ledger.trees() {
         let found = until("a scan", LIMIT, async || cluster.scan_from(0, tree).await.ok()).await;
         let compared = std::panic::catch_unwind(AssertUnwindSafe(|| ledger.compare("n1", tree, &found)));
