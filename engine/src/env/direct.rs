@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use super::BLOCK_BYTES;
 
-/// Larger writes go through the page cache, in which the kernel splits and queues them better than one call could.
-const MOST_BYTES: usize = 1 << 20;
+/// What is written by one call at most; larger writes are written in several.
+const CALL_BYTES: usize = 2 << 20;
 const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// A second handle of a file.
@@ -42,20 +42,36 @@ impl DirectFile {
     pub(super) fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<bool> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let aligned = offset.is_multiple_of(BLOCK_BYTES) && length.is_multiple_of(BLOCK);
-        if !aligned || length > MOST_BYTES || self.refused.load(Ordering::Relaxed) {
+        if !aligned || self.refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let mut buffer = self.buffer.lock();
-        if buffer.len() < length + BLOCK {
-            buffer.resize(length + BLOCK, 0);
+        let room = length.min(CALL_BYTES);
+        if buffer.len() < room + BLOCK {
+            buffer.resize(room + BLOCK, 0);
         }
         let start = buffer.as_ptr().align_offset(BLOCK);
-        let bytes = &mut buffer[start..start + length];
-        let mut filled = 0;
+        let bytes = &mut buffer[start..start + room];
+        let (mut filled, mut offset) = (0, offset);
         for part in parts {
-            bytes[filled..filled + part.len()].copy_from_slice(part);
-            filled += part.len();
+            let mut rest = &part[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(room - filled));
+                bytes[filled..filled + now.len()].copy_from_slice(now);
+                (filled, rest) = (filled + now.len(), later);
+                if filled == room {
+                    if !self.write(&bytes[..filled], offset)? {
+                        return Ok(false);
+                    }
+                    (offset, filled) = (offset + filled as u64, 0);
+                }
+            }
         }
+        Ok(filled == 0 || self.write(&bytes[..filled], offset)?)
+    }
+
+    /// One call; `false` where this file cannot be written so.
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         match self.file.write_all_at(bytes, offset) {
             Ok(()) => Ok(true),
             // This device wants another alignment, or the file system only let itself be opened so.

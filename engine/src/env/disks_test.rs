@@ -352,7 +352,16 @@ fn writes_of_whole_blocks_are_seen_by_readers() {
     disk.open(&path, OpenMode::CreateNew).expect("create").write_zeros(0, 16 * BLOCK as u64).expect("zeros");
     let writer = disk.open(&path, OpenMode::WriteBlocks).expect("open");
     let reader = disk.open(&path, OpenMode::Read).expect("open");
-    let mut model = vec![0; 16 * BLOCK];
+    // Longer than one call takes.
+    let large = (5 << 20) + BLOCK;
+    let bytes: Vec<u8> = (0..large).map(|at| (at % 249) as u8).collect();
+    let (head, tail) = bytes.split_at(3 << 20);
+    writer.write_at(&[IoSlice::new(head), IoSlice::new(tail)], 0).expect("write");
+    let mut read = vec![0; large];
+    assert_eq!(reader.read_at(&mut read, 0).expect("read"), large);
+    assert!(read == bytes, "a long write");
+    writer.set_len(16 * BLOCK as u64).expect("set length");
+    let mut model = bytes[..16 * BLOCK].to_vec();
     // (offset, length): blocks, parts of them, and longer ones over what was written so.
     let writes = [(0, BLOCK), (BLOCK, 2 * BLOCK), (100, 300), (BLOCK - 1, BLOCK), (0, 16 * BLOCK), (5 * BLOCK, BLOCK)];
     for (turn, (offset, length)) in writes.into_iter().enumerate() {
