@@ -18,7 +18,7 @@ pub(crate) fn write_pages(
     snapshot: TxnId,
     page_count: u32,
     faults: &Faults,
-    pause: &dyn Fn(),
+    pause: &dyn Fn() -> Result<(), StorageError>,
 ) -> Result<Vec<PageNumber>, StorageError> {
     let images = store.versions.collect_at(snapshot);
     let mut run: Vec<Arc<Page>> = Vec::new();

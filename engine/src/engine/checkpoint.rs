@@ -1,5 +1,6 @@
 //! Running a checkpoint, and purging the journal behind it. The protocol and its argument: [`crate::checkpoint`].
 
+use std::cell::Cell;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -129,8 +130,10 @@ impl Core {
         if !early {
             self.set_target(target)?;
         }
+        let pauses = Cell::new(0);
         let pages = write_pages(store, target.txn_id, view.superblock.page_count, &self.options.faults, &|| {
-            pace(store);
+            pauses.set(pauses.get() + 1);
+            pace(store, pauses.get(), &self.options.faults)
         });
         let pages = pages.map_err(Unfinished::of_pages)?;
         if early {
@@ -208,10 +211,17 @@ fn wait_until_durable(store: &Store, target: &AppliedState) -> Result<(), Storag
     Ok(())
 }
 
-/// Lets the journal's syncs go first: page writes beside them halve their rate.
-fn pace(store: &Store) {
+/// Lets the journal's syncs go first: page writes beside them halve their rate. And gives the disk what was written in
+/// pieces: one sync of a whole checkpoint keeps it busy for a tenth of a second, and the journal waits behind it.
+fn pace(store: &Store, pauses: u32, faults: &Faults) -> Result<(), StorageError> {
     const BREATH: Duration = Duration::from_micros(500);
+    // A pause comes after 512 KiB: a sync after 4 MiB.
+    const PAUSES_PER_SYNC: u32 = 8;
+    if pauses.is_multiple_of(PAUSES_PER_SYNC) && !Faults::planted(faults.no_data_sync) {
+        store.data.sync()?;
+    }
     if store.journal.pending_bytes() > 0 {
         std::thread::sleep(BREATH);
     }
+    Ok(())
 }

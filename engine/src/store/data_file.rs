@@ -127,7 +127,7 @@ impl DataFile {
         &self,
         first: PageNumber,
         pages: &[Arc<Page>],
-        pause: &dyn Fn(),
+        pause: &dyn Fn() -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         let is_overflow = |page: &Arc<Page>| page.kind() == Some(PageKind::Overflow);
         let mut number = first.0;
@@ -137,7 +137,7 @@ impl DataFile {
                 self.file.write_at(&parts, offset_of(PageNumber(number)))?;
                 let after = number + u32::try_from(call.len()).expect("a few");
                 if number / PAGES_PER_PAUSE != after / PAGES_PER_PAUSE {
-                    pause();
+                    pause()?;
                 }
                 number = after;
             }
