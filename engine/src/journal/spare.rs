@@ -6,7 +6,7 @@
 //! in the numbers.
 //!
 //! Checkpoints purge several segments at a time, so several are kept: with one, every second segment was zeroed anew, a
-//! third of all that a node wrote. A spare that cannot be made (the disk is full) keeps nothing else back: purged segments
+//! quarter of all that a node wrote. A spare that cannot be made (the disk is full) keeps nothing else back: purged segments
 //! go on to be spares, and it is tried again.
 
 use std::collections::VecDeque;

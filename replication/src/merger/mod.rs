@@ -2,7 +2,7 @@
 //!
 //! One task does all of it, so that nothing in here is locked but the queue that transactions arrive in. It is a task
 //! of the runtime and not a thread of its own, because a lone client waits for every change of threads on its way: on
-//! two cores the two it cost were a seventh of a write. What might hold up a worker for long (large batches, ranges,
+//! two cores the two it cost were an eighth of a write. What might hold up a worker for long (large batches, ranges,
 //! whole trees; see [`stage`]) runs on a thread that may be held up. What it keeps:
 //!
 //! 1. **It never waits to collect.** A batch takes what waits at that moment, up to a byte limit. While the pipeline

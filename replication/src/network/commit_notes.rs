@@ -2,7 +2,7 @@
 //!
 //! A request without entries says nothing but how far the leader has committed; the next request with entries says it
 //! as well, and under load it is there within a fraction of a millisecond. Sent by itself, it wakes every follower
-//! twice for each entry, and the leader sends it before it answers its client: a tenth of a lone client's latency. So
+//! twice for each entry, and the leader sends it before it answers its client: some 50 us of a lone client's 570. So
 //! it is held back for a moment, and left out if another request comes.
 //!
 //! Leaving it out is safe: openraft takes an answer for all requests up to the log id that it names, and the later
