@@ -3,6 +3,7 @@
 //! ```text
 //! cluster    the load on three nodes, alternating with a rival; the marks to reach
 //! restart    how fast a node is back
+//! engine     the engine alone, beside other embedded ones
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
 //! etcd       three etcd processes and how they are spoken to
@@ -12,6 +13,7 @@
 
 mod calamus;
 mod cluster;
+mod engine;
 mod etcd;
 mod process;
 mod report;
@@ -35,6 +37,10 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// A clean restart with 1 GiB of data, and one after kill -9 with 256 MiB of journal to replay.
     Restart(restart::RestartArgs),
+    /// The engine alone, beside LMDB, redb and fjall.
+    Engine(engine::EngineArgs),
+    #[command(hide = true)]
+    EngineWindow(engine::WindowArgs),
 }
 
 /// What both commands need.
@@ -62,12 +68,19 @@ fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: its numbers mean nothing (cargo run --release -p calamus-bench -- ...)");
     }
+    // These have no use for a runtime, nor should one's threads be beside them.
+    let command = match cli.command {
+        Command::Engine(args) => return engine::run(args),
+        Command::EngineWindow(args) => return engine::run_window(&args),
+        command => command,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let run = async {
-            match cli.command {
+            match command {
                 Command::Cluster(args) => cluster::run(args).await,
                 Command::Restart(args) => restart::run(args).await,
+                Command::Engine(_) | Command::EngineWindow(_) => unreachable!("done above"),
             }
         };
         // Ended from outside, everything is dropped too: so the children end.

@@ -87,23 +87,27 @@ fn mb(bytes: u64) -> String {
 
 /// A mark, and what was found.
 #[derive(Clone, Debug, PartialEq)]
-struct Mark {
-    what: String,
-    found: f64,
+pub struct Mark {
+    pub what: String,
+    pub found: f64,
     /// At least (or else at most) this.
-    at_least: bool,
-    bound: f64,
+    pub at_least: bool,
+    pub bound: f64,
 }
 
 impl Mark {
-    fn reached(&self) -> bool {
+    pub fn reached(&self) -> bool {
         if self.at_least { self.found >= self.bound } else { self.found <= self.bound }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let (word, sense) =
             (if self.reached() { "reached" } else { "MISSED " }, if self.at_least { "least" } else { "most" });
         format!("{word}  {}: {:.2}, to be at {sense} {}", self.what, self.found, self.bound)
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        json!({ "mark": self.what, "found": self.found, "bound": self.bound, "reached": self.reached() })
     }
 }
 
@@ -152,10 +156,7 @@ impl Report {
         }
         if self.json {
             for mark in &self.marks {
-                println!(
-                    "{}",
-                    json!({ "mark": mark.what, "found": mark.found, "bound": mark.bound, "reached": mark.reached() })
-                );
+                println!("{}", mark.json());
             }
             return;
         }

@@ -1,0 +1,90 @@
+//! Calamus' engine, alone.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use calamus_engine::env::RealDisk;
+use calamus_engine::{Database, EngineOptions, ReadTxn};
+
+use super::store::{Entry, OpenOptions, Snapshot, Store, TREE, touch};
+
+pub struct Calamus {
+    database: Database,
+}
+
+impl Calamus {
+    pub fn open(dir: &Path, options: OpenOptions) -> Result<Self> {
+        let mut engine = EngineOptions::default();
+        if let Some(bytes) = options.checkpoint_bytes {
+            engine.checkpoint_journal_bytes = bytes;
+        }
+        let database = Database::open_with(Arc::new(RealDisk::new()), dir, engine)?;
+        database.write(|txn| txn.create_tree(TREE))?;
+        Ok(Self { database })
+    }
+}
+
+impl Store for Calamus {
+    fn put(&self, entries: &[Entry<'_>]) -> Result<()> {
+        self.database.write(|txn| {
+            for (key, value) in entries {
+                txn.put(TREE, key, value)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn read(&self, work: &mut dyn FnMut(&mut dyn Snapshot) -> Result<()>) -> Result<()> {
+        let snapshot = self.database.read();
+        work(&mut Reading { snapshot: &snapshot })
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.database.engine().checkpoint()?;
+        Ok(())
+    }
+
+    fn checkpoints(&self) -> Option<u64> {
+        Some(self.database.engine().status().checkpoints)
+    }
+}
+
+struct Reading<'a> {
+    snapshot: &'a ReadTxn,
+}
+
+impl Snapshot for Reading<'_> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<(usize, u64)>> {
+        let Some(entry) = self.snapshot.get(TREE, key)? else { return Ok(None) };
+        let value = entry.value;
+        Ok(Some((value.len(), ends(&value)?)))
+    }
+
+    fn scan(&mut self) -> Result<(u64, u64)> {
+        let mut cursor = self.snapshot.cursor(TREE)?.context("the tree is there")?;
+        let (mut count, mut sum) = (0, 0);
+        let mut there = cursor.first()?;
+        while there {
+            count += 1;
+            sum += ends(&cursor.value())?;
+            there = cursor.next()?;
+        }
+        Ok((count, sum))
+    }
+}
+
+/// Both ends of a value, without a copy of it.
+fn ends(value: &calamus_engine::btree::Value<'_>) -> Result<u64> {
+    if let Some(bytes) = value.as_slice() {
+        return Ok(touch(bytes));
+    }
+    let (mut first, mut last) = (None, 0);
+    for chunk in value.chunks() {
+        let chunk = chunk?;
+        first = first.or(chunk.first().copied());
+        last = chunk.last().copied().unwrap_or(last);
+    }
+    Ok(u64::from(first.unwrap_or(0)) + u64::from(last))
+}
