@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use calamus_engine::env::RealDisk;
 use calamus_engine::{Database, EngineOptions, ReadTxn};
 
-use super::store::{Entry, OpenOptions, Snapshot, Store, TREE, touch};
+use super::store::{CACHE_BYTES, Entry, OpenOptions, Snapshot, Store, TREE, touch};
 
 pub struct Calamus {
     database: Database,
@@ -15,7 +15,7 @@ pub struct Calamus {
 
 impl Calamus {
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Self> {
-        let mut engine = EngineOptions::default();
+        let mut engine = EngineOptions { version_bytes_limit: CACHE_BYTES, ..EngineOptions::default() };
         if let Some(bytes) = options.checkpoint_bytes {
             engine.checkpoint_journal_bytes = bytes;
         }
@@ -59,7 +59,7 @@ impl Snapshot for Reading<'_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<(usize, u64)>> {
         let Some(entry) = self.snapshot.get(TREE, key)? else { return Ok(None) };
         let value = entry.value;
-        Ok(Some((value.len(), ends(&value)?)))
+        Ok(Some((value.len(), touched(&value)?)))
     }
 
     fn scan(&mut self) -> Result<(u64, u64)> {
@@ -68,23 +68,17 @@ impl Snapshot for Reading<'_> {
         let mut there = cursor.first()?;
         while there {
             count += 1;
-            sum += ends(&cursor.value())?;
+            sum += touched(&cursor.value())?;
             there = cursor.next()?;
         }
         Ok((count, sum))
     }
 }
 
-/// Both ends of a value, without a copy of it.
-fn ends(value: &calamus_engine::btree::Value<'_>) -> Result<u64> {
+/// Looks at a value without a copy of it.
+fn touched(value: &calamus_engine::btree::Value<'_>) -> Result<u64> {
     if let Some(bytes) = value.as_slice() {
         return Ok(touch(bytes));
     }
-    let (mut first, mut last) = (None, 0);
-    for chunk in value.chunks() {
-        let chunk = chunk?;
-        first = first.or(chunk.first().copied());
-        last = chunk.last().copied().unwrap_or(last);
-    }
-    Ok(u64::from(first.unwrap_or(0)) + u64::from(last))
+    value.chunks().try_fold(0_u64, |sum, chunk| Ok(sum.wrapping_add(touch(&chunk?))))
 }

@@ -5,9 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot as View};
 
-use super::store::{Entry, Snapshot, Store, TREE, touch};
-
-const CACHE_BYTES: u64 = 1 << 30;
+use super::store::{CACHE_BYTES, Entry, Snapshot, Store, TREE, touch};
 
 pub struct Fjall {
     database: Database,
@@ -16,7 +14,7 @@ pub struct Fjall {
 
 impl Fjall {
     pub fn open(dir: &Path) -> Result<Self> {
-        let database = Database::builder(dir).cache_size(CACHE_BYTES).open()?;
+        let database = Database::builder(dir).cache_size(CACHE_BYTES as u64).open()?;
         let tree = database.keyspace(TREE, KeyspaceCreateOptions::default)?;
         Ok(Self { database, tree })
     }

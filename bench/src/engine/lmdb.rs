@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use heed::types::Bytes;
-use heed::{Database, Env, EnvOpenOptions, PutFlags, RoTxn};
+use heed::{CompactionOption, Database, Env, EnvOpenOptions, PutFlags, RoTxn};
 
 use super::store::{Entry, Snapshot, Store, TREE, touch};
 
@@ -39,6 +39,14 @@ impl Lmdb {
         }
         Ok(txn.commit()?)
     }
+}
+
+/// Makes a file what it would be without a past: its pages in order, and no free list, which every commit of LMDB writes
+/// anew.
+pub fn make_fresh(dir: &Path) -> Result<()> {
+    let compacted = dir.join("compacted");
+    Lmdb::open(dir)?.env.copy_to_path(&compacted, CompactionOption::Enabled)?;
+    Ok(std::fs::rename(compacted, dir.join("data.mdb"))?)
 }
 
 impl Store for Lmdb {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::store::{Entry, Snapshot, Store, TREE, touch};
+use super::store::{CACHE_BYTES, Entry, Snapshot, Store, TREE, touch};
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(TREE);
 
@@ -15,7 +15,7 @@ pub struct Redb {
 
 impl Redb {
     pub fn open(dir: &Path) -> Result<Self> {
-        let database = Database::create(dir.join("redb"))?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("redb"))?;
         let txn = database.begin_write()?;
         txn.open_table(TABLE)?;
         txn.commit()?;

@@ -5,9 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use rocksdb::{BlockBasedOptions, Cache, DB, IteratorMode, Options, SnapshotWithThreadMode, WriteBatch, WriteOptions};
 
-use super::store::{Entry, Snapshot, Store, touch};
-
-const CACHE_BYTES: usize = 1 << 30;
+use super::store::{CACHE_BYTES, Entry, Snapshot, Store, touch};
 
 pub struct Rocks {
     database: DB,

@@ -44,10 +44,16 @@ pub trait Snapshot {
     fn scan(&mut self) -> Result<(u64, u64)>;
 }
 
-/// What reading a value comes to: the bytes at both ends are looked at, as a user would.
+/// What reading a value comes to: of a short one both ends, of a long one all of it, a byte of every cache line.
 pub fn touch(value: &[u8]) -> u64 {
-    value.first().zip(value.last()).map_or(0, |(first, last)| u64::from(*first) + u64::from(*last))
+    const SHORT_BYTES: usize = 1024;
+    let ends = value.first().zip(value.last()).map_or(0, |(first, last)| u64::from(*first) + u64::from(*last));
+    let within = if value.len() > SHORT_BYTES { value } else { &[] };
+    within.iter().step_by(64).fold(ends, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }
+
+/// The memory that each engine may use for pages or blocks where it has a bound, in bytes.
+pub const CACHE_BYTES: usize = 1 << 30;
 
 /// How to open Calamus.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +66,7 @@ pub struct OpenOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Rival {
     Calamus,
-    /// On a file that was just loaded.
+    /// On a file without a past, as its tool for copying makes it.
     Lmdb,
     /// On a file whose every entry was written over at random since: its free list is in use.
     LmdbAged,

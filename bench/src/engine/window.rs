@@ -17,7 +17,7 @@ use super::store::{Entry, OpenOptions, Rival, Store};
 use crate::process::usage;
 
 /// Entries of a commit where a database is filled.
-const LOAD_BATCH: usize = 10_000;
+const LOAD_BATCH: usize = 2000;
 /// The most bytes of values in such a commit.
 const LOAD_BATCH_BYTES: usize = 4 << 20;
 /// Journal between checkpoints where a window is to hold some.
@@ -122,6 +122,10 @@ fn fill(args: &WindowArgs, dataset: Dataset) -> Result<()> {
         }
     }
     store.settle()?;
+    drop(store);
+    if args.rival == Rival::Lmdb {
+        super::lmdb::make_fresh(&args.dir)?;
+    }
     println!("{{}}");
     Ok(())
 }
