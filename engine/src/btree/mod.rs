@@ -60,7 +60,7 @@ pub use cursor::Cursor;
 pub use insert::insert;
 pub use range::{destroy, remove_range};
 pub use remove::remove;
-pub use search::{ValueLocation, get, locate};
+pub use search::{Finger, ValueLocation, get, locate, locate_near};
 pub use state::TreeState;
 pub use value::{Chunks, Entry, Value, ValueChunk};
 

@@ -138,13 +138,42 @@ pub fn locate<S: PageSource + ?Sized>(
     tree: &TreeState,
     key: &[u8],
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
-    find(source, tree, key, |page, _, cell| {
-        let location = match cell.payload {
-            Payload::Inline(bytes) => {
-                ValueLocation::Inline { page, offset: cell.payload_offset as u16, length: bytes.len() as u16 }
-            }
-            Payload::Overflow(first, length) => ValueLocation::Overflow { first, length },
-        };
-        (cell.version, location)
+    find(source, tree, key, |number, _, cell| (cell.version, location_of(number, cell)))
+}
+
+fn location_of(page: PageNumber, cell: &LeafCell<'_>) -> ValueLocation {
+    match cell.payload {
+        Payload::Inline(bytes) => {
+            ValueLocation::Inline { page, offset: cell.payload_offset as u16, length: bytes.len() as u16 }
+        }
+        Payload::Overflow(first, length) => ValueLocation::Overflow { first, length },
+    }
+}
+
+/// The leaf in which a key was found last: where keys are looked for in their order, the next is there mostly.
+#[derive(Default)]
+pub struct Finger(Option<PageNumber>);
+
+/// As [`locate`], looking first where `finger` points; it points to where the key was found afterwards. The tree does not
+/// change meanwhile.
+pub fn locate_near<S: PageSource + ?Sized>(
+    source: &S,
+    tree: &TreeState,
+    key: &[u8],
+    finger: &mut Finger,
+) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
+    if let Some(number) = finger.0 {
+        let page = source.page(number)?;
+        let near = Node::leaf(&page).and_then(|node| match node.find(key)? {
+            Ok(slot) => node.leaf_cell(slot).map(Some),
+            Err(_) => Ok(None),
+        });
+        if let Some(cell) = near.map_err(|damage| damaged(source, number, damage))? {
+            return Ok(Some((cell.version, location_of(number, &cell))));
+        }
+    }
+    find(source, tree, key, |number, _, cell| {
+        finger.0 = Some(number);
+        (cell.version, location_of(number, cell))
     })
 }

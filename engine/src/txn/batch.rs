@@ -192,11 +192,12 @@ impl Batch {
         let open = self.open.take().expect("a transaction is open");
         self.pages.roll_back();
         self.trees = open.trees;
-        for undone in self.operations.drain(open.operations..) {
+        for undone in &self.operations[open.operations..] {
             if matches!(undone.value, PendingValue::InTree) {
-                self.in_tree.take(self.names.get(undone.tree), &undone.key);
+                self.in_tree.take(&self.operations, undone.tree, &undone.key);
             }
         }
+        self.operations.truncate(open.operations);
         self.names.truncate(open.names);
         self.operation_bytes = open.operation_bytes + open.kept_bytes;
     }
@@ -207,11 +208,12 @@ impl Batch {
         open.changed = true;
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
         self.operation_bytes += 24 + tree.len() + key.len() + inline + in_tree_of_trees(kind);
-        if matches!(value, PendingValue::InTree) {
-            self.in_tree.insert(self.names.get(named), key, self.operations.len());
-        }
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
+        let in_tree = matches!(value, PendingValue::InTree);
         self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
+        if in_tree {
+            self.in_tree.insert(&self.operations, self.operations.len() - 1);
+        }
         Ok(())
     }
 
@@ -325,7 +327,8 @@ impl Batch {
 
     /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
     fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
-        match self.in_tree.take(tree, key) {
+        let Some(tree) = self.names.find(tree) else { return Ok(()) };
+        match self.in_tree.take(&self.operations, tree, key) {
             Some(place) => self.materialise(place),
             None => Ok(()),
         }
@@ -333,7 +336,9 @@ impl Batch {
 
     /// As [`Self::keep_value`], for every operation in a range.
     fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
-        self.in_tree.take_range(tree, start, end).into_iter().try_for_each(|place| self.materialise(place))
+        let Some(tree) = self.names.find(tree) else { return Ok(()) };
+        let places = self.in_tree.take_range(&self.operations, tree, start, end);
+        places.into_iter().try_for_each(|place| self.materialise(place))
     }
 
     fn materialise(&mut self, place: usize) -> Result<(), BatchError> {

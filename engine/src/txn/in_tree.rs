@@ -1,42 +1,87 @@
 //! Which operations of a batch have their value in the tree: at most one a key, the last that put it.
 //!
-//! Ordered by key, so that taking out a range of a tree costs what lies in the range, however long the batch is: each
-//! operation comes here once, and goes once.
+//! Found by a hash of tree and key, which costs no copy of the key. Once a batch deletes a range, they are kept in order
+//! too: so taking out a range costs what lies in it, however long the batch is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
-/// Tree and key to the operation's place in the batch.
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::batch::Pending;
+
+/// Places of operations in the batch, by tree and key. Trees are named by their place among the batch's names. What is
+/// asked for is handed the operations, which have the keys.
 #[derive(Default)]
-pub(super) struct InTree(HashMap<Arc<str>, BTreeMap<Vec<u8>, usize>>);
+pub(super) struct InTree {
+    places: HashTable<usize>,
+    /// Only once a range was asked for.
+    ordered: Option<BTreeMap<(u16, Vec<u8>), usize>>,
+}
+
+fn hash(tree: u16, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, u64::from(tree))
+}
+
+fn hash_of(operation: &Pending) -> u64 {
+    hash(operation.tree, &operation.key)
+}
 
 impl InTree {
-    /// Notes the operation that has its value in the tree now.
-    ///
-    /// # Panics
-    /// When the one before it was not taken out.
-    pub(super) fn insert(&mut self, tree: &Arc<str>, key: &[u8], place: usize) {
-        let keys = match self.0.get_mut(tree) {
-            Some(keys) => keys,
-            None => self.0.entry(tree.clone()).or_default(),
-        };
-        assert!(keys.insert(key.to_vec(), place).is_none(), "two operations share a value");
+    /// Notes that the operation at `place` has its value in the tree now. The one before it was taken out.
+    pub(super) fn insert(&mut self, operations: &[Pending], place: usize) {
+        let operation = &operations[place];
+        self.places.insert_unique(hash_of(operation), place, |place| hash_of(&operations[*place]));
+        if let Some(ordered) = &mut self.ordered {
+            let before = ordered.insert((operation.tree, operation.key.clone()), place);
+            assert!(before.is_none(), "two operations share a value");
+        }
     }
 
     /// Takes out the operation of a key.
-    pub(super) fn take(&mut self, tree: &str, key: &[u8]) -> Option<usize> {
-        self.0.get_mut(tree)?.remove(key)
+    pub(super) fn take(&mut self, operations: &[Pending], tree: u16, key: &[u8]) -> Option<usize> {
+        let of_key = |place: &usize| operations[*place].tree == tree && operations[*place].key == key;
+        let (place, _) = self.places.find_entry(hash(tree, key), of_key).ok()?.remove();
+        if let Some(ordered) = &mut self.ordered {
+            ordered.remove(&(tree, key.to_vec()));
+        }
+        Some(place)
     }
 
     /// Takes out the operations of a range, in the order of their keys.
-    pub(super) fn take_range(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Vec<usize> {
-        let Some(keys) = self.0.get_mut(tree) else { return Vec::new() };
-        if is_backwards(start, end) {
+    pub(super) fn take_range(
+        &mut self,
+        operations: &[Pending],
+        tree: u16,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+    ) -> Vec<usize> {
+        if is_backwards(start, end) || self.places.is_empty() {
             return Vec::new();
         }
-        let inside: Vec<Vec<u8>> = keys.range::<[u8], _>((start, end)).map(|(key, _)| key.clone()).collect();
-        inside.iter().map(|key| keys.remove(key).expect("just found")).collect()
+        let ordered = self.ordered.get_or_insert_with(|| {
+            let key_of = |place: &usize| (operations[*place].tree, operations[*place].key.clone());
+            self.places.iter().map(|place| (key_of(place), *place)).collect()
+        });
+        let from = match start {
+            Bound::Included(key) => Bound::Included((tree, key.to_vec())),
+            Bound::Excluded(key) => Bound::Excluded((tree, key.to_vec())),
+            Bound::Unbounded => Bound::Included((tree, Vec::new())),
+        };
+        let to = match end {
+            Bound::Included(key) => Bound::Included((tree, key.to_vec())),
+            Bound::Excluded(key) => Bound::Excluded((tree, key.to_vec())),
+            // No batch has a tree in the last place: see `MAX_NAMES`.
+            Bound::Unbounded => Bound::Excluded((tree + 1, Vec::new())),
+        };
+        let inside: Vec<(u16, Vec<u8>)> = ordered.range((from, to)).map(|(key, _)| key.clone()).collect();
+        let taken = inside.iter().map(|key| ordered.remove(key).expect("just found")).collect::<Vec<_>>();
+        for place in &taken {
+            let entry = self.places.find_entry(hash_of(&operations[*place]), |other| other == place);
+            entry.expect("what is ordered is here too").remove();
+        }
+        taken
     }
 }
 
@@ -51,34 +96,49 @@ fn is_backwards(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::PendingValue;
+    use super::super::ops::OperationKind;
     use super::*;
+
+    fn put(tree: u16, key: &[u8]) -> Pending {
+        Pending { txn: 0, kind: OperationKind::Put, tree, key: key.to_vec(), value: PendingValue::InTree }
+    }
 
     #[test]
     fn a_range_takes_out_what_lies_in_it() {
-        let (tree, other): (Arc<str>, Arc<str>) = ("t".into(), "other".into());
-        let filled = || {
+        let (tree, other) = (3, 4);
+        let (a, b, c) = (&b"a"[..], &b"b"[..], &b"c"[..]);
+        let operations: Vec<Pending> = [a, c, b].iter().flat_map(|key| [put(tree, key), put(other, key)]).collect();
+        let filled = |ordered: bool| {
             let mut places = InTree::default();
-            for (place, key) in [b"a", b"c", b"b"].into_iter().enumerate() {
-                places.insert(&tree, key, place);
-                places.insert(&other, key, 10 + place);
+            for place in 0..operations.len() {
+                if ordered && place == 2 {
+                    places.take_range(&operations, 9, Bound::Unbounded, Bound::Unbounded);
+                }
+                places.insert(&operations, place);
             }
             places
         };
-        let (a, b, c) = (&b"a"[..], &b"b"[..], &b"c"[..]);
         for (start, end, expected) in [
-            (Bound::Unbounded, Bound::Unbounded, vec![0, 2, 1]),
-            (Bound::Included(a), Bound::Excluded(c), vec![0, 2]),
-            (Bound::Excluded(a), Bound::Included(c), vec![2, 1]),
-            (Bound::Included(b), Bound::Included(b), vec![2]),
+            (Bound::Unbounded, Bound::Unbounded, vec![0, 4, 2]),
+            (Bound::Included(a), Bound::Excluded(c), vec![0, 4]),
+            (Bound::Excluded(a), Bound::Included(c), vec![4, 2]),
+            (Bound::Included(b), Bound::Included(b), vec![4]),
             (Bound::Excluded(b), Bound::Excluded(b), vec![]),
             (Bound::Included(c), Bound::Included(a), vec![]),
             (Bound::Excluded(c), Bound::Unbounded, vec![]),
         ] {
-            let mut places = filled();
-            assert_eq!(places.take_range("t", start, end), expected);
-            assert_eq!(places.take_range("t", Bound::Unbounded, Bound::Unbounded).len(), 3 - expected.len());
-            assert_eq!(places.take_range("nowhere", start, end), [0; 0]);
-            assert_eq!((places.take("t", a), places.take("other", c), places.take("other", c)), (None, Some(11), None));
+            for ordered in [false, true] {
+                let mut places = filled(ordered);
+                assert_eq!(places.take_range(&operations, tree, start, end), expected);
+                let rest = places.take_range(&operations, tree, Bound::Unbounded, Bound::Unbounded);
+                assert_eq!(rest.len(), 3 - expected.len());
+                assert_eq!(places.take_range(&operations, 9, start, end), [0; 0]);
+                assert_eq!(places.take(&operations, tree, a), None);
+                assert_eq!(places.take(&operations, other, c), Some(3));
+                assert_eq!(places.take(&operations, other, c), None);
+                assert_eq!(places.take_range(&operations, other, Bound::Unbounded, Bound::Unbounded), [1, 5]);
+            }
         }
     }
 }

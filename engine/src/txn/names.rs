@@ -12,6 +12,8 @@ pub const MAX_NAMES: usize = u16::MAX as usize;
 pub(super) struct TreeNames {
     in_order: Vec<Arc<str>>,
     places: HashMap<Arc<str>, u16>,
+    /// The place that was asked for last; it may be gone.
+    last: u16,
 }
 
 impl TreeNames {
@@ -27,15 +29,26 @@ impl TreeNames {
         self.in_order.iter()
     }
 
+    /// The place of a name, if an operation has spoken of it.
+    pub(super) fn find(&self, name: &str) -> Option<u16> {
+        // Most operations speak of the tree that the one before them spoke of.
+        match self.in_order.get(usize::from(self.last)) {
+            Some(last) if **last == *name => Some(self.last),
+            _ => self.places.get(name).copied(),
+        }
+    }
+
     /// The place of a name, which is added if it is new; `None` if there is no room for it.
     pub(super) fn place_of(&mut self, name: &str) -> Option<u16> {
-        if let Some(place) = self.places.get(name) {
-            return Some(*place);
+        if let Some(place) = self.find(name) {
+            self.last = place;
+            return Some(place);
         }
         let place = u16::try_from(self.in_order.len()).ok().filter(|place| usize::from(*place) < MAX_NAMES)?;
         let name: Arc<str> = name.into();
         self.in_order.push(name.clone());
         self.places.insert(name, place);
+        self.last = place;
         Some(place)
     }
 

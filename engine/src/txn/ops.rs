@@ -59,32 +59,48 @@ pub struct OperationView {
     pub value: ValueAt,
 }
 
-impl OperationView {
-    pub(super) fn write(&self, out: &mut RecordWriter) {
-        out.put_u32(self.txn as usize);
-        let place = match &self.value {
-            ValueAt::None => 0,
-            ValueAt::Inline(_) => 1,
-            ValueAt::Span(..) => 2,
-            ValueAt::Run(..) => 3,
-        };
-        out.put(&[self.kind as u8, place]);
-        out.put_u16(usize::from(self.tree));
-        out.put_u16(self.key.len());
-        out.put(&self.key);
-        match &self.value {
-            ValueAt::None => {}
-            ValueAt::Inline(bytes) => {
-                out.put_u32(bytes.len());
-                out.put(bytes);
-            }
-            ValueAt::Span(offset, length) | ValueAt::Run(offset, length) => {
-                out.put_u32(*offset as usize);
-                out.put_u32(*length as usize);
-            }
+/// As [`ValueAt`], for writing: nothing is copied.
+pub(super) enum ValueRef<'v> {
+    None,
+    Inline(&'v [u8]),
+    Span(u32, u32),
+    Run(u32, u32),
+}
+
+/// Writes an operation.
+pub(super) fn write(
+    out: &mut RecordWriter,
+    txn: u32,
+    kind: OperationKind,
+    tree: u16,
+    key: &[u8],
+    value: &ValueRef<'_>,
+) {
+    out.put_u32(txn as usize);
+    let place = match value {
+        ValueRef::None => 0,
+        ValueRef::Inline(_) => 1,
+        ValueRef::Span(..) => 2,
+        ValueRef::Run(..) => 3,
+    };
+    out.put(&[kind as u8, place]);
+    out.put_u16(usize::from(tree));
+    out.put_u16(key.len());
+    out.put(key);
+    match value {
+        ValueRef::None => {}
+        ValueRef::Inline(bytes) => {
+            out.put_u32(bytes.len());
+            out.put(bytes);
+        }
+        ValueRef::Span(offset, length) | ValueRef::Run(offset, length) => {
+            out.put_u32(*offset as usize);
+            out.put_u32(*length as usize);
         }
     }
+}
 
+impl OperationView {
     pub(super) fn read(reader: &mut RecordReader<'_>, trees: usize) -> Result<Self, RecordError> {
         let txn = reader.u32()?;
         let kind = match reader.u8()? {

@@ -28,6 +28,8 @@ pub(super) struct Dirty {
     pub(super) fresh: bool,
     /// Allocated before this batch too: freed and taken again.
     pub(super) reborn: bool,
+    /// What it was copied from, unless that is in the data file.
+    base: Option<Arc<Page>>,
     /// The transaction that last saved it for undo.
     saved_in: u64,
 }
@@ -77,6 +79,14 @@ impl Copies {
         self.store.page_at(number, self.snapshot)
     }
 
+    /// What a dirty page was copied from.
+    pub(super) fn base_of_dirty(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        match self.dirty.get(&number).and_then(|dirty| dirty.base.as_deref()) {
+            Some(page) => Ok(PageRef::Mapped(page)),
+            None => self.base(number),
+        }
+    }
+
     /// Keeps what a page was, once a transaction.
     fn save(&mut self, number: PageNumber) {
         match self.dirty.get_mut(&number) {
@@ -97,7 +107,7 @@ impl Copies {
             self.undo.push(Undo::Unfreed(number));
         }
         let page = Arc::from(Page::zeroed());
-        self.dirty.insert(number, Dirty { page, fresh: true, reborn, saved_in: self.txn });
+        self.dirty.insert(number, Dirty { page, fresh: true, reborn, base: None, saved_in: self.txn });
     }
 
     fn remove(&mut self, number: PageNumber) {
@@ -160,10 +170,14 @@ impl BitmapPages for Copies {
     fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
         self.save(number);
         if !self.dirty.contains_key(&number) {
-            let page = Arc::new((*self.base(number)?).clone());
-            self.dirty.insert(number, Dirty { page, fresh: false, reborn: false, saved_in: self.txn });
+            let (page, base) = match self.base(number)? {
+                PageRef::Version(base) => (base.clone(), Some(base)),
+                PageRef::Mapped(page) => (Arc::new(page.clone()), None),
+            };
+            self.dirty.insert(number, Dirty { page, fresh: false, reborn: false, base, saved_in: self.txn });
         }
         let dirty = self.dirty.get_mut(&number).expect("just put there");
+        // Copies what is shared.
         Ok(Arc::make_mut(&mut dirty.page))
     }
 
@@ -276,8 +290,10 @@ impl PageStore for BatchPages {
     fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
         if self.copies.is_copied_for(number) {
             self.need_room(1)?;
+            return BitmapPages::page_mut(&mut self.copies, number);
         }
-        BitmapPages::page_mut(&mut self.copies, number)
+        let dirty = self.copies.dirty.get_mut(&number).expect("copied for this transaction");
+        Ok(Arc::make_mut(&mut dirty.page))
     }
 
     fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError> {

@@ -1,20 +1,21 @@
 //! Ending a batch: its changed pages become a record, and staged versions.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::{Batch, Pending, PendingValue};
 use super::diff;
 use super::error::BatchError;
-use super::ops::{OperationKind, OperationView, ValueAt};
+use super::ops::{self, OperationKind, ValueRef};
 use super::record::{Counts, DIFF_HEADER_BYTES, RANGE_HEADER_BYTES, RECORD_HEADER_BYTES, RecordHeader, RecordWriter};
-use crate::btree::{self, PageSource, ValueLocation};
+use crate::btree::{self, PageSource, TreeState, ValueLocation};
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::Payload;
 use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, checksum};
 use crate::store::{BatchId, StagedBatch};
-use crate::versions::Image;
+use crate::versions::{Image, PageHasher};
 
 /// A batch that has ended: what to propose.
 #[derive(Clone, Debug)]
@@ -51,11 +52,13 @@ impl Plan {
     }
 }
 
+type PageMap<T> = HashMap<PageNumber, T, BuildHasherDefault<PageHasher>>;
+
 /// Where pages and ranges of pages stand in the record.
 #[derive(Default)]
 struct Places {
-    images: HashMap<PageNumber, usize>,
-    ranges: HashMap<PageNumber, Vec<(Range<usize>, usize)>>,
+    images: PageMap<usize>,
+    ranges: PageMap<Vec<(Range<usize>, usize)>>,
 }
 
 impl Places {
@@ -114,15 +117,24 @@ impl Batch {
     /// For each operation whose value a page holds, where.
     fn locate_values(&self) -> Result<Vec<Option<ValueLocation>>, BatchError> {
         let mut locations = Vec::with_capacity(self.operations.len());
+        let mut trees: Option<(u16, TreeState)> = None;
+        let mut finger = btree::Finger::default();
         for pending in &self.operations {
             if !matches!(pending.value, PendingValue::InTree) {
                 locations.push(None);
                 continue;
             }
-            let tree = self.names.get(pending.tree);
-            let state = self.trees.look(&self.pages, tree)?.expect("a tree that is gone keeps no values");
-            let (version, location) =
-                btree::locate(&self.pages, &state, &pending.key)?.expect("a key that is gone keeps no value");
+            let state = match trees {
+                Some((tree, state)) if tree == pending.tree => state,
+                _ => {
+                    finger = btree::Finger::default();
+                    let tree = self.names.get(pending.tree);
+                    self.trees.look(&self.pages, tree)?.expect("a tree that is gone keeps no values")
+                }
+            };
+            trees = Some((pending.tree, state));
+            let (version, location) = btree::locate_near(&self.pages, &state, &pending.key, &mut finger)?
+                .expect("a key that is gone keeps no value");
             let written_by = TxnId(self.builds_on.0 + 1 + u64::from(pending.txn));
             assert_eq!(version, written_by, "an overwritten value was not kept");
             locations.push(Some(location));
@@ -131,7 +143,7 @@ impl Batch {
     }
 
     fn plan(&mut self, locations: &[Option<ValueLocation>]) -> Result<Plan, BatchError> {
-        let mut must: HashMap<PageNumber, Vec<Range<usize>>> = HashMap::new();
+        let mut must: PageMap<Vec<Range<usize>>> = PageMap::default();
         let mut whole: Vec<PageNumber> = Vec::new();
         for location in locations.iter().flatten() {
             match *location {
@@ -175,15 +187,21 @@ impl Batch {
         whole: bool,
     ) -> Result<(), BatchError> {
         let dirty = self.pages.copies.dirty.get_mut(&number).expect("a dirty page");
+        // A copy has the checksum of what it was copied from until it gets its own.
+        let copied_from = dirty.page.checksum();
         checksum::seal(number, Arc::make_mut(&mut dirty.page));
         let (fresh, reborn, page) = (dirty.fresh, dirty.reborn, dirty.page.clone());
-        let old = if fresh && !reborn { 0 } else { self.old_checksum(number)? };
+        let old = match (fresh, reborn) {
+            (false, _) => copied_from,
+            (true, false) => 0,
+            (true, true) => self.old_checksum(number)?,
+        };
         plan.digest = plan.digest.replace(number, old, page.checksum());
         if fresh || whole {
             plan.full.push(number);
             return Ok(());
         }
-        let ranges = diff::set_bytes(&*self.pages.copies.base(number)?, &page, &mut must);
+        let ranges = diff::set_bytes(&*self.pages.copies.base_of_dirty(number)?, &page, &mut must);
         let size: usize = ranges.iter().map(|range| range.len() + RANGE_HEADER_BYTES).sum();
         if ranges.is_empty() {
             self.pages.copies.dirty.remove(&number);
@@ -226,14 +244,7 @@ impl Batch {
         }
         for (pending, location) in self.operations.iter().zip(locations) {
             let value = Self::place_value(pending, location, &places);
-            let view = OperationView {
-                txn: pending.txn,
-                kind: pending.kind,
-                tree: pending.tree,
-                key: pending.key.clone(),
-                value,
-            };
-            view.write(&mut out);
+            ops::write(&mut out, pending.txn, pending.kind, pending.tree, &pending.key, &value);
         }
         let count = |length: usize| u32::try_from(length).expect("a batch is bounded in bytes");
         let counts = Counts {
@@ -274,21 +285,21 @@ impl Batch {
         }
     }
 
-    fn place_value(pending: &Pending, location: Option<ValueLocation>, places: &Places) -> ValueAt {
+    fn place_value<'v>(pending: &'v Pending, location: Option<ValueLocation>, places: &Places) -> ValueRef<'v> {
         let offset = |place: usize| u32::try_from(place).expect("a record is bounded");
         match (&pending.value, location) {
-            (PendingValue::Inline(bytes), _) => ValueAt::Inline(bytes.clone()),
-            (PendingValue::InTree, Some(ValueLocation::Inline { length: 0, .. })) => ValueAt::Inline(Vec::new()),
+            (PendingValue::Inline(bytes), _) => ValueRef::Inline(bytes),
+            (PendingValue::InTree, Some(ValueLocation::Inline { length: 0, .. })) => ValueRef::Inline(&[]),
             (PendingValue::InTree, Some(ValueLocation::Inline { page, offset: at, length })) => {
                 let place = places.span(page, usize::from(at), usize::from(length));
-                ValueAt::Span(offset(place.expect("diffs cover the values they set")), u32::from(length))
+                ValueRef::Span(offset(place.expect("diffs cover the values they set")), u32::from(length))
             }
             (PendingValue::InTree, Some(ValueLocation::Overflow { first, length })) => {
-                ValueAt::Run(offset(places.images[&first]), length)
+                ValueRef::Run(offset(places.images[&first]), length)
             }
             _ => {
                 debug_assert!(pending.kind != OperationKind::Put);
-                ValueAt::None
+                ValueRef::None
             }
         }
     }
