@@ -12,6 +12,7 @@ mod losing;
 mod overlay;
 mod real;
 pub mod sim;
+mod whole;
 
 #[cfg(test)]
 mod disks_test;
@@ -25,7 +26,7 @@ pub use crate::raw::FileMap;
 pub use counting::{Count, CountingDisk, DiskCounts, FileClass};
 pub use losing::LosingDisk;
 pub use real::RealDisk;
-pub use sim::{CrashChoice, SimDisk};
+pub use sim::{CrashChoice, Fault, SimDisk, Trouble};
 
 /// The block that a disk, or the page cache, writes as one, in bytes. Only a sector of it is sure to be written whole.
 pub const BLOCK_BYTES: u64 = 4096;

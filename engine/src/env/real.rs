@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::direct::DirectFile;
+use super::whole;
 use crate::env::{Disk, DiskFile, FileMap, OpenMode};
 use crate::error::StorageError;
 
@@ -147,16 +148,8 @@ impl DiskFile for RealFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(got) => done += got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed(offset + done as u64, "read", &error)),
-            }
-        }
-        Ok(done)
+        whole::read(buffer, offset, |buffer, offset| self.file.read_at(buffer, offset))
+            .map_err(|(at, error)| self.failed(at, "read", &error))
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
@@ -165,23 +158,11 @@ impl DiskFile for RealFile {
         {
             return Ok(());
         }
-        let mut parts = parts.to_vec();
-        let mut rest = &mut parts[..];
-        let mut offset = offset;
-        // Drops leading empty parts, so that a write of 0 bytes below means trouble.
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            match rustix::io::pwritev(&self.file, &rest[..rest.len().min(PARTS_PER_WRITE)], offset) {
-                Ok(0) => return Err(self.failed(offset, "write", &io::ErrorKind::WriteZero.into())),
-                Ok(taken) => {
-                    IoSlice::advance_slices(&mut rest, taken);
-                    offset += taken as u64;
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(self.failed(offset, "write", &error.into())),
-            }
-        }
-        Ok(())
+        let some = |parts: &[IoSlice<'_>], offset| {
+            let parts = &parts[..parts.len().min(PARTS_PER_WRITE)];
+            rustix::io::pwritev(&self.file, parts, offset).map_err(io::Error::from)
+        };
+        whole::write(parts, offset, some).map_err(|(at, error)| self.failed(at, "write", &error))
     }
 
     fn sync_data(&self) -> Result<(), StorageError> {
