@@ -4,6 +4,7 @@
 //! cluster    the load on three nodes, alternating with a rival; the marks to reach
 //! restart    how fast a node is back
 //! engine     the engine alone, beside other embedded ones
+//! readers    opening and dropping read transactions
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
 //! etcd       three etcd processes and how they are spoken to
@@ -16,6 +17,7 @@ mod cluster;
 mod engine;
 mod etcd;
 mod process;
+mod readers;
 mod report;
 mod restart;
 mod workload;
@@ -39,6 +41,8 @@ enum Command {
     Restart(restart::RestartArgs),
     /// The engine alone, beside LMDB, redb and fjall.
     Engine(engine::EngineArgs),
+    /// What it costs to open a read transaction and to drop it.
+    Readers(readers::ReadersArgs),
     #[command(hide = true)]
     EngineWindow(engine::WindowArgs),
 }
@@ -72,6 +76,7 @@ fn main() -> anyhow::Result<()> {
     let command = match cli.command {
         Command::Engine(args) => return engine::run(args),
         Command::EngineWindow(args) => return engine::run_window(&args),
+        Command::Readers(args) => return readers::run(args),
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -80,7 +85,7 @@ fn main() -> anyhow::Result<()> {
             match command {
                 Command::Cluster(args) => cluster::run(args).await,
                 Command::Restart(args) => restart::run(args).await,
-                Command::Engine(_) | Command::EngineWindow(_) => unreachable!("done above"),
+                Command::Engine(_) | Command::EngineWindow(_) | Command::Readers(_) => unreachable!("done above"),
             }
         };
         // Ended from outside, everything is dropped too: so the children end.

@@ -114,7 +114,12 @@ impl Core {
     fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, Unfinished> {
         let started = Instant::now();
         let checkpointed = self.meta.lock().value.checkpoint.log_id;
-        let Some(registration) = store.readers.open_for_checkpoint() else {
+        let registration = if Faults::planted(self.options.faults.checkpoint_ignores_readers) {
+            Some(store.readers.open())
+        } else {
+            store.readers.open_for_checkpoint()
+        };
+        let Some(registration) = registration else {
             return Ok(CheckpointReport { at: checkpointed, ..CheckpointReport::default() });
         };
         let view = registration.state().clone();

@@ -151,3 +151,28 @@ fn writers_that_are_faster_than_checkpoints_are_slowed_and_never_refused() {
     put(&engine, 300);
     check(&engine);
 }
+
+#[test]
+fn the_gauges_say_who_holds_checkpoints_back_and_by_how_much() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let engine = small(home.path(), options());
+    put(&engine, 0);
+    engine.checkpoint().expect("works");
+    let status = engine.status();
+    assert_eq!((status.checkpoint_lag_txns, status.checkpoint_lag_bytes, status.version_bytes), (0, 0, 0));
+    let reader = engine.read();
+    for round in 1..4 {
+        put(&engine, round);
+    }
+    engine.checkpoint().expect("works");
+    let status = engine.status();
+    assert_eq!(status.checkpoint_lag_txns, 3, "the reader's snapshot is as far as it goes");
+    assert!(status.checkpoint_lag_bytes > 0 && status.version_bytes > 0);
+    let oldest = status.oldest_reader.expect("one is open");
+    assert_eq!((oldest.txn_id, oldest.place.file(), status.readers), (reader.txn_id(), file!(), 1));
+    drop(reader);
+    engine.checkpoint().expect("works");
+    let status = engine.status();
+    assert_eq!((status.checkpoint_lag_txns, status.checkpoint_lag_bytes, status.version_bytes), (0, 0, 0));
+    assert!(status.oldest_reader.is_none());
+}

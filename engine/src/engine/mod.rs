@@ -5,6 +5,7 @@
 
 mod background;
 mod checkpoint;
+mod current;
 mod error;
 mod log;
 mod open;
@@ -26,9 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 pub use checkpoint::CheckpointReport;
+pub(crate) use current::{CurrentStore, ReadersStore};
 pub use error::OpenError;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
@@ -92,7 +94,7 @@ pub(crate) struct Core {
     pub(crate) meta: Mutex<MetaFile>,
     pub(crate) vote_file: Arc<Mutex<SlotFile>>,
     pub(crate) vote: Mutex<Option<Vote>>,
-    pub(crate) store: RwLock<Arc<Store>>,
+    pub(crate) store: CurrentStore,
     pub(crate) counters: Arc<Counters>,
     /// One checkpoint, purge or change of generation at a time.
     pub(crate) maintenance: Mutex<()>,
@@ -112,7 +114,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn store(&self) -> Arc<Store> {
-        self.store.read().clone()
+        self.store.get()
     }
 
     /// Whether a checkpoint is due by itself. Never one that could not go on.
@@ -250,7 +252,7 @@ impl Engine {
     #[track_caller]
     #[must_use]
     pub fn read(&self) -> ReadTxn {
-        ReadTxn::open(self.core.store())
+        ReadTxn::open(self.core.store.for_reader())
     }
 
     /// Ends the background thread, writes what the journal has queued, and attests its end.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::log::{VOTE_SLOT_BYTES, Vote};
-use super::{Background, Bell, Core, Engine, EngineOptions, Faults, MetaFile, OpenError, Pins};
+use super::{Background, Bell, Core, CurrentStore, Engine, EngineOptions, Faults, MetaFile, OpenError, Pins};
 use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
@@ -204,7 +204,7 @@ impl Engine {
             meta: Mutex::new(MetaFile { slots: meta, value }),
             vote_file: Arc::new(Mutex::new(vote_file)),
             vote: Mutex::new(vote),
-            store: RwLock::new(Arc::new(opened.store)),
+            store: CurrentStore::new(opened.store),
             counters,
             maintenance: Mutex::default(),
             seeding: AtomicBool::new(false),

@@ -61,6 +61,8 @@ pub struct Faults {
     pub checkpoint_ahead_of_journal: bool,
     /// Free pages are not zeroed.
     pub free_pages_not_zeroed: bool,
+    /// The checkpoint goes to the newest state, whoever reads an older one.
+    pub checkpoint_ignores_readers: bool,
     /// No sync of the data file before the checkpoint counts as finished.
     pub no_data_sync: bool,
 }

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Engine;
-use crate::ids::Generation;
+use crate::ids::{Generation, LogId, LogIndex};
+use crate::store::Store;
 use crate::versions::ReaderInfo;
 
 /// Counters and gauges; sizes in bytes, counters since the engine was opened.
@@ -32,6 +33,11 @@ pub struct EngineStatus {
     pub queued_jobs: usize,
     /// How long the oldest of them has waited.
     pub pending_sync_age: Option<Duration>,
+    /// Transactions that are applied and not in the finished checkpoint. Checkpoints skip no page: one that a reader holds
+    /// back ends at that reader's snapshot, and this is what is behind it.
+    pub checkpoint_lag_txns: u64,
+    /// Bytes of journal from the finished checkpoint to the applied state.
+    pub checkpoint_lag_bytes: u64,
     /// Finished checkpoints.
     pub checkpoints: u64,
     /// Changes to trees by executing operations; 0 on a node that only followed.
@@ -59,10 +65,11 @@ impl Engine {
         let core = &self.core;
         let store = core.store();
         let staged = store.staged();
-        let (page_count, free_pages) = {
+        let checkpoint = core.meta.lock().value.checkpoint.clone();
+        let (page_count, free_pages, applied) = {
             let head = store.head.lock();
             let free = head.allocator.as_ref().map(|allocator| u64::from(allocator.free_pages()));
-            (u64::from(head.view.superblock.page_count), free)
+            (u64::from(head.view.superblock.page_count), free, head.view.applied.clone())
         };
         let journal = store.journal.stats();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -79,6 +86,8 @@ impl Engine {
             queued_bytes: journal.queued_bytes,
             queued_jobs: journal.queued_jobs,
             pending_sync_age: store.journal.oldest_pending(),
+            checkpoint_lag_txns: applied.txn_id.0.saturating_sub(checkpoint.txn_id.0),
+            checkpoint_lag_bytes: lag_bytes(&store, checkpoint.log_id, applied.log_id),
             checkpoints: count(&core.counters.checkpoints),
             tree_mutations: count(&core.counters.tree_mutations),
             void_records: count(&core.counters.void_records),
@@ -89,5 +98,15 @@ impl Engine {
             oldest_reader: store.readers.oldest(),
             failed: failed.map(|error| error.to_string()),
         }
+    }
+}
+
+/// Bytes of journal behind the frame `from`, up to where the frame `to` begins; what is not written yet does not count.
+fn lag_bytes(store: &Store, from: Option<LogId>, to: Option<LogId>) -> u64 {
+    let first = LogIndex(from.map_or(0, |log_id| log_id.index.0 + 1));
+    let position = |index| store.journal.position(index);
+    match (position(first), to.and_then(|log_id| position(log_id.index))) {
+        (Some(first), Some(last)) => last.0.saturating_sub(first.0),
+        _ => 0,
     }
 }

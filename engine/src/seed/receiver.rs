@@ -276,7 +276,7 @@ impl SeedReceiver {
         let _one = self.core.maintenance.lock();
         let old = self.core.store();
         // No frame may be queued to the old journal behind the copy: the lock on the store is held until the switch.
-        let mut current = self.core.store.write();
+        let mut current = self.core.store.exclusive();
         let applied = store.readers.newest().applied.clone();
         let old_applied = old.readers.newest().applied.log_id;
         if applied.log_id < old_applied {
@@ -300,7 +300,7 @@ impl SeedReceiver {
             stop(&self.core, &old, &error);
             return Err(error.into());
         }
-        *current = Arc::new(store);
+        current.replace(store);
         drop(current);
         old.retire(&self.core.disk);
         Ok(applied)

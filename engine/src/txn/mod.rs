@@ -20,6 +20,6 @@ pub use batch::{Batch, PAGES_PER_RECORD};
 pub use error::BatchError;
 pub use names::MAX_NAMES;
 pub use pages::BatchPages;
-pub use read::ReadTxn;
+pub use read::{ReadTxn, TreeView};
 pub use seal::Staged;
 pub(crate) use trees::list as list_trees;

@@ -1,34 +1,39 @@
 //! Reading a snapshot.
 
-use std::panic::Location;
-use std::sync::Arc;
-
 use super::trees;
 use crate::btree::{self, Cursor, Entry, PageRef, PageSource, ReadError, TreeState};
+use crate::engine::ReadersStore;
 use crate::ids::{PageNumber, TxnId};
-use crate::store::{Store, View};
+use crate::store::View;
 use crate::versions::Registration;
 
-/// A snapshot of the applied state. Never blocks a writer, and is never blocked by one.
+/// A snapshot of the applied state. Never blocks a writer, and is never blocked by one. Threads may share it; a clone is
+/// another reader of the same snapshot.
 ///
 /// When page versions exceed their bound, the oldest reader is expired: its next access says [`ReadError::Expired`].
 pub struct ReadTxn {
     // Dropped before the store, which may be the last user of its files.
     registration: Registration<View>,
-    store: Arc<Store>,
+    store: ReadersStore,
+}
+
+impl Clone for ReadTxn {
+    #[track_caller]
+    fn clone(&self) -> Self {
+        Self { registration: self.registration.clone(), store: self.store.clone() }
+    }
 }
 
 impl ReadTxn {
     #[track_caller]
-    pub(crate) fn open(store: Arc<Store>) -> Self {
-        let _ = Location::caller();
+    pub(crate) fn open(store: ReadersStore) -> Self {
         Self { registration: store.readers.open(), store }
     }
 
     /// The newest transaction that the snapshot shows.
     #[must_use]
     pub fn txn_id(&self) -> TxnId {
-        self.registration.state().applied.txn_id
+        self.registration.txn_id()
     }
 
     /// Whether this reader was expired: every access says so. Whoever holds one without accessing it asks now and then, and
@@ -49,12 +54,18 @@ impl ReadTxn {
         trees::find(self, &self.view().superblock.trees, name)
     }
 
+    /// A tree, found once for many reads; `None` if there is none of this name.
+    pub fn open_tree(&self, name: &str) -> Result<Option<TreeView<'_>>, ReadError> {
+        Ok(self.tree(name)?.map(|state| TreeView { snapshot: self, state }))
+    }
+
     /// All trees, by name.
     pub fn trees(&self) -> Result<Vec<(String, TreeState)>, ReadError> {
         trees::list(self, &self.view().superblock.trees)
     }
 
-    /// The entry of a key; `None` also if there is no such tree.
+    /// The entry of a key; `None` also if there is no such tree. Whoever reads many keys of a tree finds the tree once, by
+    /// [`Self::open_tree`].
     pub fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Entry<'_>>, ReadError> {
         match self.tree(tree)? {
             Some(state) => btree::get(self, &state, key),
@@ -79,3 +90,36 @@ impl PageSource for ReadTxn {
         page
     }
 }
+
+/// A tree of a snapshot: finding it by its name is done, and reads cost what they cost in the tree alone.
+#[derive(Clone, Copy)]
+pub struct TreeView<'a> {
+    snapshot: &'a ReadTxn,
+    state: TreeState,
+}
+
+impl<'a> TreeView<'a> {
+    /// The tree's state: how many entries and pages it has.
+    #[must_use]
+    pub fn state(&self) -> &TreeState {
+        &self.state
+    }
+
+    /// The entry of a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Entry<'a>>, ReadError> {
+        btree::get(self.snapshot, &self.state, key)
+    }
+
+    /// A cursor over the tree.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor<'a, ReadTxn> {
+        Cursor::new(self.snapshot, self.state)
+    }
+}
+
+/// Threads share a snapshot, and take it along.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<ReadTxn>();
+    shared::<TreeView<'static>>();
+};

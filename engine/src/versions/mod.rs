@@ -14,12 +14,16 @@
 //!   whoever drops them holds the batch lock.
 
 mod bits;
+mod lanes;
 mod readers;
 mod table;
 
 #[cfg(test)]
+mod readers_test;
+#[cfg(test)]
 mod table_test;
 
 pub use bits::PageBits;
+pub(crate) use lanes::{AllLanes, Lanes};
 pub use readers::{ReaderInfo, Readers, Registration};
 pub use table::{Image, PageHasher, VersionTable};

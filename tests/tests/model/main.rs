@@ -4,3 +4,4 @@ mod counting;
 mod large;
 mod life;
 mod lives;
+mod readers;
