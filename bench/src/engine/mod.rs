@@ -6,11 +6,13 @@
 //! window   one row on one engine, in a process of its own
 //! store    what every engine is asked to do
 //! data     keys and values
+//! device   bytes that went to the disk
 //! calamus, lmdb, redb, fjall, rocksdb
 //! ```
 
 mod calamus;
 mod data;
+mod device;
 mod fjall;
 mod lmdb;
 mod redb;

@@ -12,9 +12,9 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::data::{Values, ascending_key, key};
+use super::device::Written;
 use super::rows::{Checkpoints, DATASETS, Dataset, ROWS, Row, Work};
 use super::store::{Entry, OpenOptions, Rival, Store};
-use crate::process::usage;
 
 /// Entries of a commit where a database is filled.
 const LOAD_BATCH: usize = 2000;
@@ -178,7 +178,8 @@ impl Window<'_> {
     fn put(&self, threads: usize, batch: usize) -> Result<Measured> {
         self.store.settle()?;
         let values = Values::new(self.row.dataset.value_bytes);
-        let written_before = written()?;
+        let written = Written::below(&self.args.dir)?;
+        let written_before = written.bytes()?;
         let begin = Instant::now() + self.length() / 5;
         let ended = AtomicBool::new(false);
         let mut all = Counted::new()?;
@@ -217,7 +218,7 @@ impl Window<'_> {
             operations_a_second: all.operations as f64 / seconds,
             p50: all.micros(0.5),
             p99: all.micros(0.99),
-            written_per_user_byte: (written()? - written_before) as f64 / user,
+            written_per_user_byte: (written.bytes()? - written_before) as f64 / user,
             checkpoints,
         })
     }
@@ -250,7 +251,9 @@ impl Window<'_> {
     fn bulk_load(&self) -> Result<Measured> {
         let values = Values::new(self.row.dataset.value_bytes);
         let mut rng = self.rng(0);
-        let (mut counted, begun, written_before) = (Counted::new()?, Instant::now(), written()?);
+        let written = Written::below(&self.args.dir)?;
+        let written_before = written.bytes()?;
+        let (mut counted, begun) = (Counted::new()?, Instant::now());
         for first in (0..self.entries).step_by(LOAD_BATCH) {
             let numbers = first..(first + LOAD_BATCH as u64).min(self.entries);
             let some: Vec<Entry<'_>> = numbers.map(|number| (ascending_key(number), values.any(&mut rng))).collect();
@@ -267,7 +270,7 @@ impl Window<'_> {
             operations_a_second: counted.operations as f64 / seconds,
             p50: counted.micros(0.5),
             p99: counted.micros(0.99),
-            written_per_user_byte: (written()? - written_before) as f64 / user,
+            written_per_user_byte: (written.bytes()? - written_before) as f64 / user,
             checkpoints,
         })
     }
@@ -336,11 +339,6 @@ impl Window<'_> {
     fn reads(&self, operations_a_second: f64) -> Measured {
         Measured { operations_a_second, checkpoints: self.store.checkpoints(), ..Measured::default() }
     }
-}
-
-/// Bytes that this process gave the disk, or will have to.
-fn written() -> Result<u64> {
-    Ok(usage(std::process::id())?.written_bytes)
 }
 
 #[cfg(test)]
