@@ -213,6 +213,9 @@ impl DiskFile for CountingFile {
         self.counters().bytes.fetch_add(length, Ordering::SeqCst);
         Ok(())
     }
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.inner.allocate(offset, length)
+    }
     fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
         self.inner.map(length)
     }

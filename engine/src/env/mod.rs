@@ -106,6 +106,12 @@ pub trait DiskFile: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Gives a range behind the end of the file its space, without writing it; it reads as zeros, and the file has the
+    /// length. Later writes to it cost more than where zeros were written, and never fail for want of space.
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.write_zeros(offset, length)
+    }
+
     /// Fills `buffer`, or reports that the file ends too early.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StorageError> {
         let got = self.read_at(buffer, offset)?;

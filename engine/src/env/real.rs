@@ -187,6 +187,15 @@ impl DiskFile for RealFile {
             .map_err(|error| self.failed(offset, "punch", &error.into()))
     }
 
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, length) {
+            Ok(()) => Ok(()),
+            // A file system that cannot.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.write_zeros(offset, length),
+            Err(error) => Err(self.failed(offset, "allocate", &error.into())),
+        }
+    }
+
     /// Past the page cache where that is possible, else in pieces of 4 KiB: the page cache keeps what one call wrote in
     /// one folio, as large as the call, and a sync after a small write into a folio writes all of it. A journal zeroed in
     /// pieces of 1 MiB wrote 1 MiB for each sync.

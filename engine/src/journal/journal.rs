@@ -20,7 +20,7 @@ use crate::journal::index::Index;
 use crate::journal::reader;
 use crate::journal::run::{self, Shared};
 use crate::journal::scan::{self, Scan};
-use crate::journal::segment::{SegmentHeader, make_zeroed};
+use crate::journal::segment::{SegmentHeader, Zeroing, make_zeroed};
 use crate::journal::spare::{self, Spares};
 use crate::journal::state::{Done, InOrder, JournalStats, Segment, State};
 use crate::journal::writer::Writer;
@@ -109,7 +109,7 @@ impl Journal {
         }
         let geometry = Geometry { segment_bytes: options.segment_bytes };
         let unnamed = spare_path(directory, 0);
-        make_zeroed(&*disk, &unnamed, options.segment_bytes, &|| false)?;
+        make_zeroed(&*disk, &unnamed, options.segment_bytes, &|| Zeroing::GoOn)?;
         let header = SegmentHeader {
             number: FIRST_SEGMENT,
             segment_bytes: options.segment_bytes,

@@ -9,10 +9,11 @@ use bytes::Bytes;
 
 use super::frame::{Frame, FrameKind, Payload};
 use super::{Done, Journal, JournalMode, JournalOptions, LogStart, Scan, inspect};
-use crate::env::{Disk, RealDisk};
+use crate::env::{Disk, OpenMode, RealDisk};
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex};
 use crate::journal::CHAIN_START;
+use crate::journal::segment::{Zeroing, make_zeroed};
 
 pub(super) const EMPTY: LogStart = LogStart { previous: None, chain: CHAIN_START };
 
@@ -244,4 +245,46 @@ fn frames_that_do_not_follow_are_a_broken_invariant() {
     let journal = create(folder.path());
     let frames = frames_after(end_of(&journal), 1, &[1, 1]);
     drop(journal.append(frames[1..].to_vec(), done().0));
+}
+
+#[test]
+fn the_rest_of_a_spare_is_allocated_when_somebody_waits_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = crate::env::CountingDisk::new(Arc::new(RealDisk::new()));
+    let path = folder.path().join("spare-1");
+    let (length, asked) = (3 << 20, std::cell::Cell::new(0));
+    let next = || {
+        asked.set(asked.get() + 1);
+        if asked.get() == 1 { Zeroing::GoOn } else { Zeroing::AllocateTheRest }
+    };
+    assert!(make_zeroed(&disk, &path, length, &next).expect("made"));
+    let counted = disk.snapshot().spare;
+    assert_eq!((asked.get(), counted.writes, counted.bytes, counted.syncs), (2, 1, 1 << 20, 2));
+    let file = disk.open(&path, OpenMode::Read).expect("open");
+    let mut bytes = vec![1; usize::try_from(length).expect("short")];
+    file.read_exact_at(&mut bytes, 0).expect("it has its length");
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    let space = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).expect("it is there")) * 512;
+    assert!(space >= length, "{space} bytes of space");
+    assert!(!make_zeroed(&disk, &path, length, &|| Zeroing::Stop).expect("stopped"));
+}
+
+#[test]
+fn a_writer_that_is_faster_than_zeroing_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let options = JournalOptions { segment_bytes: 4 << 20, cache_bytes: 0, ..JournalOptions::default() };
+    let journal = Journal::create(disk.clone(), folder.path(), EMPTY, options).expect("a journal");
+    let frames = frames_after(EMPTY, 1, &[1 << 20; 20]);
+    for frame in &frames {
+        let (callback, outcome) = done();
+        journal.append(vec![frame.clone()], callback).expect("accepted");
+        outcome.recv().expect("an answer").expect("durable");
+    }
+    let end = LogIndex(frames.len() as u64);
+    assert_eq!(journal.read(LogIndex(0), end, usize::MAX).expect("read"), frames);
+    drop(journal);
+    let (journal, scan) = Journal::open(disk, folder.path(), options).expect("opened");
+    assert!(scan.damage.is_none());
+    assert_eq!(journal.read(LogIndex(0), end, usize::MAX).expect("read"), frames);
 }

@@ -97,34 +97,52 @@ impl SegmentHeader {
     }
 }
 
-/// Makes a file of `bytes` zeros, all of them written and synced, so that later writes change no metadata. `stop` is
-/// asked between pieces; when it says so, the file is left unfinished and `false` comes back. The name is not durable
-/// yet. After an error the file is taken away again, if the disk lets it: a full disk must not get fuller.
+/// How a file of zeros goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Zeroing {
+    /// With another piece of zeros.
+    GoOn,
+    /// The rest gets its space and is not written: whoever needs the file cannot wait.
+    AllocateTheRest,
+    /// Not at all: it is left unfinished.
+    Stop,
+}
+
+/// Makes a file of `bytes` zeros, all of them written and synced, so that later writes change no metadata. `next` is asked
+/// between pieces; after [`Zeroing::Stop`] the file is unfinished and `false` comes back. The name is not durable yet.
+/// After an error the file is taken away again, if the disk lets it: a full disk must not get fuller.
 pub(super) fn make_zeroed(
     disk: &dyn Disk,
     path: &Path,
     bytes: u64,
-    stop: &dyn Fn() -> bool,
+    next: &dyn Fn() -> Zeroing,
 ) -> Result<bool, StorageError> {
     if disk.exists(path)? {
         disk.remove_file(path)?;
     }
     let file = disk.open(path, OpenMode::CreateNew)?;
-    let written = write_zeros(&*file, bytes, stop);
+    let written = write_zeros(&*file, bytes, next);
     if written.is_err() {
         disk.remove_file(path).unwrap_or(());
     }
     written
 }
 
-fn write_zeros(file: &dyn DiskFile, bytes: u64, stop: &dyn Fn() -> bool) -> Result<bool, StorageError> {
+fn write_zeros(file: &dyn DiskFile, bytes: u64, next: &dyn Fn() -> Zeroing) -> Result<bool, StorageError> {
     let mut done = 0;
     while done < bytes {
-        if stop() {
-            return Ok(false);
-        }
-        let piece = (bytes - done).min(ZERO_PIECE_BYTES as u64);
-        file.write_zeros(done, piece)?;
+        let piece = match next() {
+            Zeroing::Stop => return Ok(false),
+            Zeroing::GoOn => {
+                let piece = (bytes - done).min(ZERO_PIECE_BYTES as u64);
+                file.write_zeros(done, piece)?;
+                piece
+            }
+            Zeroing::AllocateTheRest => {
+                file.allocate(done, bytes - done)?;
+                bytes - done
+            }
+        };
         file.sync_data()?;
         done += piece;
     }

@@ -8,6 +8,11 @@
 //! Checkpoints purge several segments at a time, so several are kept: with one, every second segment was zeroed anew, a
 //! quarter of all that a node wrote. A spare that cannot be made (the disk is full) keeps nothing else back: purged segments
 //! go on to be spares, and it is tried again.
+//!
+//! Zeroing takes as much of the disk as the journal itself while a directory is young, so it gives way: it pauses between
+//! pieces while the journal is at work. And nobody waits for zeros: when the writer needs a segment and none is ready, the
+//! rest of the one that is being made gets its space unwritten. That is as good for every promise, since such space reads as
+//! zeros and cannot run out, and better for long groups; only small ones are slower there, once.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -18,10 +23,12 @@ use crate::error::StorageError;
 use crate::journal::JournalMode;
 use crate::journal::format::{Geometry, segment_path, spare_number, spare_path};
 use crate::journal::run::Shared;
-use crate::journal::segment::make_zeroed;
+use crate::journal::segment::{Zeroing, make_zeroed};
 
 /// Spares that are kept; more are removed. As many as a checkpoint purges at once: 256 MiB and what was begun meanwhile.
 pub(super) const KEPT_SPARES: usize = 6;
+/// How long zeroing pauses after each piece while the journal is at work; a piece takes some 3 ms of the disk.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long after a failure the same is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -31,6 +38,8 @@ pub(super) struct Spares {
     ready: Vec<PathBuf>,
     next_number: u64,
     wanted: bool,
+    /// The writer waits for one.
+    urgent: bool,
     /// Purged segments whose files are still there, ascending.
     purged: VecDeque<u64>,
     working: bool,
@@ -112,8 +121,8 @@ fn housekeep(shared: &Shared, may_stop: bool) -> Result<bool, StorageError> {
         Task::Retire { segment, keep_as } => retire_file(disk, directory, *segment, *keep_as),
         Task::Make { spare } => {
             let path = spare_path(directory, *spare);
-            let stop = || may_stop && shared.state.lock().closing;
-            make_zeroed(disk, &path, shared.geometry.segment_bytes, &stop).and_then(|finished| {
+            let next = || how_to_go_on(shared, may_stop);
+            make_zeroed(disk, &path, shared.geometry.segment_bytes, &next).and_then(|finished| {
                 disk.sync_dir(directory)?;
                 Ok(finished.then_some(path))
             })
@@ -143,6 +152,19 @@ fn housekeep(shared: &Shared, may_stop: bool) -> Result<bool, StorageError> {
             }
             Err(error)
         }
+    }
+}
+
+/// Gives way to the journal, but not to somebody who waits for this very file.
+fn how_to_go_on(shared: &Shared, may_stop: bool) -> Zeroing {
+    let mut state = shared.state.lock();
+    if shared.options.mode == JournalMode::Threaded && state.is_busy() && !state.spares.urgent && !state.closing {
+        shared.spare_wake.wait_for(&mut state, PAUSE);
+    }
+    match (may_stop && state.closing, state.spares.urgent) {
+        (true, _) => Zeroing::Stop,
+        (false, true) => Zeroing::AllocateTheRest,
+        (false, false) => Zeroing::GoOn,
     }
 }
 
@@ -183,16 +205,18 @@ pub(super) fn take(shared: &Shared) -> Result<PathBuf, StorageError> {
     (state.spares.not_made, state.spares.not_retired) = (None, None);
     loop {
         if let Some(path) = state.spares.ready.pop() {
-            state.spares.wanted = false;
+            (state.spares.wanted, state.spares.urgent) = (false, false);
             return Ok(path);
         }
         if let Some(failure) = state.spares.not_made.take() {
+            state.spares.urgent = false;
             return Err(failure.error);
         }
         state.accepts_work()?;
         state.spares.wanted = true;
         // While closing, the spare thread may be gone: then the writer does its work.
         if shared.options.mode == JournalMode::Threaded && (state.spares.working || !state.closing) {
+            state.spares.urgent = true;
             shared.spare_wake.notify_all();
             shared.spare_wake.wait(&mut state);
         } else {

@@ -425,6 +425,12 @@ impl State {
         Dones(self.queue.drain(..).filter_map(|queued| queued.done).collect())
     }
 
+    /// Whether something waits or is being done.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some() || self.has_work()
+    }
+
+    /// Whether something waits to be done.
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
     }
