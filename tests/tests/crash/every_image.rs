@@ -12,16 +12,19 @@ use super::enumerate::{Findings, Looks, Search, enumerate};
 use super::images::Bounds;
 use super::{recovery, workloads};
 
+/// A life, lived with the power going at every operation.
+type Run = fn(Looks) -> Findings;
+
 /// One life on one disk.
 #[derive(Clone, Copy)]
 struct Job {
     name: &'static str,
     unit_bytes: usize,
-    run: fn(Looks) -> Findings,
+    run: Run,
 }
 
 fn jobs() -> Vec<Job> {
-    let lives: [(&'static str, fn(Looks) -> Findings); 4] = [
+    let lives: [(&'static str, Run); 4] = [
         ("leader", |looks| enumerate(workloads::leader, 0, Faults::default(), looks)),
         ("follower", |looks| enumerate(workloads::follower, 1, Faults::default(), looks)),
         ("seeded node", |looks| enumerate(workloads::seeded, 1, Faults::default(), looks)),
