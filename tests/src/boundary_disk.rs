@@ -8,7 +8,8 @@ use std::sync::Arc;
 use calamus_engine::env::{Disk, DiskFile, FileMap, OpenMode};
 use calamus_engine::error::StorageError;
 
-/// What is about to be done to which file or directory.
+/// What is about to be done to which file or directory: `create`, `write`, `extend` (a write past the end), `sync`, `grow`,
+/// `shrink`, `punch`, `rename`, `remove`, and the same of directories.
 pub type Hook = Arc<dyn Fn(&'static str, &Path) + Send + Sync>;
 
 /// Calls the hook, then passes on.
@@ -79,7 +80,9 @@ impl DiskFile for BoundaryFile {
         self.inner.read_at(buffer, offset)
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
-        (self.hook)("write", self.path());
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let extends = offset.saturating_add(length as u64) > self.inner.len().unwrap_or(u64::MAX);
+        (self.hook)(if extends { "extend" } else { "write" }, self.path());
         self.inner.write_at(parts, offset)
     }
     fn sync_data(&self) -> Result<(), StorageError> {
@@ -90,7 +93,8 @@ impl DiskFile for BoundaryFile {
         self.inner.len()
     }
     fn set_len(&self, length: u64) -> Result<(), StorageError> {
-        (self.hook)("set length", self.path());
+        let shrinks = length < self.inner.len().unwrap_or(0);
+        (self.hook)(if shrinks { "shrink" } else { "grow" }, self.path());
         self.inner.set_len(length)
     }
     fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {

@@ -50,6 +50,13 @@ pub(crate) fn write_pages(
     }
     store.data.write_run(run_start, &run, pause)?;
     zero(store, free, faults)?;
+    if Faults::planted(faults.pages_freed_early) {
+        for (number, image) in store.versions.collect_at(TxnId(u64::MAX)) {
+            if matches!(image, Image::Free) && number.0 < page_count {
+                store.data.zero_run(number, 1)?;
+            }
+        }
+    }
     store.data.set_page_count(page_count)?;
     if !Faults::planted(faults.no_data_sync) {
         store.data.sync()?;

@@ -316,6 +316,7 @@ pub(crate) fn open_store(
     let journal_options = JournalOptions {
         segment_bytes: meta.segment_bytes,
         acknowledge_before_sync: options.faults.acknowledge_before_sync,
+        cut_not_durable: options.faults.cut_not_durable,
         ..options.journal
     };
     let (journal, scan) = Journal::open(disk.clone(), &Paths::journal(&home), journal_options)?;
@@ -334,7 +335,7 @@ pub(crate) fn open_store(
     let blind = matches!(decision, Decision::FinishCheckpoint { .. })
         && !Faults::planted(options.faults.replay_stops_before_target);
     let (view, images) = if blind {
-        let replayed = replay_blindly(&data, &journal, &meta.checkpoint, &meta.target)?;
+        let replayed = replay_blindly(&data, &journal, &meta.checkpoint, &meta.target, &options.faults)?;
         (replayed.view, replayed.images)
     } else {
         let page = data.read(PageNumber(0))?;

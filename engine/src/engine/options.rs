@@ -65,6 +65,14 @@ pub struct Faults {
     pub checkpoint_ignores_readers: bool,
     /// No sync of the data file before the checkpoint counts as finished.
     pub no_data_sync: bool,
+    /// No sync of the new generation's data file before the slot of `node.meta` is written that names it.
+    pub no_sync_before_switch: bool,
+    /// A cut is acknowledged before it is durable.
+    pub cut_not_durable: bool,
+    /// A page that a batch frees is given back in the data file before that batch is applied.
+    pub pages_freed_early: bool,
+    /// Recovery puts only those bytes of a full image in place that are not zero, over what stood there.
+    pub full_images_skip_zeros: bool,
 }
 
 impl Faults {

@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::JournalPosition;
+use crate::journal::JournalOptions;
 use crate::journal::format::{UNIT_BYTES, segment_path};
 use crate::journal::group::{GroupBlock, GroupKind, chain_low};
 use crate::journal::state::CutTarget;
@@ -18,7 +19,13 @@ use crate::journal::writer::Writer;
 impl Writer {
     /// Makes a cut durable. Returns the bytes written, or `None` if nothing had to be: no frame after the target's
     /// last was ever written.
-    pub fn cut(&mut self, disk: &dyn Disk, directory: &Path, target: &CutTarget) -> Result<Option<u64>, StorageError> {
+    pub fn cut(
+        &mut self,
+        disk: &dyn Disk,
+        directory: &Path,
+        target: &CutTarget,
+        options: &JournalOptions,
+    ) -> Result<Option<u64>, StorageError> {
         if !self.must_cut && self.last == target.last {
             return Ok(None);
         }
@@ -42,7 +49,9 @@ impl Writer {
         let file =
             if target.segment == self.segment { self.file.clone() } else { disk.open(&path, OpenMode::WriteBlocks)? };
         file.write_at(&[IoSlice::new(&block.encode())], target.offset)?;
-        file.sync_data()?;
+        if !options.leaves_cuts_unsynced() {
+            file.sync_data()?;
+        }
         self.segment = target.segment;
         self.file = file;
         self.offset = target.offset + UNIT_BYTES;

@@ -51,12 +51,19 @@ pub struct JournalOptions {
     /// A planted fault, for tests of the tests: callbacks run before the sync. Does nothing unless the crate is built
     /// with the feature `mutants`.
     pub acknowledge_before_sync: bool,
+    /// Another: a cut is not synced. The same holds.
+    pub cut_not_durable: bool,
 }
 
 impl JournalOptions {
     /// Whether the fault is planted; always `false` without the feature.
     pub(super) fn acknowledges_before_sync(&self) -> bool {
         cfg!(feature = "mutants") && self.acknowledge_before_sync
+    }
+
+    /// The same of the other.
+    pub(super) fn leaves_cuts_unsynced(&self) -> bool {
+        cfg!(feature = "mutants") && self.cut_not_durable
     }
 }
 
@@ -68,6 +75,7 @@ impl Default for JournalOptions {
             cache_bytes: 32 << 20,
             mode: JournalMode::Threaded,
             acknowledge_before_sync: false,
+            cut_not_durable: false,
         }
     }
 }

@@ -105,7 +105,7 @@ fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), Stora
             shared.state.lock().finish();
         }
         Work::Cut(target) => {
-            let written = writer.cut(&*shared.disk, &shared.directory, &target)?;
+            let written = writer.cut(&*shared.disk, &shared.directory, &target, &shared.options)?;
             let gone = shared.state.lock().finish_cut(&target, written, writer.offset);
             spare::retire_now(shared, &gone)?;
         }

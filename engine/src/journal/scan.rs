@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogIndex};
+use crate::journal::JournalOptions;
 use crate::journal::format::{LogStart, segment_path};
 use crate::journal::index::{Entry, Index};
 use crate::journal::state::{CutTarget, Segment};
@@ -97,7 +98,8 @@ pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Opened, Sto
             write_again(&*writer.file, if attested_segment == segment { attested } else { 0 }, offset)?;
             syncs += 1;
         }
-        writer.cut(&**disk, directory, &CutTarget { segment, offset, last: scan.last })?;
+        let target = CutTarget { segment, offset, last: scan.last };
+        writer.cut(&**disk, directory, &target, &JournalOptions::default())?;
         syncs += 1;
     }
     Ok(Opened { scan, syncs, index, segments: walker.segments, writer, strays })

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::Faults;
 use crate::error::StorageError;
 use crate::ids::{LogIndex, PageNumber, Timeline};
 use crate::journal::Journal;
@@ -89,6 +90,7 @@ pub(crate) fn replay_blindly(
     journal: &Journal,
     checkpoint: &AppliedState,
     target: &AppliedState,
+    faults: &Faults,
 ) -> Result<Replayed, StorageError> {
     let position = |state: &AppliedState| state.log_id.map_or(0, |log_id| log_id.index.0 + 1);
     let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
@@ -100,6 +102,9 @@ pub(crate) fn replay_blindly(
             |error: RecordError| StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()));
         if let Some(record) = advance(&mut state, timeline, frame).map_err(bad)? {
             put_in_place(data, &mut images, &record, frame.payload().bytes())?;
+            if Faults::planted(faults.full_images_skip_zeros) {
+                let_stale_bytes_show(data, &mut images, &record)?;
+            }
             if images.len() > MAX_IMAGES {
                 flush(data, &mut images, &mut flushed)?;
             }
@@ -149,6 +154,25 @@ fn flush(
             Image::Free => data.zero_run(number, 1)?,
         }
         flushed.insert(number);
+    }
+    Ok(())
+}
+
+/// A planted fault: where the full images of a record are zero, what stood in the file stays.
+fn let_stale_bytes_show(
+    data: &DataFile,
+    images: &mut BTreeMap<PageNumber, Image>,
+    record: &Record,
+) -> Result<(), StorageError> {
+    for (number, _) in &record.full {
+        let (Some(Image::Page(page)), Some(stale)) = (images.get_mut(number), data.read_unverified(*number)?) else {
+            continue;
+        };
+        for (byte, stale) in Arc::make_mut(page).bytes_mut().iter_mut().zip(stale.bytes()) {
+            if *byte == 0 {
+                *byte = *stale;
+            }
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{SeedChunk, SeedError, SeedManifest};
 use crate::btree::PageSource;
 use crate::checkpoint::NodeMeta;
-use crate::engine::{Core, Engine, Paths, open_store};
+use crate::engine::{Core, Engine, Faults, Paths, open_store};
 use crate::env::{DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{Digest, Generation, LogIndex, PageNumber};
@@ -146,7 +146,9 @@ impl SeedReceiver {
                     let what = format!("{pages_sent} pages were sent and {} arrived", self.pages);
                     return Err(SeedError::Stream(what));
                 }
-                building.data.sync_data()?;
+                if !Faults::planted(self.core.options.faults.no_sync_before_switch) {
+                    building.data.sync_data()?;
+                }
                 let target = target.map_or(0, |log_id| log_id.index.0 + 1);
                 Phase::Frames { building, target }
             }

@@ -102,6 +102,11 @@ impl Node {
         self.staged.back().map_or_else(|| state_at(&self.log, self.applied), |(_, state)| state.clone())
     }
 
+    /// Notes what the node is asked to do.
+    pub fn does(&self, what: &'static str) {
+        self.promise.lock().doing = what;
+    }
+
     /// How many batches are staged and in no frame.
     #[must_use]
     pub fn unsent(&self) -> usize {
@@ -197,6 +202,7 @@ impl Node {
 
     /// Appends entries; they are acknowledged when this returns.
     pub fn append(&mut self, entries: &[Arc<Entry>]) -> Result<(), Stop> {
+        self.does("append");
         let frames = entries.iter().map(|entry| entry.frame.clone()).collect();
         self.log.extend_from_slice(entries);
         self.promise.lock().log_becomes(&self.log);
@@ -215,6 +221,7 @@ impl Node {
 
     /// Removes all but the first `keep` entries of the log.
     pub fn cut(&mut self, keep: usize) -> Result<(), Stop> {
+        self.does("cut");
         self.log.truncate(keep);
         self.promise.lock().log_becomes(&self.log);
         let last = self.log.last().map(|entry| entry.frame.log_id());
@@ -232,6 +239,7 @@ impl Node {
 
     /// Saves a vote.
     pub fn vote(&mut self, vote: Vote) -> Result<(), Stop> {
+        self.does("vote");
         self.promise.lock().votes.push(Some(vote));
         let (done, heard) = mpsc::channel();
         let promise = self.promise.clone();
@@ -286,6 +294,7 @@ impl Node {
 
     /// Runs a checkpoint.
     pub fn checkpoint(&mut self) -> Result<(), Stop> {
+        self.does("checkpoint");
         let report = self.engine().checkpoint().map_err(disk("checkpoint"))?;
         let at = report.at.map_or(0, |at| at.index.0 as usize + 1);
         let oldest = self.readers.iter().map(|(read, _)| read.txn_id()).min();
@@ -303,6 +312,7 @@ impl Node {
     /// Lets the journal go up to `upto` entries, at the next checkpoint.
     pub fn purge(&mut self, upto: usize) -> Result<(), Stop> {
         let Some(last) = upto.checked_sub(1) else { return Ok(()) };
+        self.does("purge");
         let mut promise = self.promise.lock();
         promise.purged = promise.purged.max(upto);
         drop(promise);
@@ -382,15 +392,13 @@ impl Node {
 
     /// Closes and opens again.
     pub fn reopen(&mut self) -> Result<(), Stop> {
-        self.readers.clear();
-        if let Some(engine) = self.engine.take() {
-            engine.close();
-        }
+        self.close();
         self.open()
     }
 
     /// Opens what is left, and holds it against what was promised.
     pub fn open(&mut self) -> Result<(), Stop> {
+        self.does("open");
         let promise = self.promise.lock().clone();
         let reopened = open_checked(&self.door, &self.place, self.options, &promise)?;
         self.engine = Some(reopened.engine);
@@ -437,8 +445,9 @@ impl Node {
         self.reopen()
     }
 
-    /// Closes for good.
+    /// Closes.
     pub fn close(&mut self) {
+        self.does("close");
         self.readers.clear();
         if let Some(engine) = self.engine.take() {
             engine.close();

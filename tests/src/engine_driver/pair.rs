@@ -150,6 +150,7 @@ impl Pair {
         let mut receiver = self.follower().engine().seed_receiver().map_err(disk("seed receiver"))?;
         let mut chunks = 0;
         let mut count = 0;
+        self.follower().does("seed");
         while let Some(chunk) = source.next(32 << 10).map_err(disk("seed source"))? {
             if let SeedChunk::Done { last, .. } = &chunk {
                 count = last.map_or(0, |last| last.index.0 as usize + 1);

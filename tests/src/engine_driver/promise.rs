@@ -37,6 +37,8 @@ pub struct Promise {
     pub truth: Vec<Arc<Entry>>,
     /// Entries below may be purged.
     pub purged: usize,
+    /// What the node was asked to do last: for the names of steps, and no part of what is promised.
+    pub doing: &'static str,
 }
 
 impl Promise {
@@ -44,7 +46,27 @@ impl Promise {
     #[must_use]
     pub fn unborn() -> Self {
         let remains = Remains { log: Vec::new(), at_least: 0, checkpointed: 0, applied: 0 };
-        Self { created: false, remains: vec![remains], votes: vec![None], truth: Vec::new(), purged: 0 }
+        Self {
+            created: false,
+            remains: vec![remains],
+            votes: vec![None],
+            truth: Vec::new(),
+            purged: 0,
+            doing: "create",
+        }
+    }
+
+    /// Equal promises have equal hashes. A log is told by its length and its last chain value.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        let log = |log: &[Arc<Entry>]| (log.len(), log.last().map(|entry| entry.frame.chain()));
+        let remains: Vec<_> = self
+            .remains
+            .iter()
+            .map(|remains| (log(&remains.log), remains.at_least, remains.checkpointed, remains.applied))
+            .collect();
+        let all = (self.created, remains, &self.votes, log(&self.truth), self.purged);
+        xxhash_rust::xxh3::xxh3_128(format!("{all:?}").as_bytes())
     }
 
     /// The callback of an append or a cut ran: the log is `log`.

@@ -14,40 +14,94 @@ use calamus_tests::engine_driver::{Stop, disk};
 use calamus_tests::gate::Gate;
 use parking_lot::Mutex;
 
-use super::enumerate::{Search, caught, enumerate, options};
+use super::enumerate::{Looks, Search, Workload, caught, enumerate, options};
 use super::workloads;
 
-fn is_found(name: &str, faults: Faults) {
-    let found = enumerate(workloads::leader, 0, faults, Search::PowerCuts);
+/// With the bounds of CI's share, as `every_image.rs` has them without a number.
+fn is_found(name: &str, workload: Workload, node: usize, faults: Faults) {
+    let looks = Looks::new(Search::PowerCuts);
+    let tally = looks.tally.clone();
+    let found = enumerate(workload, node, faults, looks);
     let what = found.failure.unwrap_or_else(|| {
         panic!("{name} was planted, and {} disks show nothing; is the feature `mutants` on?", found.images)
     });
-    println!("mutant: {name}: found at operation {}: {what:.300}", found.boundaries);
+    let tried = tally.tried();
+    println!("mutant: {name}: found at operation {}, disk {tried}: {what:.400}", found.boundaries);
 }
 
 #[test]
 fn acknowledging_before_the_sync_is_found() {
-    is_found("acknowledge before fdatasync", Faults { acknowledge_before_sync: true, ..Faults::default() });
+    is_found(
+        "acknowledge before fdatasync",
+        workloads::leader,
+        0,
+        Faults { acknowledge_before_sync: true, ..Faults::default() },
+    );
 }
 
 #[test]
 fn a_target_that_is_not_durable_first_is_found() {
-    is_found("target not durable first", Faults { target_not_durable_first: true, ..Faults::default() });
+    is_found(
+        "target written after the first page",
+        workloads::leader,
+        0,
+        Faults { target_not_durable_first: true, ..Faults::default() },
+    );
 }
 
 #[test]
 fn a_replay_that_stops_before_the_target_is_found() {
-    is_found("replay stops before the target", Faults { replay_stops_before_target: true, ..Faults::default() });
+    is_found(
+        "replay stops before the target",
+        workloads::leader,
+        0,
+        Faults { replay_stops_before_target: true, ..Faults::default() },
+    );
 }
 
 #[test]
 fn free_pages_that_are_not_zeroed_are_found() {
-    is_found("free pages not zeroed", Faults { free_pages_not_zeroed: true, ..Faults::default() });
+    is_found(
+        "free pages not zeroed",
+        workloads::leader,
+        0,
+        Faults { free_pages_not_zeroed: true, ..Faults::default() },
+    );
 }
 
 #[test]
 fn a_data_file_that_is_not_synced_is_found() {
-    is_found("no data sync", Faults { no_data_sync: true, ..Faults::default() });
+    is_found("no data sync", workloads::leader, 0, Faults { no_data_sync: true, ..Faults::default() });
+}
+
+#[test]
+fn a_generation_that_is_not_synced_before_the_switch_is_found() {
+    is_found(
+        "no sync before the slot switch",
+        workloads::seeded,
+        1,
+        Faults { no_sync_before_switch: true, ..Faults::default() },
+    );
+}
+
+#[test]
+fn a_cut_that_is_not_durable_is_found() {
+    is_found("cut not durable", workloads::follower, 1, Faults { cut_not_durable: true, ..Faults::default() });
+}
+
+#[test]
+fn a_page_that_is_freed_too_early_is_found() {
+    is_found("page freed too early", workloads::leader, 0, Faults { pages_freed_early: true, ..Faults::default() });
+}
+
+#[test]
+fn a_full_image_that_skips_zeros_is_found() {
+    is_found(
+        "full image skips zeros",
+        workloads::leader,
+        0,
+        Faults { full_images_skip_zeros: true, ..Faults::default() },
+    );
 }
 
 fn stage(node: &mut Node, number: u32) -> Result<(), Stop> {

@@ -11,12 +11,13 @@ use calamus_tests::engine_driver::pair::Pair;
 use calamus_tests::engine_driver::promise::Promise;
 use parking_lot::Mutex;
 
-use super::enumerate::{Search, Watched, caught, options};
-use super::workloads;
+use super::enumerate::{Findings, Looks, Watched, caught, options};
+use super::workloads::{self, Sizes};
 
 /// Disks as power cuts leave them while pages are written, at every tenth such operation or so.
-fn torn_disks() -> Vec<(SimDisk, Promise)> {
-    let (sim, promise) = (SimDisk::new(3), Arc::new(Mutex::new(Promise::unborn())));
+fn torn_disks(looks: &Looks) -> Vec<(SimDisk, Promise)> {
+    let sim = SimDisk::with_unit(3 + looks.seed, looks.unit_bytes);
+    let promise = Arc::new(Mutex::new(Promise::unborn()));
     let torn: Arc<Mutex<Vec<(SimDisk, Promise)>>> = Arc::default();
     let (at, from, to, promised) = (Mutex::new(0), sim.clone(), torn.clone(), promise.clone());
     let hook = move |_: &'static str, path: &Path| {
@@ -31,17 +32,18 @@ fn torn_disks() -> Vec<(SimDisk, Promise)> {
     let plain = SimDisk::new(4);
     let idle = Arc::new(Mutex::new(Promise::unborn()));
     let other = Node::create(plain.clone(), Arc::new(plain), 2, options(Faults::default()), idle).expect("another");
-    workloads::leader(&mut Pair::new([node, other])).expect("the power stays on");
-    std::mem::take(&mut *torn.lock())
+    workloads::leader(&mut Pair::new([node, other]), &mut Sizes::new(looks.seed)).expect("the power stays on");
+    let torn = std::mem::take(&mut *torn.lock());
+    assert!(torn.len() >= 2, "only {} torn disks", torn.len());
+    torn
 }
 
-#[test]
-fn recovery_survives_a_power_cut_at_any_operation() {
-    let (mut boundaries, mut images) = (0, 0);
-    let torn = torn_disks();
-    assert!(torn.len() >= 2, "only {} torn disks", torn.len());
-    for (sim, promise) in torn {
-        let watched = Watched::of(sim, promise, Faults::default(), Search::PowerCuts);
+/// Recovers from each, with the power going at every operation of it.
+pub fn enumerate_recovery(looks: Looks) -> Findings {
+    let mut all = Findings::default();
+    for (number, (sim, promise)) in (1..).zip(torn_disks(&looks)) {
+        let looks = Looks { seed: looks.seed ^ number << 48, ..looks.clone() };
+        let watched = Watched::of(sim, promise, Faults::default(), looks);
         let done = caught(|| {
             let (sim, promise) = (watched.sim.clone(), watched.promise.clone());
             let mut node = Node::closed(sim, watched.door(), watched.options, promise);
@@ -49,12 +51,12 @@ fn recovery_survives_a_power_cut_at_any_operation() {
             node.go_on(true)
         });
         let found = watched.finish(done);
-        if let Some(what) = found.failure {
-            panic!("{what}\nrun it again: cargo test -p calamus-tests --test crash recovery_survives");
+        all.boundaries += found.boundaries;
+        all.images += found.images;
+        if found.failure.is_some() {
+            return Findings { failure: found.failure, ..all };
         }
-        boundaries += found.boundaries;
-        images += found.images;
     }
-    println!("crash: recovery: {boundaries} operations, {images} disks recovered from");
-    assert!(boundaries > 20, "only {boundaries} operations");
+    assert!(all.boundaries > 20, "only {} operations", all.boundaries);
+    all
 }

@@ -1,4 +1,4 @@
-//! Short lives with everything in them that writes to a disk.
+//! Short lives with everything in them that writes to a disk. Frames are smaller than a segment of 64 KiB.
 
 use calamus_engine::Vote;
 use calamus_engine::ids::{RaftId, Term};
@@ -6,9 +6,26 @@ use calamus_engine::journal::frame::FrameKind;
 use calamus_tests::engine_driver::changes::put;
 use calamus_tests::engine_driver::pair::Pair;
 use calamus_tests::engine_driver::{Stop, disk};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-/// Stages a batch on the leader: values of `length` bytes under `count` keys from `first` on.
-fn puts(pair: &mut Pair, tree: &str, first: u32, count: u32, length: usize) -> Result<(), Stop> {
+/// How long values are: as the workload says, or up to a fifth shorter or longer, by a seed.
+pub struct Sizes(Option<StdRng>);
+
+impl Sizes {
+    /// With 0: as the workload says.
+    pub fn new(seed: u64) -> Self {
+        Self((seed > 0).then(|| StdRng::seed_from_u64(seed)))
+    }
+
+    fn near(&mut self, length: usize) -> usize {
+        self.0.as_mut().map_or(length, |random| length - length / 5 + random.random_range(0..=length / 5 * 2))
+    }
+}
+
+/// Stages a batch on the leader: values of about `length` bytes under `count` keys from `first` on.
+fn puts(pair: &mut Pair, sizes: &mut Sizes, tree: &str, first: u32, count: u32, length: usize) -> Result<(), Stop> {
+    let length = sizes.near(length);
     pair.leader().stage(&mut |batch, state| {
         let version = batch.begin_txn();
         batch.create_tree(tree).map_err(disk("create tree"))?;
@@ -47,12 +64,12 @@ fn settle(pair: &mut Pair) -> Result<(), Stop> {
 
 /// A leader: groups, votes, batches ahead, refusals, a file that grows and shrinks, checkpoints past a reader,
 /// segments that are begun, purged and recycled.
-pub fn leader(pair: &mut Pair) -> Result<(), Stop> {
+pub fn leader(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     pair.leader().vote(Vote { term: Term(1), node: Some(RaftId(1)), committed: false })?;
-    puts(pair, "a", 0, 12, 60)?;
+    puts(pair, sizes, "a", 0, 12, 60)?;
     settle(pair)?;
-    puts(pair, "a", 8, 6, 900)?;
-    puts(pair, "b", 0, 2, 9_000)?;
+    puts(pair, sizes, "a", 8, 6, 900)?;
+    puts(pair, sizes, "b", 0, 2, 9_000)?;
     pair.send(true)?;
     pair.leader().checkpoint()?;
     pair.commit(2);
@@ -60,28 +77,32 @@ pub fn leader(pair: &mut Pair) -> Result<(), Stop> {
     pair.leader().checkpoint()?;
     settle(pair)?;
     pair.send_other(FrameKind::Membership, vec![1, 2, 3])?;
-    puts(pair, "run", 0, 4, 80_000)?;
+    puts(pair, sizes, "run", 0, 4, 20_000)?;
     // Does not fit a segment of this size: goes in parts.
     pair.leader().drop_staged();
-    for number in 0..5 {
-        puts(pair, "run", number, 1, 70_000)?;
+    for number in 0..7 {
+        puts(pair, sizes, "run", number, 1, 36_000)?;
         settle(pair)?;
     }
     pair.leader().open_reader();
-    puts(pair, "a", 3, 9, 300)?;
+    puts(pair, sizes, "a", 3, 9, 300)?;
     settle(pair)?;
     pair.leader().checkpoint()?;
     pair.leader().readers.clear();
     pair.leader().checkpoint()?;
     let all = pair.leader().log.len();
     pair.leader().purge(all)?;
+    // Behind it in the file: it leaves a hole.
+    puts(pair, sizes, "c", 0, 3, 2_000)?;
+    settle(pair)?;
     drop_tree(pair, "run")?;
-    puts(pair, "c", 0, 3, 2_000)?;
+    // Of the state before the tree is dropped.
+    pair.leader().checkpoint()?;
     settle(pair)?;
     pair.leader().checkpoint()?;
     pair.leader().vote(Vote { term: Term(2), node: None, committed: false })?;
     for number in 0..4 {
-        puts(pair, "c", number, 3, 30_000)?;
+        puts(pair, sizes, "c", number, 3, 5_500)?;
         pair.send(false)?;
     }
     settle(pair)?;
@@ -94,19 +115,19 @@ pub fn leader(pair: &mut Pair) -> Result<(), Stop> {
 }
 
 /// A follower: frames in groups, cuts of what was not committed, in its own segment and back over others.
-pub fn follower(pair: &mut Pair) -> Result<(), Stop> {
-    puts(pair, "a", 0, 20, 200)?;
+pub fn follower(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
+    puts(pair, sizes, "a", 0, 20, 200)?;
     settle(pair)?;
     pair.replicate(usize::MAX)?;
     pair.apply(1, usize::MAX)?;
     for round in 0..3 {
         // The follower has all of it, and none is committed; it leads for a moment, then it does not.
-        puts(pair, "a", round, 5, 1_500)?;
-        puts(pair, "b", 0, 2 + round, 20_000)?;
+        puts(pair, sizes, "a", round, 5, 1_500)?;
+        puts(pair, sizes, "b", 0, 2 + round, 6_000)?;
         pair.send(false)?;
         pair.replicate(usize::MAX)?;
         pair.elect(1)?;
-        puts(pair, "x", 0, 2, 10_000)?;
+        puts(pair, sizes, "x", 0, 2, 9_000)?;
         pair.send(true)?;
         pair.elect(0)?;
         pair.replicate(usize::MAX)?;
@@ -120,7 +141,7 @@ pub fn follower(pair: &mut Pair) -> Result<(), Stop> {
     let applied = pair.follower().applied;
     pair.follower().checkpoint()?;
     pair.follower().purge(applied)?;
-    puts(pair, "b", 2, 3, 30_000)?;
+    puts(pair, sizes, "b", 2, 3, 6_000)?;
     settle(pair)?;
     pair.replicate(usize::MAX)?;
     pair.apply(1, usize::MAX)?;
@@ -130,14 +151,14 @@ pub fn follower(pair: &mut Pair) -> Result<(), Stop> {
 }
 
 /// A follower that is too far behind: seeded, and switched to a new generation, twice.
-pub fn seeded(pair: &mut Pair) -> Result<(), Stop> {
-    puts(pair, "a", 0, 20, 300)?;
+pub fn seeded(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
+    puts(pair, sizes, "a", 0, 20, 300)?;
     settle(pair)?;
     pair.replicate(usize::MAX)?;
     pair.apply(1, usize::MAX)?;
     for round in 0..2 {
         for number in 0..4 {
-            puts(pair, "b", number + round, 2, 20_000)?;
+            puts(pair, sizes, "b", number + round, 2, 6_000)?;
             settle(pair)?;
         }
         pair.leader().checkpoint()?;
@@ -147,13 +168,13 @@ pub fn seeded(pair: &mut Pair) -> Result<(), Stop> {
         }
         pair.seed(&mut |pair, chunk| {
             if chunk < 2 {
-                puts(pair, "a", 5 * chunk, 9, 400)?;
+                puts(pair, sizes, "a", 5 * chunk, 9, 400)?;
                 settle(pair)?;
                 pair.leader().checkpoint()?;
             }
             Ok(())
         })?;
-        puts(pair, "a", 0, 2, 5_000)?;
+        puts(pair, sizes, "a", 0, 2, 5_000)?;
         settle(pair)?;
         pair.replicate(usize::MAX)?;
         pair.apply(1, usize::MAX)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use calamus_engine::EngineOptions;
+use calamus_engine::env::sim::{LARGE_SECTOR_BYTES, SECTOR_BYTES};
 use calamus_engine::env::{CrashChoice, SimDisk};
 use calamus_engine::journal::frame::FrameKind;
 use calamus_tests::engine_driver::changes::{Sizes, transactions};
@@ -58,8 +59,11 @@ pub struct Life {
     pub trace: Vec<String>,
 }
 
-fn new_node(seed: u64, raft_id: u64, options: EngineOptions) -> Result<Node, Stop> {
-    let sim = SimDisk::new(seed ^ raft_id);
+/// On a disk of either kind of sectors, which may take its calls in pieces.
+fn new_node(random: &mut StdRng, seed: u64, raft_id: u64, options: EngineOptions) -> Result<Node, Stop> {
+    let unit_bytes = if random.random() { SECTOR_BYTES } else { LARGE_SECTOR_BYTES };
+    let sim = SimDisk::with_unit(seed ^ raft_id, unit_bytes);
+    sim.set_short_io(random.random());
     let door = Arc::new(sim.clone());
     Node::create(sim, door, raft_id, options, Arc::new(Mutex::new(Promise::unborn())))
 }
@@ -77,7 +81,8 @@ impl Life {
             options.retention_bytes = 100 << 10;
         }
         let follower = EngineOptions { split_percent: random.random_range(30..70), ..options };
-        let pair = Pair::new([new_node(seed, 1, options)?, new_node(seed, 2, follower)?]);
+        let nodes = [new_node(&mut random, seed, 1, options)?, new_node(&mut random, seed, 2, follower)?];
+        let pair = Pair::new(nodes);
         let sizes = if random.random_ratio(1, 4) { Sizes::Large } else { Sizes::Small };
         Ok(Self { random, sizes, pair, needs_leader: false, alone: 0, tally: Tally::default(), trace: Vec::new() })
     }

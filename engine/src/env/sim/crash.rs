@@ -46,7 +46,9 @@ impl World {
         }
         let inodes: BTreeMap<u64, Inode> =
             self.inodes.iter().map(|(number, inode)| (*number, inode.after(&mut keeps))).collect();
-        World::with(self.seed, self.unit_bytes, inodes, reachable, self.next_inode())
+        let mut world = World::with(self.seed, self.unit_bytes, inodes, reachable, self.next_inode());
+        world.troubles.short = self.troubles.short;
+        world
     }
 
     /// How many parts each operation has that is not durable, in order of operations.

@@ -212,7 +212,7 @@ impl SimDisk {
     }
 
     /// Half of all calls that read or write take a part of what they could, as a kernel may: reads any part, writes up
-    /// to the end of a unit. Each counts as an operation.
+    /// to the end of a unit. Each counts as an operation. It stays so after a power cut.
     pub fn set_short_io(&self, short: bool) {
         self.shared.world.lock().troubles.short = short;
     }

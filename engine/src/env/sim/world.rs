@@ -112,7 +112,10 @@ impl World {
     /// planned.
     pub fn kill(&self) -> Self {
         let inodes = self.inodes.clone();
+        let mut troubles = Troubles::new(self.seed);
+        troubles.short = self.troubles.short;
         Self {
+            troubles,
             names: self.names.clone(),
             name_changes: self.name_changes.clone(),
             // Operations go on being numbered where they were: what is pending has the lower numbers.
