@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// Terms, log indexes and txn ids are counted from 0 by ones, so none ever gets here. Bytes that say that one did are
+/// refused where they are read: behind that, `next` would have no answer some day.
+pub(crate) const NEVER_REACHED: u64 = 1 << 62;
+
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*

@@ -1,12 +1,76 @@
 //! Calamus' storage engine: B+trees over memory-mapped pages, many versions of a page at a time, and one sequential
 //! journal, which can be the log of a consensus. It knows nothing of Raft, tokio or gRPC, and is a database alone.
 //!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use calamus_engine::Database;
+//!
+//! let directory = tempfile::tempdir()?;
+//! let database = Database::open(directory.path())?; // makes one where there is none
+//!
+//! // Write. What `write` has returned from is on disk, all of it.
+//! database.write(|txn| {
+//!     txn.create_tree("birds")?;
+//!     txn.put("birds", b"heron", b"grey")?;
+//!     txn.put("birds", b"robin", b"red")?;
+//!     txn.put("birds", b"swift", b"black").map(drop)
+//! })?;
+//!
+//! // Read, from a snapshot: what is written meanwhile does not show.
+//! let snapshot = database.read();
+//! let robin = snapshot.get("birds", b"robin")?.expect("it was put");
+//! assert_eq!(robin.value.to_vec()?, b"red");
+//!
+//! // Back out: an error undoes the whole transaction.
+//! let refused = database.write(|txn| {
+//!     txn.delete("birds", b"robin")?;
+//!     txn.put("fish", b"perch", b"green").map(drop) // there is no such tree
+//! });
+//! assert_eq!(refused.err().expect("refused").to_string(), "there is no tree named \"fish\"; create it first");
+//!
+//! // Iterate, from any key, in both directions.
+//! let mut cursor = snapshot.cursor("birds")?.expect("the tree is there");
+//! let mut found = Vec::new();
+//! let mut there = cursor.seek(b"i")?;
+//! while there {
+//!     found.push(String::from_utf8(cursor.key().to_vec())?);
+//!     there = cursor.next()?;
+//! }
+//! assert_eq!(found, ["robin", "swift"]);
+//!
+//! // Close, by dropping all that was opened; and open again.
+//! drop(cursor);
+//! drop(robin);
+//! drop(snapshot);
+//! drop(database);
+//! assert!(Database::open(directory.path())?.read().get("birds", b"swift")?.is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Using it
+//!
+//! [`Database`] is all that most programs need: transactions that write ([`Batch`]), snapshots that read ([`ReadTxn`]),
+//! and cursors of both ([`Cursor`]). `engine/examples` has three small programs: counters that threads add to, a time
+//! series with rollups, an index of texts with ranked search.
+//!
+//! - Keys are 1 to [`MAX_KEY_BYTES`](btree::MAX_KEY_BYTES) bytes, in the order of their bytes; values up to
+//!   [`MAX_VALUE_BYTES`](btree::MAX_VALUE_BYTES). An entry says which transaction wrote it.
+//! - One transaction writes at a time. Any number of snapshots read meanwhile, on any thread, and wait for nobody. A snapshot
+//!   that is kept for long keeps old pages in memory: past a bound it is expired, and says so.
+//! - Every operation has its own error: [`OpenError`], [`WriteError`], [`BatchError`] within a transaction,
+//!   [`ReadError`]. Bytes that are not what was written are an error, wherever they are met, and never
+//!   served. A panic is a mistake in the program, or in this one.
+//! - One process opens a directory at a time. [`offline::check_directory`] proves a closed one sound, byte by byte.
+//! - The modules in the upper half of the map are for tools and tests that look at the disk; [`Engine`] and what it is
+//!   driven with are for a consensus.
+//!
 //! # The map
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`ids`], [`error`] | the words, and what the disk can do to us |
-//! | [`env`] | the one door to the disk: the real one, one that forgets what was not synced, a simulated one |
+//! | [`mod@env`] | the one door to the disk: the real one, one that forgets what was not synced, a simulated one |
 //! | [`page`] | a page, its checksum, the digest, the superblock |
 //! | [`btree`] | trees over pages, wherever those come from |
 //! | [`alloc`] | which pages are free |
@@ -25,8 +89,6 @@
 //!
 //! Dependencies go from the bottom of that table to the top.
 //!
-//! To use it alone, start at [`Database`].
-//!
 //! # The write path
 //!
 //! 1. [`Engine::begin_batch`] opens a [`Batch`] on the newest staged state; transactions run in it, one after the other.
@@ -36,6 +98,8 @@
 //! 4. When the frame is committed (for a database alone: when it is durable), [`Engine::apply`] publishes the staged
 //!    versions, or, on a follower, puts the frame's page bytes in place.
 //! 5. The checkpointer copies applied versions into the data file, in the background.
+
+#![warn(missing_docs)]
 
 pub mod alloc;
 pub mod btree;
@@ -61,6 +125,7 @@ pub mod verify;
 mod verify_test;
 pub mod versions;
 
+pub use btree::{Cursor, Entry, ReadError, TreeState, Value};
 pub use checkpoint::meta::NodeIdentity;
 pub use database::{Database, WriteError};
 pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};

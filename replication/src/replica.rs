@@ -151,7 +151,7 @@ impl Replica {
         Err(NodeError::Refused(format!("only a node with an empty log can begin a cluster: {error}")))
     }
 
-    /// See [`membership::add`].
+    /// See `membership::add`.
     ///
     /// # Errors
     /// When this node does not lead, or the request contradicts the membership.

@@ -78,6 +78,7 @@ pub const MAX_HEIGHT: usize = 32;
 
 /// Why bytes cannot be an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// The empty key is not one.
     #[error("the key is empty; a key has 1 to {MAX_KEY_BYTES} bytes")]

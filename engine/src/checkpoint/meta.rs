@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{ClusterId, Digest, Generation, LogId, LogIndex, RaftId, Term, TxnId};
+use crate::ids::{ClusterId, Digest, Generation, LogId, LogIndex, NEVER_REACHED, RaftId, Term, TxnId};
 use crate::slots::room_bytes;
 use crate::store::AppliedState;
 
@@ -113,6 +113,10 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    fn counter(&mut self) -> Result<u64, &'static str> {
+        Some(self.u64()?).filter(|number| *number < NEVER_REACHED).ok_or("a term, an index or a txn id out of reach")
+    }
+
     fn flag(&mut self) -> Result<bool, &'static str> {
         match self.array::<1>()?[0] {
             0 => Ok(false),
@@ -131,12 +135,12 @@ impl<'a> Reader<'a> {
         if !self.flag()? {
             return Ok(None);
         }
-        Ok(Some(LogId { term: Term(self.u64()?), index: LogIndex(self.u64()?) }))
+        Ok(Some(LogId { term: Term(self.counter()?), index: LogIndex(self.counter()?) }))
     }
 
     fn state(&mut self) -> Result<AppliedState, &'static str> {
         let log_id = self.log_id()?;
-        let txn_id = TxnId(self.u64()?);
+        let txn_id = TxnId(self.counter()?);
         let digest = Digest(u128::from_le_bytes(self.array()?));
         let chain = self.u64()?;
         let wall_time_micros = self.u64()?;

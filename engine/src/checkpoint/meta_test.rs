@@ -73,3 +73,16 @@ fn reads_what_it_wrote_and_refuses_the_rest() {
     longer.push(0);
     assert!(NodeMeta::decode(&longer).is_err());
 }
+
+#[test]
+fn numbers_out_of_reach_are_refused() {
+    let refused = |change: fn(&mut NodeMeta)| {
+        let mut meta = example();
+        change(&mut meta);
+        assert_eq!(NodeMeta::decode(&meta.encode()), Err("a term, an index or a txn id out of reach"));
+    };
+    refused(|meta| meta.checkpoint.log_id = Some(LogId::new(1, u64::MAX)));
+    refused(|meta| meta.target.log_id = Some(LogId::new(u64::MAX, 1)));
+    refused(|meta| meta.purged = Some(LogId::new(1, 1 << 62)));
+    refused(|meta| meta.target.txn_id = TxnId(u64::MAX));
+}

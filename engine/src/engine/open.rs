@@ -365,7 +365,11 @@ fn index(state: &AppliedState) -> Option<crate::ids::LogIndex> {
 
 fn observe(meta: &NodeMeta, journal: &Journal, scan: &Scan) -> Observed {
     let fits = |state: &AppliedState| match state.log_id {
-        Some(log_id) => journal.chain(log_id.index).map(|chain| chain == state.chain),
+        // The chain value says it all of a frame that was written; but not of a log id that never was.
+        Some(log_id) => {
+            let found = journal.log_id(log_id.index).zip(journal.chain(log_id.index));
+            found.map(|found| found == (log_id, state.chain))
+        }
         None => None,
     };
     Observed {

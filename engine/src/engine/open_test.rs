@@ -4,12 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::engine_test::{catch_up, check, commit, contents, identity, options};
-use super::{Engine, EngineOptions, OpenError};
-use crate::env::{Disk, DiskFile, OpenMode, RealDisk};
+use super::engine_test::{catch_up, check, commit, contents, create, identity, options};
+use super::{Engine, EngineOptions, OpenError, Paths};
+use crate::checkpoint::NodeMeta;
+use crate::checkpoint::meta::SLOT_BYTES;
+use crate::env::{Disk, DiskFile, OpenMode, RealDisk, SimDisk};
 use crate::error::StorageError;
-use crate::ids::DatabaseId;
+use crate::ids::{DatabaseId, LogId};
 use crate::journal::{JournalMode, JournalOptions};
+use crate::recovery::Damage;
+use crate::slots::SlotFile;
 
 #[test]
 fn a_directory_is_locked_as_long_as_a_reader_or_a_batch_is_open() {
@@ -101,4 +105,25 @@ fn making_a_database_takes_the_lock_once_and_looks_only_behind_it() {
     assert!(matches!(make(), Err(OpenError::Locked(_))), "whoever has it may be making it just now");
     drop(engine);
     assert!(matches!(make(), Err(OpenError::Exists(_))));
+}
+
+/// A frame that was written has the log id that its chain value says. A `node.meta` may say what it likes.
+#[test]
+fn a_checkpoint_of_another_term_than_its_frame_is_of_another_history() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let directory = Path::new("/node");
+    let engine = create(&disk, directory, 1);
+    commit(&engine, |batch| {
+        batch.create_tree("t").expect("new");
+    });
+    engine.checkpoint().expect("works");
+    drop(engine);
+    let path = Paths::meta(directory);
+    let payload = SlotFile::read(&*disk, &path, SLOT_BYTES).expect("sound");
+    let mut meta = NodeMeta::decode(&payload).expect("sound");
+    meta.checkpoint.log_id = meta.checkpoint.log_id.map(|log_id| LogId::new(9, log_id.index.0));
+    meta.target = meta.checkpoint.clone();
+    SlotFile::open(&*disk, &path, SLOT_BYTES).expect("sound").0.write(&meta.encode()).expect("works");
+    let opened = Engine::open(disk, directory, options()).map(drop);
+    assert!(matches!(opened, Err(OpenError::Damaged { damage: Damage::OtherHistory, .. })), "{opened:?}");
 }

@@ -97,6 +97,21 @@ fn golden_segment_header() {
 }
 
 #[test]
+fn a_segment_header_with_numbers_that_no_journal_reaches_is_none() {
+    let sound = SegmentHeader { number: 1, segment_bytes: 1 << 20, first_group: 1, epoch: 0, start: EMPTY };
+    let far = LogStart { previous: Some(LogId::new(1, u64::MAX)), chain: 1 };
+    for header in [
+        SegmentHeader { start: far, ..sound },
+        SegmentHeader { epoch: u64::MAX, ..sound },
+        SegmentHeader { first_group: u64::MAX, ..sound },
+        SegmentHeader { number: 1 << 50, ..sound },
+    ] {
+        let refused = SegmentHeader::decode(&header.encode()[..]);
+        assert_eq!(refused, Err("a number or a place that no journal reaches"), "{header:?}");
+    }
+}
+
+#[test]
 fn names_and_sizes() {
     let path = segment_path("/j".as_ref(), 42);
     assert_eq!(path.to_str(), Some("/j/00000000000000000042.seg"));

@@ -23,7 +23,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::ids::{LogId, LogIndex, Term};
+use crate::ids::{LogId, LogIndex, NEVER_REACHED, Term};
 
 /// The size of a frame's header, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 72;
@@ -98,6 +98,7 @@ pub struct Frame {
 
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// Fewer bytes than the header says, or than a header has.
     #[error("the frame ends after {got} of {needed} bytes")]
@@ -168,12 +169,16 @@ impl FrameHeader {
         if payload_bytes > MAX_PAYLOAD_BYTES || u32_at(bytes, 8) as usize != frame_bytes(payload_bytes) {
             return Err(FrameError::Header("lengths"));
         }
+        let [term, index, commit] = [16, 24, 32].map(|offset| u64_at(bytes, offset));
+        if [term, index, commit].iter().any(|number| *number >= NEVER_REACHED) {
+            return Err(FrameError::Header("a term or an index that no log reaches"));
+        }
         Ok(Self {
             bytes: *bytes,
             kind,
             payload_bytes,
-            log_id: LogId { term: Term(u64_at(bytes, 16)), index: LogIndex(u64_at(bytes, 24)) },
-            commit: u64_at(bytes, 32).checked_sub(1).map(LogIndex),
+            log_id: LogId { term: Term(term), index: LogIndex(index) },
+            commit: commit.checked_sub(1).map(LogIndex),
             chain: u64_at(bytes, CHAIN_OFFSET),
         })
     }

@@ -115,9 +115,20 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..2000), term in any::<u64>(), chain in any::<u64>()) {
+    fn any_payload_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..2000), term in 0_u64..1 << 62, chain in any::<u64>()) {
         let id = LogId::new(term, term / 2);
         let frame = Frame::encode(FrameKind::Record, id, None, chain, Payload::new(Bytes::from(bytes.clone())));
         prop_assert_eq!(decode(frame.header(), &bytes), Ok(frame));
+    }
+}
+
+#[test]
+fn numbers_that_no_log_reaches_are_refused() {
+    for (id, commit) in
+        [(LogId::new(1 << 62, 3), None), (LogId::new(1, 1 << 62), None), (LogId::new(1, 3), Some(1 << 62))]
+    {
+        let frame = Frame::encode(FrameKind::Blank, id, commit.map(LogIndex), 0, Payload::new(Bytes::new()));
+        let refused = decode(frame.header(), &[]);
+        assert_eq!(refused, Err(FrameError::Header("a term or an index that no log reaches")), "{id} {commit:?}");
     }
 }

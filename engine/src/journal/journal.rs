@@ -15,7 +15,7 @@ use crate::journal::format::{
     FIRST_SEGMENT, Geometry, LogStart, MIN_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, is_segment_size, segment_number,
     segment_path, span, spare_path,
 };
-use crate::journal::frame::Frame;
+use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, MAX_PAYLOAD_BYTES};
 use crate::journal::index::Index;
 use crate::journal::reader;
 use crate::journal::run::{self, Shared};
@@ -215,6 +215,13 @@ impl Journal {
             }
             JournalMode::Inline => self.shared().drain(),
         }
+    }
+
+    /// The longest payload of a frame that [`Self::append`] takes, in bytes: a frame does not go over segments.
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> usize {
+        let room = usize::try_from(self.shared().geometry.fresh_room()).unwrap_or(usize::MAX);
+        (room - FRAME_HEADER_BYTES).min(MAX_PAYLOAD_BYTES)
     }
 
     /// Queues frames; they can be read at once. `done` runs when all of them are durable.

@@ -11,7 +11,7 @@
 //!
 //! # What stands on disk
 //!
-//! Segments of one size, `<number>.seg`, consecutive; each a header and groups ([`format`], [`segment`]). A group is a
+//! Segments of one size, `<number>.seg`, consecutive; each a header and groups ([`mod@format`], [`segment`]). A group is a
 //! block of 64 bytes ([`group`]) and its frames ([`frame`]). Blocks and frames start at multiples of 64 bytes, so a
 //! block lies within one sector and is there whole or not at all. (epoch, number) of blocks only ever grows. A block
 //! *attests* a position: everything before it was durable when the block was written. An *attest* block is written

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
-use crate::ids::LogId;
+use crate::ids::{LogId, NEVER_REACHED};
 use crate::journal::format::{LogStart, SEGMENT_HEADER_BYTES};
 
 const MAGIC: [u8; 4] = *b"CSEG";
@@ -87,13 +87,19 @@ impl SegmentHeader {
         }
         let u64_at = |offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("8 bytes"));
         let previous = (bytes[6] != 0).then(|| LogId::new(u64_at(40), u64_at(48)));
-        Ok(Self {
+        let header = Self {
             number: u64_at(8),
             segment_bytes: u64_at(16),
             first_group: u64_at(24),
             epoch: u64_at(32),
             start: LogStart { previous, chain: u64_at(56) },
-        })
+        };
+        let (term, index) = previous.map_or((0, 0), |previous| (previous.term.0, previous.index.0));
+        let end = header.number.saturating_mul(header.segment_bytes);
+        if [term, index, header.first_group, header.epoch, end].iter().any(|number| *number >= NEVER_REACHED) {
+            return Err("a number or a place that no journal reaches");
+        }
+        Ok(header)
     }
 }
 

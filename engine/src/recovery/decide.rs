@@ -55,6 +55,7 @@ pub enum Decision {
 
 /// How a directory is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
     /// `node.meta` contradicts itself.
     #[error("node.meta names a target before its checkpoint")]

@@ -1,7 +1,7 @@
 //! Recovery: from what stands on disk to a state that may be served.
 //!
-//! What was observed is turned into one named decision ([`decide`]); every combination has its line in the table, and a
-//! test enumerates them. Then [`replay`] does what was decided:
+//! What was observed is turned into one named decision ([`mod@decide`]); every combination has its line in the table, and a
+//! test enumerates them. Then `replay` does what was decided:
 //! 1. from the finished checkpoint to the target *blindly*: the file may be any mixture of page versions up to the
 //!    target, so nothing is verified before, and nothing may stop earlier;
 //! 2. at the target, every page that was touched carries its checksum;

@@ -283,6 +283,7 @@ impl Store {
             let source = RecordError { offset: 0, what: "it does not change the superblock" };
             return Err(ApplyError::Record { log_id, source });
         };
+        record.check_superblock(&superblock).map_err(|source| ApplyError::Record { log_id, source })?;
         Ok(Decoded { images, digest, superblock })
     }
 }

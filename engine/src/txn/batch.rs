@@ -99,12 +99,13 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Sets the most that the record may take, in bytes; no frame has more than 16 MiB. [`Self::seal`] keeps to it. The
-    /// pages that the batch changes may take [`PAGES_PER_RECORD`] times as much in memory: an operation that needs more
-    /// fails with [`BatchError::TooManyPages`].
+    /// Sets the most that the record may take, in bytes; no frame has more than 16 MiB, or than a segment of the journal
+    /// holds. [`Self::seal`] keeps to it. The pages that the batch changes may take [`PAGES_PER_RECORD`] times as much in
+    /// memory: an operation that needs more fails with [`BatchError::TooManyPages`].
     pub fn limit_record(&mut self, bytes: usize) {
-        self.record_limit = bytes.min(MAX_PAYLOAD_BYTES);
-        self.pages.limit_memory(PAGES_PER_RECORD * self.record_limit);
+        let bytes = bytes.min(MAX_PAYLOAD_BYTES);
+        self.record_limit = bytes.min(self.store.journal.max_payload_bytes());
+        self.pages.limit_memory(PAGES_PER_RECORD * bytes);
     }
 
     /// The newest staged transaction that this batch sees of those before it.

@@ -9,15 +9,20 @@ use super::ops::{OperationKind, OperationView, ValueAt};
 use super::pages::MAX_FREED_PAGES;
 use super::{Batch, BatchError, PAGES_PER_RECORD};
 use crate::btree::TreeState;
-use crate::engine::Engine;
-use crate::engine::engine_test::create;
+use crate::engine::engine_test::{commit, create, identity, options};
+use crate::engine::{Engine, EngineOptions};
 use crate::env::{Disk, SimDisk};
-use crate::ids::PageNumber;
+use crate::ids::{DatabaseId, PageNumber};
+use crate::journal::JournalOptions;
+use crate::journal::frame::FRAME_HEADER_BYTES;
 use crate::page::PAGE_BYTES;
 
+/// With a journal whose segments hold the longest record there can be.
 fn engine() -> Engine {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
-    create(&disk, Path::new("/node"), 1)
+    let journal = JournalOptions { segment_bytes: 18 << 20, ..options().journal };
+    let options = EngineOptions { journal, ..options() };
+    Engine::create(disk, Path::new("/node"), &identity(1), DatabaseId(9), options).expect("a new directory")
 }
 
 fn create_trees(batch: &mut Batch, count: usize) -> Result<(), BatchError> {
@@ -270,4 +275,22 @@ fn a_tree_that_is_too_large_to_drop_is_refused_unread() {
     let error = batch.drop_tree("t").expect_err("too large");
     assert!(matches!(&error, BatchError::TooManyPages(_)), "{error}");
     assert!(batch.pages.may_free(MAX_FREED_PAGES).is_ok());
+}
+
+/// A frame does not go over segments; what is too large for one is refused before anything is written.
+#[test]
+fn a_record_that_no_segment_holds_is_refused_when_the_batch_ends() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let engine = create(&disk, Path::new("/node"), 1);
+    let mut batch = engine.begin_batch().expect("memory");
+    batch.begin_txn();
+    batch.create_tree("t").expect("new");
+    for key in 0..4_u8 {
+        batch.put("t", &[key], &[key; 300_000]).expect("fits the batch");
+    }
+    batch.commit_txn();
+    let limit = (1 << 20) - 4096 - 64 - 64 - FRAME_HEADER_BYTES;
+    let refused = batch.seal(1).map(drop);
+    assert!(matches!(refused, Err(BatchError::TooLarge { bytes, limit: found }) if bytes > limit && found == limit));
+    assert!(commit(&engine, |batch| drop(batch.create_tree("t"))).is_some(), "the next one goes on");
 }

@@ -15,6 +15,8 @@ mod trees;
 
 #[cfg(test)]
 mod batch_test;
+#[cfg(test)]
+mod record_test;
 
 pub use batch::{Batch, PAGES_PER_RECORD};
 pub use error::BatchError;

@@ -18,7 +18,7 @@
 //!     92     4  count of tree names
 //!     96     4  count of operations
 //!    100     4  zero
-//!    104        freed runs: first page u32, count u32
+//!    104        freed runs: first page u32, count u32; ascending
 //!               numbers of the pages with full images, u32 each, ascending
 //!               full images, 8192 bytes each, in that order
 //!               diffs: page u32, count of ranges u16, zero u16; each range: offset u16, length u16, bytes
@@ -36,8 +36,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::ops::OperationView;
-use crate::ids::{Digest, PageNumber, Timeline, TxnId};
+use crate::ids::{Digest, NEVER_REACHED, PageNumber, Timeline, TxnId};
 use crate::page::PAGE_BYTES;
+use crate::page::superblock::Superblock;
 use crate::store::AppliedState;
 
 /// The size of a record's fixed part, in bytes.
@@ -252,6 +253,9 @@ impl Record {
         if header.builds_on.0.checked_add(1) != Some(header.first_txn.0) || header.first_txn > header.last_txn {
             return reader.fail("txn ids out of order");
         }
+        if header.last_txn.0 >= NEVER_REACHED {
+            return reader.fail("a txn id out of reach");
+        }
         let (freed, full) = (reader.count(8)?, reader.count(4 + PAGE_BYTES)?);
         let diffs = reader.count(DIFF_HEADER_BYTES)?;
         let (names, operations) = (reader.count(2)?, reader.count(1)?);
@@ -284,19 +288,57 @@ impl Record {
         if reader.at != bytes.len() {
             return reader.fail("bytes behind its end");
         }
-        Ok(Self { header, freed, full, diffs, trees, operations: views })
+        let record = Self { header, freed, full, diffs, trees, operations: views };
+        if record.names_a_page_twice() {
+            return reader.fail("a page that is named twice");
+        }
+        Ok(record)
     }
 
     fn read_freed(reader: &mut RecordReader<'_>, count: usize) -> Result<Vec<(PageNumber, u32)>, RecordError> {
         let mut freed = Vec::with_capacity(count);
+        let mut free_from = 0;
         for _ in 0..count {
             let (first, length) = (reader.u32()?, reader.u32()?);
-            if length == 0 || first.checked_add(length).is_none() {
+            let Some(end) = first.checked_add(length).filter(|_| length > 0) else {
                 return reader.fail("a freed run out of range");
+            };
+            if first < free_from {
+                return reader.fail("freed runs out of page order, or overlapping");
             }
+            free_from = end;
             freed.push((PageNumber(first), length));
         }
         Ok(freed)
+    }
+
+    /// Whether a page has both an image and a diff, or one of them and is freed.
+    fn names_a_page_twice(&self) -> bool {
+        let freed = |number: PageNumber| {
+            let behind = self.freed.partition_point(|(first, _)| *first <= number);
+            behind.checked_sub(1).is_some_and(|run| number.0 - self.freed[run].0.0 < self.freed[run].1)
+        };
+        let imaged = |number: PageNumber| self.full.binary_search_by_key(&number, |(full, _)| *full).is_ok();
+        self.full.iter().any(|(number, _)| freed(*number))
+            || self.diffs.iter().any(|diff| freed(diff.page) || imaged(diff.page))
+    }
+
+    /// Whether the record's pages make the state that its header speaks of, going by the superblock among them; else what
+    /// is wrong. Who applies a record asks, before anything of it can be seen.
+    pub(crate) fn check_superblock(&self, superblock: &Superblock) -> Result<(), RecordError> {
+        let fail = |what| Err(RecordError { offset: 0, what });
+        let header = &self.header;
+        if (superblock.txn_id, superblock.timeline, superblock.wall_time_micros)
+            != (header.last_txn, header.timeline, header.wall_time_micros)
+        {
+            return fail("its superblock is of another transaction than its header");
+        }
+        let last_full = self.full.last().map(|(number, _)| *number);
+        let last = last_full.max(self.diffs.last().map(|diff| diff.page));
+        if last.is_some_and(|last| last.0 >= superblock.page_count) {
+            return fail("a page behind the end that its superblock says");
+        }
+        Ok(())
     }
 
     fn read_diffs(reader: &mut RecordReader<'_>, count: usize) -> Result<Vec<PageDiff>, RecordError> {

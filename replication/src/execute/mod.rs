@@ -77,7 +77,7 @@ impl RunError {
 
 /// Begins a transaction on the batch and runs it. It is open afterwards if it succeeded, else rolled back.
 ///
-/// The request must have passed [`validate`].
+/// The request must have passed [`validate()`].
 ///
 /// # Panics
 /// When a transaction is open on the batch, or the request is not valid.

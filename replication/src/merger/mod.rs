@@ -3,14 +3,14 @@
 //! One task does all of it, so that nothing in here is locked but the queue that transactions arrive in. It is a task
 //! of the runtime and not a thread of its own, because a lone client waits for every change of threads on its way: on
 //! two cores the two it cost were an eighth of a write. What might hold up a worker for long (large batches, ranges,
-//! whole trees; see [`stage`]) runs on a thread that may be held up. What it keeps:
+//! whole trees; see `stage`) runs on a thread that may be held up. What it keeps:
 //!
 //! 1. **It never waits to collect.** A batch takes what waits at that moment, up to a byte limit. While the pipeline
 //!    is full, transactions gather by themselves.
 //! 2. **Proposals are a chain.** Each record builds on the one before. The consensus may refuse one of them and accept
 //!    the next. So at the first outcome that is not *applied*, of whatever kind, every staged version is dropped,
 //!    nothing more is staged until all that is in flight has its outcome and a quorum round has succeeded, and staging
-//!    starts again from the applied state alone. See [`chain`].
+//!    starts again from the applied state alone. See `chain`.
 //! 3. **The first batch after that goes alone.** A proposal whose outcome was unknown may still stand in the log, not
 //!    yet committed, and would be applied before ours, under the very txn ids that ours uses. A batch behind ours would
 //!    then build on the wrong transaction of the right number. Alone, ours is applied or void when its outcome comes,
@@ -21,7 +21,7 @@
 //!    unknown.
 //! 5. **An answer that changes nothing** (failed guards, reads, an error found by looking at the state) proposes
 //!    nothing. It is sent when every staged frame it saw has committed, and a quorum round begun after the evaluation
-//!    has confirmed the term; one round serves all who wait. See [`confirm`].
+//!    has confirmed the term; one round serves all who wait. See `confirm`.
 //! 6. **Wall time never goes back**, nor does it when the leader changes: it goes on from the newest applied record.
 //!
 //! 7. **Too large is said only of who is alone.** A transaction that does not fit behind others begins the next batch.

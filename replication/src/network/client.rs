@@ -4,7 +4,7 @@
 //! - openraft's stream of requests is never handed to the transport. It holds a lock of the replication task while it
 //!   waits; a transport that outlives our time limit would keep it and stop the peer until TCP dies. A task of ours
 //!   pumps it and is aborted when the answers are dropped.
-//! - What is sent and not answered is bounded in bytes ([`Budget`]); one request may always be under way, however large.
+//! - What is sent and not answered is bounded in bytes (`Budget`); one request may always be under way, however large.
 //! - Opening a stream and every answer have a time limit. A peer that is silent while it owes nothing is only idle.
 
 use std::future::Future;

@@ -132,7 +132,6 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.place(offset)?;
         whole::read(buffer, offset, |buffer, offset| self.read_some(buffer, offset))
             .map_err(|(at, error)| StorageError::io(&self.path, at, "read", &error))
     }
