@@ -284,3 +284,28 @@ async fn a_node_moves_to_another_address_and_the_cluster_knows() {
     assert_eq!(status["leader"], "n1");
     assert_eq!(status["nodes"][0]["role"], "leader");
 }
+
+#[tokio::test]
+async fn a_page_of_a_stopped_node_is_shown_and_one_that_rotted_gives_exit_code_4() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("n1");
+    let mut node = Node::bootstrap(&dir, "n1");
+    let page = |number: &str| run(&["page", dir.to_str().expect("temporary paths are UTF-8"), number, "--json"]);
+    assert_eq!(page("0").status.code(), Some(1), "a running node has the directory");
+    assert_eq!(node.process.end(Signal::TERM).code(), Some(0));
+
+    let output = page("0");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&shown["kind"], &shown["checksum_fits"]), (&"superblock".into(), &true.into()), "{shown}");
+    assert_eq!(page("4000000000").status.code(), Some(1), "the file ends before it");
+
+    let data = dir.join("g1/data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes[8192 + 100] ^= 1;
+    std::fs::write(&data, bytes).unwrap();
+    let output = page("1");
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&shown["offset"], &shown["checksum_fits"]), (&8192.into(), &false.into()), "{shown}");
+}

@@ -23,8 +23,14 @@ use crate::store::{AppliedState, DataFile};
 use crate::verify::{CheckReport, Progress, check_pages};
 use crate::versions::Image;
 
+mod page;
+
 #[cfg(test)]
 mod offline_test;
+#[cfg(test)]
+mod page_test;
+
+pub use page::{LeafEntry, PageContent, PageReport, inspect_page};
 
 /// The state of a directory at an entry of its log.
 pub struct OfflineState {

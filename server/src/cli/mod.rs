@@ -10,6 +10,7 @@ mod common;
 pub mod data;
 mod dev;
 mod journal;
+mod page;
 mod serve;
 pub mod table;
 
@@ -39,6 +40,7 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     Check(check::CheckArgs),
     Journal(journal::JournalArgs),
+    Page(page::PageArgs),
     /// get, put, del, scan, txn, load.
     #[command(flatten)]
     Data(data::DataCommand),
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Cluster(args) => cluster::run(args),
         Command::Check(args) => check::run(&args),
         Command::Journal(args) => journal::run(&args),
+        Command::Page(args) => page::run(&args),
         Command::Data(command) => data::run(command),
     }
 }
