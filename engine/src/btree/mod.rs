@@ -21,10 +21,13 @@
 //! | `insert`, `split` | putting an entry; making two pages of one |
 //! | `remove`, `rebalance`, `range` | taking out an entry; joining pages; taking out many |
 //! | `overflow`, `value` | long values; reading values |
-//! | `cursor` | walking in both directions |
+//! | `cursor`, `bounded` | walking in both directions: over all of a tree, or a part |
+//! | `count` | how many entries a part has |
 //! | `check` | proving all of the above |
 
+mod bounded;
 mod check;
+mod count;
 mod cursor;
 mod insert;
 pub(crate) mod node;
@@ -38,6 +41,8 @@ mod split;
 mod state;
 mod value;
 
+#[cfg(test)]
+mod bounded_test;
 #[cfg(test)]
 mod cursor_test;
 #[cfg(test)]
@@ -55,7 +60,9 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use bounded::{Range, prefix_end};
 pub(crate) use check::{TreeVisitor, check_tree};
+pub use count::count_range;
 pub use cursor::Cursor;
 pub use insert::insert;
 pub use range::{destroy, remove_range};

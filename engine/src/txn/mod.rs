@@ -12,11 +12,14 @@ mod read;
 pub mod record;
 mod seal;
 mod trees;
+mod write_cursor;
 
 #[cfg(test)]
 mod batch_test;
 #[cfg(test)]
 mod record_test;
+#[cfg(test)]
+mod write_cursor_test;
 
 pub use batch::{Batch, PAGES_PER_RECORD};
 pub use error::BatchError;
@@ -25,3 +28,4 @@ pub use pages::BatchPages;
 pub use read::{ReadTxn, TreeView};
 pub use seal::Staged;
 pub(crate) use trees::list as list_trees;
+pub use write_cursor::WriteCursor;

@@ -1,7 +1,9 @@
 //! Reading a snapshot.
 
+use std::ops::Bound;
+
 use super::trees;
-use crate::btree::{self, Cursor, Entry, PageRef, PageSource, ReadError, TreeState};
+use crate::btree::{self, Cursor, Entry, PageRef, PageSource, Range, ReadError, TreeState};
 use crate::engine::ReadersStore;
 use crate::ids::{PageNumber, TxnId};
 use crate::store::View;
@@ -77,6 +79,27 @@ impl ReadTxn {
     pub fn cursor(&self, tree: &str) -> Result<Option<Cursor<'_, Self>>, ReadError> {
         Ok(self.tree(tree)?.map(|state| Cursor::new(self, state)))
     }
+
+    /// The entries of a tree between two bounds; `None` if there is no tree of this name.
+    pub fn range(
+        &self,
+        tree: &str,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+    ) -> Result<Option<Range<'_, Self>>, ReadError> {
+        Ok(self.tree(tree)?.map(|state| Range::new(self, state, start, end)))
+    }
+
+    /// The entries of a tree whose keys begin with `prefix`; `None` if there is no tree of this name.
+    pub fn prefix(&self, tree: &str, prefix: &[u8]) -> Result<Option<Range<'_, Self>>, ReadError> {
+        Ok(self.tree(tree)?.map(|state| Range::with_prefix(self, state, prefix)))
+    }
+
+    /// How many entries of a tree lie between two bounds, without a look at all of them; `None` if there is no tree of
+    /// this name.
+    pub fn count_range(&self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Option<u64>, ReadError> {
+        self.tree(tree)?.map(|state| btree::count_range(self, &state, start, end)).transpose()
+    }
 }
 
 impl PageSource for ReadTxn {
@@ -114,6 +137,23 @@ impl<'a> TreeView<'a> {
     #[must_use]
     pub fn cursor(&self) -> Cursor<'a, ReadTxn> {
         Cursor::new(self.snapshot, self.state)
+    }
+
+    /// The entries between two bounds.
+    #[must_use]
+    pub fn range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Range<'a, ReadTxn> {
+        Range::new(self.snapshot, self.state, start, end)
+    }
+
+    /// The entries whose keys begin with `prefix`.
+    #[must_use]
+    pub fn prefix(&self, prefix: &[u8]) -> Range<'a, ReadTxn> {
+        Range::with_prefix(self.snapshot, self.state, prefix)
+    }
+
+    /// How many entries lie between two bounds, without a look at all of them.
+    pub fn count_range(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<u64, ReadError> {
+        btree::count_range(self.snapshot, &self.state, start, end)
     }
 }
 
