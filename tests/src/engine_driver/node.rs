@@ -96,6 +96,12 @@ impl Node {
         self.engine.as_ref().expect("the power is on")
     }
 
+    /// Whether it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// The state that the next batch builds on.
     #[must_use]
     pub fn newest(&self) -> Arc<State> {

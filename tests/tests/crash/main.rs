@@ -2,6 +2,7 @@
 
 mod enumerate;
 mod every_image;
+mod faults;
 mod images;
 mod lives;
 mod mutants;
