@@ -65,4 +65,4 @@ pub use checkpoint::meta::NodeIdentity;
 pub use database::{Database, WriteError};
 pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
-pub use txn::{Batch, BatchError, ReadTxn, Staged, TreeView};
+pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Staged, TreeView};

@@ -21,6 +21,8 @@ mod failure_test;
 mod memory_test;
 #[cfg(test)]
 mod open_test;
+#[cfg(test)]
+mod space_test;
 
 use std::path::PathBuf;
 use std::sync::Arc;
