@@ -5,6 +5,8 @@
 //! restart    how fast a node is back
 //! engine     the engine alone, beside other embedded ones
 //! readers    opening and dropping read transactions
+//! space      how large the data file gets under random changes
+//! pacing     what checkpoints do to the latency of commits
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
 //! etcd       three etcd processes and how they are spoken to
@@ -16,10 +18,12 @@ mod calamus;
 mod cluster;
 mod engine;
 mod etcd;
+mod pacing;
 mod process;
 mod readers;
 mod report;
 mod restart;
+mod space;
 mod workload;
 
 use std::path::PathBuf;
@@ -43,6 +47,10 @@ enum Command {
     Engine(engine::EngineArgs),
     /// What it costs to open a read transaction and to drop it.
     Readers(readers::ReadersArgs),
+    /// How large the data file gets under random changes, and how fast free runs are found in a large one.
+    Space(space::SpaceArgs),
+    /// The latency of commits without a checkpoint, and beside one.
+    Pacing(pacing::PacingArgs),
     #[command(hide = true)]
     EngineWindow(engine::WindowArgs),
 }
@@ -77,6 +85,8 @@ fn main() -> anyhow::Result<()> {
         Command::Engine(args) => return engine::run(args),
         Command::EngineWindow(args) => return engine::run_window(&args),
         Command::Readers(args) => return readers::run(args),
+        Command::Space(args) => return space::run(&args),
+        Command::Pacing(args) => return pacing::run(&args),
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -85,7 +95,11 @@ fn main() -> anyhow::Result<()> {
             match command {
                 Command::Cluster(args) => cluster::run(args).await,
                 Command::Restart(args) => restart::run(args).await,
-                Command::Engine(_) | Command::EngineWindow(_) | Command::Readers(_) => unreachable!("done above"),
+                Command::Engine(_)
+                | Command::EngineWindow(_)
+                | Command::Readers(_)
+                | Command::Space(_)
+                | Command::Pacing(_) => unreachable!("done above"),
             }
         };
         // Ended from outside, everything is dropped too: so the children end.

@@ -9,7 +9,7 @@ use super::{Allocator, BitmapPages, MAX_RUN_PAGES, PAGES_PER_GROUP, bitmap_page_
 use crate::btree::{PageRef, PageSource, ReadError};
 use crate::error::StorageError;
 use crate::ids::PageNumber;
-use crate::page::Page;
+use crate::page::{PAGE_HEADER_BYTES, Page, PageKind};
 
 const B: u32 = PAGES_PER_GROUP;
 
@@ -206,4 +206,78 @@ fn damaged_bitmaps_are_not_loaded() {
         pages.page_mut(PageNumber(1)).unwrap().bytes_mut()[offset] ^= 1 << bit;
         assert!(Allocator::load(&pages, world.page_count).is_err(), "bit {bit} of byte {offset}");
     }
+}
+
+/// 100 GB of pages, of which every other one is free.
+fn perforated(page_count: u32) -> World {
+    let mut pages = Bitmaps::default();
+    for first in (0..page_count).step_by(B as usize) {
+        let number = if first == 0 { PageNumber(1) } else { PageNumber(first) };
+        let in_file = (page_count - first).min(B);
+        let bitmap = pages.new_bitmap(number).unwrap();
+        bitmap.set_kind(PageKind::Bitmap);
+        for index in (0..in_file).filter(|index| index % 2 == 0 || first + index == 1) {
+            bitmap.bytes_mut()[PAGE_HEADER_BYTES + index as usize / 8] |= 1 << (index % 8);
+        }
+    }
+    let allocator = Allocator::load(&pages, page_count).unwrap();
+    World { pages, page_count, allocator, taken: BTreeSet::new() }
+}
+
+#[test]
+fn runs_are_found_fast_in_a_hundred_gigabytes_of_single_holes() {
+    let page_count = 100_000_000_000_u64.div_ceil(8192) as u32 | 1;
+    let groups = u64::from(page_count.div_ceil(B));
+    let mut world = perforated(page_count);
+    let searched = |world: &World| world.allocator.searched_words();
+    // The first search finds out that there is nothing: it looks at everything once.
+    assert_eq!(world.allocate(33), page_count);
+    let first = searched(&world);
+    assert!(first <= groups * u64::from(B / 64), "{first} words");
+    // From then on runs are put at the end of the file at once, and single pages into the lowest holes.
+    for round in 0..400 {
+        assert_eq!(world.allocate(33), page_count + 33 * (round + 1));
+        assert_eq!(world.allocate(1), 3 + 2 * round);
+    }
+    let next = searched(&world) - first;
+    assert!(next <= 800 * 4, "{next} words for 800 allocations");
+
+    // Runs that appear anywhere are found, the lowest first, and not looked for where there are none.
+    let mut random = StdRng::seed_from_u64(1);
+    let before = searched(&world);
+    let mut holes: Vec<u32> = (0..1_000).map(|_| random.random_range(page_count / 32..page_count / 16) * 8).collect();
+    holes.sort_unstable();
+    holes.dedup();
+    holes.retain(|hole| (2..B - 8).contains(&(hole % B)));
+    for hole in &holes {
+        world.taken.insert(*hole);
+        world.free(*hole, 1);
+    }
+    for hole in &holes {
+        assert_eq!(world.allocate(3), hole - 1);
+    }
+    assert!(world.allocate(3) > page_count);
+    let words = searched(&world) - before;
+    // Each search goes on where the last of its class in the group ended: all of them see a quarter of the file once.
+    let once = u64::from(page_count / 4 / 64 + 2 * (B / 64));
+    assert!(words <= once + holes.len() as u64 * 16, "{words} words for {}", holes.len());
+}
+
+/// The worst that a stale bound can do: runs that are taken as soon as they appear, one group after the other.
+#[test]
+fn failed_searches_are_no_more_than_frees() {
+    let page_count = 40 * B - 1;
+    let mut world = perforated(page_count);
+    world.allocate(2);
+    let before = world.allocator.searched_words();
+    let rounds = 400;
+    for round in 0..rounds {
+        let hole = (round * 7 % 40) * B + 30_000 + 8 * (round / 40);
+        world.taken.insert(hole);
+        world.free(hole, 1);
+        assert_eq!(world.allocate(2), hole - 1);
+        assert_eq!(world.allocate(4) / B, (page_count + 1) / B, "behind all holes");
+    }
+    let words = world.allocator.searched_words() - before;
+    assert!(words <= u64::from(rounds) * 2 * u64::from(B / 64), "{words} words");
 }

@@ -98,35 +98,68 @@ pub(super) fn flip(bitmap: &mut Page, bits: Range<u32>, to: bool) {
 pub(super) struct Search {
     /// The start of the first run that is long enough.
     pub(super) found: Option<u32>,
-    /// The first clear bit; the end of the group if there is none.
-    pub(super) first_clear: u32,
+    /// The start of the first run of at least `note` bits; the end of the group if there is none.
+    pub(super) first_noted: u32,
     /// The longest run seen.
     pub(super) longest: u32,
+    /// How many words were looked at.
+    pub(super) words: u32,
 }
 
-/// Looks for `count` clear bits that follow each other, from bit `from` on.
-pub(super) fn find_clear(bitmap: &Page, from: u32, count: u32) -> Search {
-    let mut search = Search { found: None, first_clear: PAGES_PER_GROUP, longest: 0 };
+/// Looks for `count` clear bits that follow each other, from bit `from` on. Notes the first run of `note` bits, which
+/// are no more than `count`.
+pub(super) fn find_clear(bitmap: &Page, from: u32, count: u32, note: u32) -> Search {
+    let mut search = Search { found: None, first_noted: PAGES_PER_GROUP, longest: 0, words: 0 };
     let (mut start, mut at) = (from, from);
     while at < PAGES_PER_GROUP {
         let left = 64 - at % 64;
         let rest = word(bitmap, at / 64) >> (at % 64);
         let clear = rest.trailing_zeros().min(left);
-        if clear > 0 && search.first_clear == PAGES_PER_GROUP {
-            search.first_clear = at;
-        }
         at += clear;
         search.longest = search.longest.max(at - start);
+        if at - start >= note && search.first_noted == PAGES_PER_GROUP {
+            search.first_noted = start;
+        }
         if at - start >= count {
             search.found = Some(start);
-            return search;
+            break;
         }
         if clear < left {
             at += (rest >> clear).trailing_ones();
             start = at;
         }
     }
+    search.words = at.min(PAGES_PER_GROUP - 1) / 64 + 1 - from.min(PAGES_PER_GROUP - 1) / 64;
     search
+}
+
+/// How many clear bits end just below bit `end`, no more than `most`.
+pub(super) fn clear_below(bitmap: &Page, end: u32, most: u32) -> u32 {
+    let mut count = 0;
+    while count < most && count < end {
+        let last = end - count - 1;
+        let rest = word(bitmap, last / 64) << (63 - last % 64);
+        let clear = rest.leading_zeros().min(last % 64 + 1);
+        count += clear;
+        if clear < last % 64 + 1 {
+            break;
+        }
+    }
+    count.min(most)
+}
+
+/// How many clear bits begin at bit `start`, no more than `most`.
+pub(super) fn clear_from(bitmap: &Page, start: u32, most: u32) -> u32 {
+    let mut count = 0;
+    while count < most && start + count < PAGES_PER_GROUP {
+        let first = start + count;
+        let clear = (word(bitmap, first / 64) >> (first % 64)).trailing_zeros().min(64 - first % 64);
+        count += clear;
+        if clear < 64 - first % 64 {
+            break;
+        }
+    }
+    count.min(most)
 }
 
 #[cfg(test)]
@@ -171,11 +204,19 @@ mod tests {
                 }
             }
             let from = (seed >> 40) as u32 % 70;
-            for count in [1, 2, 3, 17, 64, 65, 200, 1027] {
-                let search = find_clear(&page, from, count);
-                let free = |start: u32| (start..start + count).all(|index| !bit(&page, index));
-                let expected = (from..=PAGES_PER_GROUP - count).find(|start| free(*start));
-                assert_eq!(search.found, expected, "round {round}, {count} bits from {from}");
+            for count in [1_u32, 2, 3, 17, 64, 65, 200, 1027] {
+                let note = 1 << count.ilog2();
+                let search = find_clear(&page, from, count, note);
+                let free = |start: u32, count: u32| (start..start + count).all(|index| !bit(&page, index));
+                let expected = |count: u32| (from..=PAGES_PER_GROUP - count).find(|start| free(*start, count));
+                assert_eq!(search.found, expected(count), "round {round}, {count} bits from {from}");
+                let noted = expected(note).unwrap_or(PAGES_PER_GROUP);
+                assert_eq!(search.first_noted, noted, "round {round}, {note} bits from {from}");
+                let at = noted.min(PAGES_PER_GROUP - 1);
+                let below = (0..at).rev().take(count as usize).take_while(|index| !bit(&page, *index)).count();
+                assert_eq!(clear_below(&page, at, count) as usize, below, "round {round}, {count} bits below {at}");
+                let above = (at..PAGES_PER_GROUP).take(count as usize).take_while(|index| !bit(&page, *index)).count();
+                assert_eq!(clear_from(&page, at, count) as usize, above, "round {round}, {count} bits from {at}");
             }
         }
     }

@@ -2,16 +2,46 @@
 
 use crate::ids::{PageNumber, TxnId};
 
-use super::node::{Node, Payload, overflows};
+use super::node::{MAX_INLINE_CELL_BYTES, Node, Payload, overflows};
 use super::node_mut::{self, Cell};
-use super::overflow::{rewrite_run, run_pages, write_run};
+use super::overflow::{fill_run, reserve_run, reuse_run, run_pages, write_run};
+use super::rebalance::{Reach, make_room, rebalance};
 use super::search::{Step, descend};
 use super::split::{Split, split};
 use super::{MAX_HEIGHT, PageStore, ReadError, TreeState, check_entry, damaged};
 
+/// A value to be put.
+#[derive(Clone, Copy)]
+enum NewValue<'v> {
+    Bytes(&'v [u8]),
+    /// So many zeros.
+    Zeros(usize),
+}
+
+/// What stands in a leaf where a value is reserved.
+static ZEROS: [u8; MAX_INLINE_CELL_BYTES] = [0; MAX_INLINE_CELL_BYTES];
+
+impl<'v> NewValue<'v> {
+    fn len(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Zeros(length) => length,
+        }
+    }
+
+    /// Of a value that stands in a leaf.
+    fn inline(self) -> &'v [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Zeros(length) => &ZEROS[..length],
+        }
+    }
+}
+
 /// Puts an entry, and returns the version of the one that it replaces.
 ///
-/// A value that is not longer than the one it replaces is written over it.
+/// A value that is not longer than the one it replaces is written over it, and so is one in an overflow run that takes no
+/// more pages.
 ///
 /// # Panics
 /// When key or value are not within their limits: see [`check_entry`].
@@ -20,6 +50,27 @@ pub fn insert<S: PageStore + ?Sized>(
     tree: &mut TreeState,
     key: &[u8],
     value: &[u8],
+    version: TxnId,
+) -> Result<Option<TxnId>, ReadError> {
+    put_entry(store, tree, key, NewValue::Bytes(value), version)
+}
+
+/// As [`insert`], with a value of so many zeros. It is there to be filled: [`locate`](super::locate) says where.
+pub fn reserve<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    key: &[u8],
+    length_bytes: usize,
+    version: TxnId,
+) -> Result<Option<TxnId>, ReadError> {
+    put_entry(store, tree, key, NewValue::Zeros(length_bytes), version)
+}
+
+fn put_entry<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    key: &[u8],
+    value: NewValue<'_>,
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
     if let Err(error) = check_entry(key, value.len()) {
@@ -39,17 +90,47 @@ pub fn insert<S: PageStore + ?Sized>(
     if !found {
         let payload = write_payload(store, tree, key, value)?;
         tree.entries += 1;
-        put(store, tree, path.steps(), leaf.slot, &Cell::leaf(key, version, payload), rightmost)?;
+        put_in_leaf(store, tree, path.steps(), leaf.slot, &Cell::leaf(key, version, payload), rightmost)?;
         return Ok(None);
     }
     let (old_version, payload) = replace_payload(store, tree, leaf, key, value)?;
     let cell = Cell::leaf(key, version, payload);
     let slot = usize::from(leaf.slot);
+    let used_before = used_bytes(&*store, leaf.page)?;
     if !change(store, leaf.page, |page| node_mut::replace(page, slot, &cell))? {
         change(store, leaf.page, |page| node_mut::remove(page, slot..slot + 1))?;
-        put(store, tree, path.steps(), leaf.slot, &cell, false)?;
+        put_in_leaf(store, tree, path.steps(), leaf.slot, &cell, false)?;
+    } else if used_bytes(&*store, leaf.page)? < used_before {
+        rebalance(store, tree, path.steps(), Reach::WhileUnderfull)?;
     }
     Ok(Some(old_version))
+}
+
+fn used_bytes<S: PageStore + ?Sized>(store: &S, leaf: PageNumber) -> Result<usize, ReadError> {
+    let page = store.page(leaf)?;
+    Node::leaf(&page).map(|node| node.used_bytes()).map_err(|damage| damaged(store, leaf, damage))
+}
+
+/// Puts an entry before `slot` of the leaf at the end of `path`. Where there is no room, siblings are asked before the
+/// leaf is split; but not at the right edge of the tree, where loading in key order fills pages by itself.
+fn put_in_leaf<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    path: &[Step],
+    slot: u16,
+    cell: &Cell<'_>,
+    rightmost: bool,
+) -> Result<(), ReadError> {
+    let leaf = path.last().expect("a tree with a root has a path").page;
+    if change(store, leaf, |page| node_mut::insert(page, usize::from(slot), cell))? {
+        return Ok(());
+    }
+    if rightmost || !make_room(store, path)? {
+        return put(store, tree, path, slot, cell, rightmost);
+    }
+    let root = tree.root.expect("the tree has a leaf");
+    let (path, _) = descend(&*store, root, tree, cell.key())?;
+    put(store, tree, path.steps(), path.leaf().slot, cell, false)
 }
 
 /// Changes a page; damage met there becomes an error that names it.
@@ -78,12 +159,15 @@ fn write_payload<'v, S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
     key: &[u8],
-    value: &'v [u8],
+    value: NewValue<'v>,
 ) -> Result<Payload<'v>, ReadError> {
     if !overflows(key.len(), value.len()) {
-        return Ok(Payload::Inline(value));
+        return Ok(Payload::Inline(value.inline()));
     }
-    let first = write_run(store, value)?;
+    let first = match value {
+        NewValue::Bytes(bytes) => write_run(store, bytes)?,
+        NewValue::Zeros(length) => reserve_run(store, length)?,
+    };
     tree.pages += u64::from(run_pages(value.len()));
     Ok(Payload::Overflow(first, u32::try_from(value.len()).expect("a value is at most 8 MiB")))
 }
@@ -94,7 +178,7 @@ fn replace_payload<'v, S: PageStore + ?Sized>(
     tree: &mut TreeState,
     leaf: Step,
     key: &[u8],
-    value: &'v [u8],
+    value: NewValue<'v>,
 ) -> Result<(TxnId, Payload<'v>), ReadError> {
     let (old_version, old_run) = {
         let page = store.page(leaf.page)?;
@@ -107,8 +191,12 @@ fn replace_payload<'v, S: PageStore + ?Sized>(
         (cell.version, run)
     };
     if let Some((first, pages)) = old_run {
-        if overflows(key.len(), value.len()) && run_pages(value.len()) == pages {
-            rewrite_run(store, first, value)?;
+        if overflows(key.len(), value.len()) && run_pages(value.len()) <= pages {
+            reuse_run(store, first, pages, value.len())?;
+            if let NewValue::Bytes(bytes) = value {
+                fill_run(store, first, bytes)?;
+            }
+            tree.pages -= u64::from(pages - run_pages(value.len()));
             let length = u32::try_from(value.len()).expect("a value is at most 8 MiB");
             return Ok((old_version, Payload::Overflow(first, length)));
         }

@@ -7,8 +7,9 @@
 //! - keys ascend strictly within a page, and lie within the bounds that the branches above it set;
 //! - no page of a tree is empty, and a root that is a branch has at least two children; a tree without entries has no
 //!   page at all;
-//! - how full pages are is a goal (at least a quarter, but for the right edge and where long keys leave no room to
-//!   move a separator), not an invariant;
+//! - how full pages are is a goal (at least a quarter, and no three leaves side by side that fit into two, where one of
+//!   them was last changed by taking something out; but for the right edge and where long keys leave no room to move a
+//!   separator), not an invariant;
 //! - pages have no links to siblings: a change touches the path to a leaf, and no more.
 //!
 //! Bytes that a page does not use (gap, dead bytes, the end of the last page of an overflow run) keep whatever was
@@ -20,6 +21,7 @@
 //! | `search` | descent, `get`, `locate` |
 //! | `insert`, `split` | putting an entry; making two pages of one |
 //! | `remove`, `rebalance`, `range` | taking out an entry; joining pages; taking out many |
+//! | `settle` | moving pages to free places below them |
 //! | `overflow`, `value` | long values; reading values |
 //! | `cursor`, `bounded` | walking in both directions: over all of a tree, or a part |
 //! | `count` | how many entries a part has |
@@ -37,12 +39,15 @@ mod range;
 mod rebalance;
 mod remove;
 mod search;
+mod settle;
 mod split;
 mod state;
 mod value;
 
 #[cfg(test)]
 mod bounded_test;
+#[cfg(test)]
+mod churn_test;
 #[cfg(test)]
 mod cursor_test;
 #[cfg(test)]
@@ -64,10 +69,11 @@ pub use bounded::{Range, prefix_end};
 pub(crate) use check::{TreeVisitor, check_tree};
 pub use count::count_range;
 pub use cursor::Cursor;
-pub use insert::insert;
+pub use insert::{insert, reserve};
 pub use range::{destroy, remove_range};
 pub use remove::remove;
 pub use search::{Finger, ValueLocation, get, locate, locate_near};
+pub use settle::{SettleLimits, Settled, key_behind_leaf, settle_leaf};
 pub use state::TreeState;
 pub use value::{Chunks, Entry, Value, ValueChunk};
 
@@ -184,6 +190,12 @@ impl Default for SplitPolicy {
 pub trait PageStore: PageSource {
     /// The page, to change. The first call for a page in a batch makes a private copy.
     fn page_mut(&mut self, number: PageNumber) -> Result<&mut Page, ReadError>;
+    /// The page, to be written whole: it is zeros behind its checksum, and what was in it is not copied.
+    fn overwrite(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        let page = self.page_mut(number)?;
+        page.bytes_mut()[8..].fill(0);
+        Ok(page)
+    }
     /// Takes a run of `count` pages that follow each other; each is zeroed. Returns the first.
     fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError>;
     /// Gives a run of pages back.

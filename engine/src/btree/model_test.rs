@@ -8,10 +8,11 @@ use std::ops::Bound;
 
 use proptest::prelude::*;
 
+use super::overflow::fill_run;
 use super::test_store::TestStore;
 use super::{
-    Cursor, MAX_KEY_BYTES, PageSource, SplitPolicy, TreeState, ValueLocation, destroy, get, insert, locate, remove,
-    remove_range,
+    Cursor, MAX_KEY_BYTES, PageSource, PageStore, SettleLimits, SplitPolicy, TreeState, ValueLocation, destroy, get,
+    insert, locate, remove, remove_range, reserve, settle_leaf,
 };
 use crate::ids::{PageNumber, TxnId};
 use crate::page::PAGE_HEADER_BYTES;
@@ -37,6 +38,9 @@ enum Operation {
     RemoveRange {
         start: Bound<u16>,
         end: Bound<u16>,
+    },
+    Settle {
+        percent: u32,
     },
     Walk {
         from: u16,
@@ -109,6 +113,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         20 => (0..600_u16).prop_map(|key| Operation::Remove { key }),
         3 => (bound(), bound()).prop_map(|(start, end)| Operation::RemoveRange { start, end }),
         4 => (0..600_u16).prop_map(|from| Operation::Walk { from }),
+        2 => (0..120_u32).prop_map(|percent| Operation::Settle { percent }),
         2 => Just(Operation::Reopen),
         1 => Just(Operation::Destroy),
     ]
@@ -127,9 +132,52 @@ impl Run {
     fn put(&mut self, key: u16, value_bytes: usize) {
         self.txn += 1;
         let (key, value, version) = (key_bytes(self.shape, key), value_of(self.txn, value_bytes), TxnId(self.txn));
-        let old = insert(&mut self.store, &mut self.tree, &key, &value, version).unwrap();
+        let old = if self.txn.is_multiple_of(3) {
+            let old = reserve(&mut self.store, &mut self.tree, &key, value.len(), version).unwrap();
+            let zeros = get(&self.store, &self.tree, &key).unwrap().unwrap().value.to_vec().unwrap();
+            assert!(
+                zeros.len() == value.len() && zeros.iter().all(|byte| *byte == 0),
+                "{} reserved bytes",
+                zeros.len()
+            );
+            self.fill(&key, &value);
+            old
+        } else {
+            insert(&mut self.store, &mut self.tree, &key, &value, version).unwrap()
+        };
         assert_eq!(old, self.model.insert(key, (version, value)).map(|(version, _)| version));
         self.mutations += 1;
+    }
+
+    /// Writes a value into the place that is reserved for it.
+    fn fill(&mut self, key: &[u8], value: &[u8]) {
+        match locate(&self.store, &self.tree, key).unwrap().unwrap().1 {
+            ValueLocation::Inline { page, offset, .. } => {
+                let place = usize::from(offset)..usize::from(offset) + value.len();
+                self.store.page_mut(page).unwrap().bytes_mut()[place].copy_from_slice(value);
+            }
+            ValueLocation::Overflow { first, .. } => fill_run(&mut self.store, first, value).unwrap(),
+        }
+    }
+
+    /// Moves what can be moved below a part of the file, in percent, a few pages at a time.
+    fn settle(&mut self, percent: u32) {
+        let end = PageNumber((u64::from(self.store.page_count) * u64::from(percent) / 100) as u32);
+        let limits = SettleLimits { end, pages: 40, longest_run: 30 };
+        let (mut key, before) = (Vec::new(), self.tree.pages);
+        loop {
+            let settled = settle_leaf(&mut self.store, &mut self.tree, &key, &limits).unwrap();
+            assert!(settled.moved <= limits.pages, "{settled:?}");
+            assert_eq!(before, self.tree.pages);
+            if !settled.done {
+                assert!(settled.moved > 0, "it never ends");
+                continue;
+            }
+            match settled.next {
+                Some(next) => assert!(std::mem::replace(&mut key, next.clone()) < next),
+                None => break,
+            }
+        }
     }
 
     fn apply(&mut self, operation: &Operation) {
@@ -140,6 +188,7 @@ impl Run {
                     self.put(if descending { key + count - index } else { key + index }, value_bytes);
                 }
             }
+            Operation::Settle { percent } => self.settle(percent),
             Operation::Remove { key } => {
                 let key = key_bytes(self.shape, key);
                 let old = remove(&mut self.store, &mut self.tree, &key).unwrap();

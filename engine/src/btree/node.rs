@@ -47,7 +47,9 @@ pub(crate) const BRANCH_CELL_HEADER_BYTES: usize = 6;
 pub(crate) const REFERENCE_BYTES: usize = 8;
 /// A leaf cell longer than this, in bytes, has its value in an overflow run.
 pub(crate) const MAX_INLINE_CELL_BYTES: usize = BODY_BYTES / 4;
-/// A page that uses fewer bytes than this looks for a sibling to join.
+/// A page that uses fewer bytes than this looks for siblings to be merged with.
+pub(crate) const SPARSE_BYTES: usize = BODY_BYTES / 16 * 11;
+/// A page that uses fewer bytes than this, and fits into no sibling, takes cells from one.
 pub(crate) const UNDERFULL_BYTES: usize = BODY_BYTES / 4;
 /// The longest cell there can be, in bytes.
 pub(crate) const MAX_CELL_BYTES: usize = LEAF_CELL_HEADER_BYTES + MAX_KEY_BYTES + REFERENCE_BYTES;

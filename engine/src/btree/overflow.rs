@@ -42,26 +42,46 @@ pub(crate) fn run_page<S: PageSource + ?Sized>(
 
 /// Writes a value into a new run.
 pub(crate) fn write_run<S: PageStore + ?Sized>(store: &mut S, value: &[u8]) -> Result<PageNumber, ReadError> {
-    let first = store.allocate(run_pages(value.len()))?;
-    let mut number = first;
-    for chunk in value.chunks(OVERFLOW_CAPACITY_BYTES) {
-        let page = store.page_mut(number)?;
-        page.set_kind(PageKind::Overflow);
-        page.bytes_mut()[PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + chunk.len()].copy_from_slice(chunk);
-        number = number.next();
+    let first = reserve_run(store, value.len())?;
+    fill_run(store, first, value)?;
+    Ok(first)
+}
+
+/// Takes a new run for a value of this length, whose bytes are zero.
+pub(crate) fn reserve_run<S: PageStore + ?Sized>(store: &mut S, length_bytes: usize) -> Result<PageNumber, ReadError> {
+    let pages = run_pages(length_bytes);
+    let first = store.allocate(pages)?;
+    for number in (first.0..first.0 + pages).map(PageNumber) {
+        store.page_mut(number)?.set_kind(PageKind::Overflow);
     }
     Ok(first)
 }
 
-/// Writes a value over another that takes as many pages. All of them are touched, also those that stay as they are: the
-/// record of a batch holds every value that it wrote whole.
-pub(crate) fn rewrite_run<S: PageStore + ?Sized>(
+/// Makes a run of `pages` pages one for a value of this length, which takes no more, and whose bytes are zero. What was
+/// in the pages is not copied, and pages that are not needed any more are freed. All of the others are touched: the record
+/// of a batch holds every value that it wrote whole.
+pub(crate) fn reuse_run<S: PageStore + ?Sized>(
     store: &mut S,
     first: PageNumber,
-    value: &[u8],
+    pages: u32,
+    length_bytes: usize,
 ) -> Result<(), ReadError> {
-    for (index, chunk) in (0..).zip(value.chunks(OVERFLOW_CAPACITY_BYTES)) {
+    let needed = run_pages(length_bytes);
+    assert!(needed <= pages, "{needed} pages into a run of {pages}");
+    for index in 0..needed {
+        // A page that is not of a run is damage, and not to be written over.
         run_page(store, first, index)?;
+        store.overwrite(PageNumber(first.0 + index))?.set_kind(PageKind::Overflow);
+    }
+    if needed < pages {
+        store.free(PageNumber(first.0 + needed), pages - needed)?;
+    }
+    Ok(())
+}
+
+/// Puts a value into a run of its length.
+pub(crate) fn fill_run<S: PageStore + ?Sized>(store: &mut S, first: PageNumber, value: &[u8]) -> Result<(), ReadError> {
+    for (index, chunk) in (0..).zip(value.chunks(OVERFLOW_CAPACITY_BYTES)) {
         let page = store.page_mut(PageNumber(first.0 + index))?;
         page.bytes_mut()[PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + chunk.len()].copy_from_slice(chunk);
     }

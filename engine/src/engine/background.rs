@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::pieces::Speed;
 use super::{Core, EngineOptions};
 use crate::error::StorageError;
 use crate::store::Store;
@@ -28,6 +29,17 @@ pub(crate) struct Bell {
 struct State {
     rung: bool,
     stopped: bool,
+    /// How many wait for a checkpoint to end.
+    awaiting: usize,
+}
+
+/// Somebody waits for a checkpoint to end, as long as this lives.
+pub(crate) struct Awaited<'a>(&'a Bell);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().awaiting -= 1;
+    }
 }
 
 impl Bell {
@@ -62,6 +74,26 @@ impl Bell {
         }
         state.rung = false;
         !state.stopped
+    }
+
+    /// From here on, until what is returned goes, checkpoints do not pause.
+    pub(crate) fn await_checkpoint(&self) -> Awaited<'_> {
+        self.state.lock().awaiting += 1;
+        self.rung.notify_all();
+        Awaited(self)
+    }
+
+    /// Whether somebody waits for a checkpoint to end.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        state.stopped || state.awaiting > 0
+    }
+
+    /// Waits that long, or until somebody waits for the checkpoint's end.
+    pub(crate) fn pause_checkpoint(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = self.state.lock();
+        while !state.stopped && state.awaiting == 0 && !self.rung.wait_until(&mut state, until).timed_out() {}
     }
 
     /// Waits that long, rung or not; `false` when stopped.
@@ -120,7 +152,7 @@ fn run(core: &Core) {
 fn checkpoint_when_due(core: &Core) {
     while core.bell.wait() {
         while core.checkpoint_due(&core.store()) {
-            match core.checkpoint() {
+            match core.checkpoint_at(Speed::Spread) {
                 Ok(_) => break,
                 Err(error) if core.failed.lock().is_some() => {
                     tracing::error!(%error, "a checkpoint failed");

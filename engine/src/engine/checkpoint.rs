@@ -1,9 +1,10 @@
 //! Running a checkpoint, and purging the journal behind it. The protocol and its argument: [`crate::checkpoint`].
 
-use std::cell::Cell;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::pieces::{Pieces, Speed};
 use super::{Core, Engine, Faults};
 use crate::checkpoint::write_pages;
 use crate::error::StorageError;
@@ -56,6 +57,12 @@ impl Engine {
         self.core.checkpoint()
     }
 
+    /// Whether a checkpoint is writing pages.
+    #[must_use]
+    pub fn is_checkpointing(&self) -> bool {
+        self.core.checkpointing.load(Ordering::Relaxed)
+    }
+
     /// The finished checkpoint.
     #[must_use]
     pub fn checkpointed(&self) -> AppliedState {
@@ -77,14 +84,21 @@ impl Engine {
 }
 
 impl Core {
+    /// Runs a whole checkpoint at full speed; one that is running goes on at full speed, too.
     pub(crate) fn checkpoint(&self) -> Result<CheckpointReport, StorageError> {
+        let _awaited = self.bell.await_checkpoint();
+        self.checkpoint_at(Speed::Full)
+    }
+
+    /// Runs a whole checkpoint.
+    pub(crate) fn checkpoint_at(&self, speed: Speed) -> Result<CheckpointReport, StorageError> {
         let report = {
             let _one = self.maintenance.lock();
             if let Some(error) = self.failed.lock().clone() {
                 return Err(error);
             }
             let store = self.store();
-            let result = self.checkpoint_store(&store).and_then(|report| {
+            let result = self.checkpoint_store(&store, speed).and_then(|report| {
                 self.purge_journal(&store)?;
                 Ok(report)
             });
@@ -111,7 +125,7 @@ impl Core {
         self.store().notify_memory();
     }
 
-    fn checkpoint_store(&self, store: &Store) -> Result<CheckpointReport, Unfinished> {
+    fn checkpoint_store(&self, store: &Store, speed: Speed) -> Result<CheckpointReport, Unfinished> {
         let started = Instant::now();
         let checkpointed = self.meta.lock().value.checkpoint.log_id;
         let registration = if Faults::planted(self.options.faults.checkpoint_ignores_readers) {
@@ -135,11 +149,12 @@ impl Core {
         if !early {
             self.set_target(target)?;
         }
-        let pauses = Cell::new(0);
-        let pages = write_pages(store, target.txn_id, view.superblock.page_count, &self.options.faults, &|| {
-            pauses.set(pauses.get() + 1);
-            pace(store, pauses.get(), &self.options.faults)
+        let pieces = Pieces::begin(self, store, speed);
+        self.checkpointing.store(true, Ordering::Relaxed);
+        let pages = write_pages(store, target.txn_id, view.superblock.page_count, &self.options.faults, &|progress| {
+            pieces.wrote(progress)
         });
+        self.checkpointing.store(false, Ordering::Relaxed);
         let pages = pages.map_err(Unfinished::of_pages)?;
         if early {
             self.set_target(target)?;
@@ -213,20 +228,5 @@ fn wait_until_durable(store: &Store, target: &AppliedState) -> Result<(), Storag
         synced.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))?;
     }
     assert!(store.journal.durable() >= target.log_id, "the checkpoint is ahead of the local journal");
-    Ok(())
-}
-
-/// Lets the journal's syncs go first: page writes beside them halve their rate. And gives the disk what was written in
-/// pieces: one sync of a whole checkpoint keeps it busy for a tenth of a second, and the journal waits behind it.
-fn pace(store: &Store, pauses: u32, faults: &Faults) -> Result<(), StorageError> {
-    const BREATH: Duration = Duration::from_micros(500);
-    // A pause comes after 512 KiB: a sync after 4 MiB.
-    const PAUSES_PER_SYNC: u32 = 8;
-    if pauses.is_multiple_of(PAUSES_PER_SYNC) && !Faults::planted(faults.no_data_sync) {
-        store.data.sync()?;
-    }
-    if store.journal.pending_bytes() > 0 {
-        std::thread::sleep(BREATH);
-    }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod error;
 mod log;
 mod open;
 mod options;
+mod pieces;
 mod pin;
 mod status;
 
@@ -21,6 +22,10 @@ mod failure_test;
 mod memory_test;
 #[cfg(test)]
 mod open_test;
+#[cfg(test)]
+mod pacing_test;
+#[cfg(test)]
+mod space_test;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +103,8 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// One checkpoint, purge or change of generation at a time.
     pub(crate) maintenance: Mutex<()>,
+    /// Whether a checkpoint writes pages.
+    pub(crate) checkpointing: AtomicBool,
     /// Whether a receiver builds a new generation.
     pub(crate) seeding: AtomicBool,
     /// The journal is kept for these, whatever may be purged otherwise.

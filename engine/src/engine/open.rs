@@ -207,6 +207,7 @@ impl Engine {
             store: CurrentStore::new(opened.store),
             counters,
             maintenance: Mutex::default(),
+            checkpointing: AtomicBool::new(false),
             seeding: AtomicBool::new(false),
             pins: Pins::default(),
             purge_wish: Mutex::default(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -91,9 +91,11 @@ fn step(shared: &Shared, writer: &mut Writer) -> bool {
 fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), StorageError> {
     match work {
         Work::Group { frames, fresh } => {
+            let began = Instant::now();
             let written = writer.write_group(shared, &frames, fresh)?;
+            let took = began.elapsed();
             let mut state = shared.state.lock();
-            state.finish_group(&frames, written);
+            state.finish_group(&frames, written, took);
             // By the end of this segment the next one is to be ready.
             state.spares.want();
             if state.spares.has_task() {

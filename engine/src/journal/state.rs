@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::env::DiskFile;
 use crate::error::StorageError;
@@ -156,6 +156,8 @@ pub struct JournalStats {
     pub bytes_kept: u64,
     /// Spare segments ready.
     pub spares: usize,
+    /// How long groups took to write and to sync of late: each newer one counts for an eighth.
+    pub recent_sync: Duration,
 }
 
 pub(super) struct State {
@@ -377,8 +379,8 @@ impl State {
         self.in_flight = None;
     }
 
-    /// The group that was taken is durable.
-    pub fn finish_group(&mut self, frames: &[Frame], written: Written) {
+    /// The group that was taken is durable; to write and to sync it took so long.
+    pub fn finish_group(&mut self, frames: &[Frame], written: Written, took: Duration) {
         let in_flight = self.in_flight.take().expect("a group was taken");
         assert_eq!(frames.len(), written.positions.len());
         for (frame, position) in frames.iter().zip(written.positions) {
@@ -392,6 +394,10 @@ impl State {
         self.segments.extend(written.segment);
         self.end_offset = written.end_offset;
         self.cache.evict(self.durable.map(|durable| durable.index));
+        self.stats.recent_sync = match self.stats.groups {
+            0 => took,
+            _ => (self.stats.recent_sync * 7 + took) / 8,
+        };
         self.stats.groups += 1;
         self.stats.syncs += 1;
         self.stats.bytes_written += written.bytes;

@@ -150,7 +150,7 @@ fn flush(
 ) -> Result<(), StorageError> {
     for (number, image) in std::mem::take(images) {
         match image {
-            Image::Page(page) => data.write_run(number, &[page], &|| Ok(()))?,
+            Image::Page(page) => data.write_run(number, &[page], &|_| Ok(()))?,
             Image::Free => data.zero_run(number, 1)?,
         }
         flushed.insert(number);

@@ -275,6 +275,7 @@ impl SeedReceiver {
         checkpoint: &AppliedState,
         target: &AppliedState,
     ) -> Result<AppliedState, SeedError> {
+        let _awaited = self.core.bell.await_checkpoint();
         let _one = self.core.maintenance.lock();
         let old = self.core.store();
         // No frame may be queued to the old journal behind the copy: the lock on the store is held until the switch.

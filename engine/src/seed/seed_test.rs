@@ -128,14 +128,16 @@ fn a_damaged_stream_is_refused_and_leaves_the_old_state() {
         chunks.insert(place, good[place].clone());
         assert!(feed(&target, chunks).is_err(), "piece {place} twice");
         // A byte of a page flipped.
-        let mut chunks = good.clone();
-        if let SeedChunk::Pages { bytes, .. } = &mut chunks[place] {
+        let SeedChunk::Pages { bytes, .. } = &good[place] else { continue };
+        for part in 1..5 {
             let mut flipped = bytes.to_vec();
-            let at = flipped.len() / 2;
+            let at = flipped.len() * part / 5;
             flipped[at] ^= 0x40;
+            let mut chunks = good.clone();
+            let SeedChunk::Pages { bytes, .. } = &mut chunks[place] else { unreachable!("it is pages") };
             *bytes = flipped.into();
             // A flipped byte under a later full image or diff is harmless; then the state is the source's.
-            let fresh = create(&disk(), &home.path().join(format!("f{place}")), 3);
+            let fresh = create(&disk(), &home.path().join(format!("f{place}-{part}")), 3);
             if feed(&fresh, chunks).is_ok() {
                 let read = fresh.read();
                 let report = crate::verify::check_pages(&read, &mut |_| {}).expect("readable");

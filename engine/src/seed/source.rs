@@ -37,6 +37,7 @@ impl Engine {
     /// the checkpoint that it begins with; a stream that is slower than that ends with [`SeedError::TooSlow`].
     pub fn seed_source(&self, hold_bytes: u64) -> Result<SeedSource, SeedError> {
         // The generation must not change between the look at the checkpoint and the look at its store.
+        let _awaited = self.core.bell.await_checkpoint();
         let _still = self.core.maintenance.lock();
         let store = self.core.store();
         let (pin, checkpoint) = Pin::behind_checkpoint(&self.core, &store, hold_bytes);

@@ -29,8 +29,6 @@ use crate::versions::PageBits;
 /// Free runs from this length on are punched; shorter ones are written as zeros. A punch of one page costs 145 us and
 /// slows the journal's syncs to a third (design brief, part 6).
 const PUNCH_FROM_PAGES: u32 = 32;
-/// The checkpointer looks around after so many pages, 512 KiB, so that a journal sync beside it does not wait long.
-const PAGES_PER_PAUSE: u32 = 64;
 /// Pages of long values written by one call, 256 KiB.
 const PAGES_PER_CALL: usize = 32;
 
@@ -120,14 +118,14 @@ impl DataFile {
         Ok((got > 0).then_some(page))
     }
 
-    /// Writes pages that follow each other in `pages`; `pause` runs in between. One call a page: the page cache keeps
+    /// Writes pages that follow each other; `wrote` hears after each call how many pages it wrote. One call a page: the page cache keeps
     /// what one call wrote in one folio, and a later change of one page of it would write all of it again. Pages of a long
     /// value only ever change together, so those go in larger calls.
     pub(crate) fn write_run(
         &self,
         first: PageNumber,
         pages: &[Arc<Page>],
-        pause: &dyn Fn() -> Result<(), StorageError>,
+        wrote: &dyn Fn(usize) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
         let is_overflow = |page: &Arc<Page>| page.kind() == Some(PageKind::Overflow);
         let mut number = first.0;
@@ -135,11 +133,8 @@ impl DataFile {
             for call in run.chunks(PAGES_PER_CALL) {
                 let parts: Vec<IoSlice<'_>> = call.iter().map(|page| IoSlice::new(page.bytes())).collect();
                 self.file.write_at(&parts, offset_of(PageNumber(number)))?;
-                let after = number + u32::try_from(call.len()).expect("a few");
-                if number / PAGES_PER_PAUSE != after / PAGES_PER_PAUSE {
-                    pause()?;
-                }
-                number = after;
+                number += u32::try_from(call.len()).expect("a few");
+                wrote(call.len())?;
             }
         }
         Ok(())

@@ -44,6 +44,7 @@ use crate::btree::{PageRef, PageSource, ReadError, SplitPolicy};
 use crate::env::Disk;
 use crate::ids::{Generation, PageNumber, TxnId};
 use crate::journal::Journal;
+use crate::txn::Compaction;
 use crate::versions::{Image, Readers, VersionTable};
 
 /// What a store counts; plain numbers since it was opened.
@@ -102,6 +103,8 @@ pub struct Store {
     /// Signalled when versions were dropped or staged batches left: whoever waits for memory looks again.
     pub(crate) memory_freed: Condvar,
     pub(crate) memory_lock: Mutex<()>,
+    /// Where the moving of pages from the end of the file goes on. Taken with the batch lock held.
+    pub(crate) compaction: Mutex<Compaction>,
     /// What removes the directory when the last user of this store goes, once another generation has taken its place.
     pub(crate) retired: std::sync::OnceLock<Arc<dyn Disk>>,
     /// Last: a reader or a batch that outlives its engine still uses the files, and nobody else may meanwhile.
@@ -146,6 +149,7 @@ impl Store {
             checkpointed: AtomicU64::new(checkpointed.0),
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
+            compaction: Mutex::default(),
             retired: std::sync::OnceLock::new(),
             _lock: lock,
         }

@@ -203,7 +203,13 @@ impl Batch {
         self.operation_bytes = open.operation_bytes + open.kept_bytes;
     }
 
-    fn note(&mut self, kind: OperationKind, tree: &str, key: &[u8], value: PendingValue) -> Result<(), BatchError> {
+    pub(super) fn note(
+        &mut self,
+        kind: OperationKind,
+        tree: &str,
+        key: &[u8],
+        value: PendingValue,
+    ) -> Result<(), BatchError> {
         let named = self.names.place_of(tree).ok_or(BatchError::TooManyTrees)?;
         let open = self.open.as_mut().expect("operations run in a transaction");
         open.changed = true;
@@ -277,7 +283,11 @@ impl Batch {
         Ok(self.trees.look(&self.pages, tree)?.map(|state| Cursor::new(&self.pages, state)))
     }
 
-    fn tree_mut<'a>(trees: &'a mut OpenTrees, pages: &BatchPages, tree: &str) -> Result<&'a mut TreeState, BatchError> {
+    pub(super) fn tree_mut<'a>(
+        trees: &'a mut OpenTrees,
+        pages: &BatchPages,
+        tree: &str,
+    ) -> Result<&'a mut TreeState, BatchError> {
         trees.open(pages, tree)?.as_mut().ok_or_else(|| BatchError::NoSuchTree(tree.to_owned()))
     }
 
@@ -320,14 +330,23 @@ impl Batch {
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let deleted = btree::remove_range(&mut self.pages, state, start, end)?;
         if deleted > 0 {
-            let (first, bounds) = encode_range(start, end);
-            self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds))?;
+            self.note_deleted_range(tree, start, end)?;
         }
         Ok(deleted)
     }
 
+    pub(super) fn note_deleted_range(
+        &mut self,
+        tree: &str,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+    ) -> Result<(), BatchError> {
+        let (first, bounds) = encode_range(start, end);
+        self.note(OperationKind::DeleteRange, tree, &first, PendingValue::Inline(bounds))
+    }
+
     /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
-    fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
+    pub(super) fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
         let Some(tree) = self.names.find(tree) else { return Ok(()) };
         match self.in_tree.take(&self.operations, tree, key) {
             Some(place) => self.materialise(place),
@@ -336,7 +355,7 @@ impl Batch {
     }
 
     /// As [`Self::keep_value`], for every operation in a range.
-    fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
+    pub(super) fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
         let Some(tree) = self.names.find(tree) else { return Ok(()) };
         let places = self.in_tree.take_range(&self.operations, tree, start, end);
         places.into_iter().try_for_each(|place| self.materialise(place))
@@ -363,7 +382,7 @@ impl PageSource for Batch {
     }
 }
 
-fn check_key(key: &[u8]) -> Result<(), BatchError> {
+pub(super) fn check_key(key: &[u8]) -> Result<(), BatchError> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(BatchError::KeyLength(key.len()));
     }

@@ -1,7 +1,9 @@
 //! Transactions: batches that write, snapshots that read, and the records that batches become.
 
 mod batch;
+mod compact;
 mod diff;
+mod drop;
 mod error;
 mod freed;
 mod in_tree;
@@ -10,6 +12,7 @@ pub mod ops;
 mod pages;
 mod read;
 pub mod record;
+mod reserve;
 mod seal;
 mod trees;
 mod write_cursor;
@@ -19,13 +22,18 @@ mod batch_test;
 #[cfg(test)]
 mod record_test;
 #[cfg(test)]
+mod values_test;
+#[cfg(test)]
 mod write_cursor_test;
 
 pub use batch::{Batch, PAGES_PER_RECORD};
+pub(crate) use compact::Compaction;
+pub use drop::DropProgress;
 pub use error::BatchError;
 pub use names::MAX_NAMES;
 pub use pages::BatchPages;
 pub use read::{ReadTxn, TreeView};
+pub use reserve::Reserved;
 pub use seal::Staged;
 pub(crate) use trees::list as list_trees;
 pub use write_cursor::WriteCursor;

@@ -110,6 +110,20 @@ impl Copies {
         self.dirty.insert(number, Dirty { page, fresh: true, reborn, base: None, saved_in: self.txn });
     }
 
+    /// The page, to be written whole: zeros, but for the checksum of what it was, which a copy keeps until it is sealed.
+    fn overwrite(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        self.save(number);
+        let (checksum, fresh, reborn, base) = match self.dirty.get(&number) {
+            Some(dirty) => (dirty.page.checksum(), dirty.fresh, dirty.reborn, dirty.base.clone()),
+            None => (self.base(number)?.checksum(), false, false, None),
+        };
+        let mut page = Page::zeroed();
+        page.bytes_mut()[..8].copy_from_slice(&checksum.to_le_bytes());
+        self.dirty.insert(number, Dirty { page: Arc::from(page), fresh, reborn, base, saved_in: self.txn });
+        let dirty = self.dirty.get_mut(&number).expect("just put there");
+        Ok(Arc::get_mut(&mut dirty.page).expect("a new page is not shared"))
+    }
+
     fn remove(&mut self, number: PageNumber) {
         let was_there = if self.dirty.contains_key(&number) {
             self.save(number);
@@ -294,6 +308,13 @@ impl PageStore for BatchPages {
         }
         let dirty = self.copies.dirty.get_mut(&number).expect("copied for this transaction");
         Ok(Arc::make_mut(&mut dirty.page))
+    }
+
+    fn overwrite(&mut self, number: PageNumber) -> Result<&mut Page, ReadError> {
+        if self.copies.is_copied_for(number) {
+            self.need_room(1)?;
+        }
+        self.copies.overwrite(number)
     }
 
     fn allocate(&mut self, count: u32) -> Result<PageNumber, ReadError> {

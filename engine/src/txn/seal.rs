@@ -89,6 +89,7 @@ impl Batch {
         }
         // Bounded by the number of trees that a batch can name.
         self.pages.limit_memory(usize::MAX);
+        self.compact();
         self.pages.begin();
         self.trees.store(&mut self.pages, self.last_txn)?;
         self.pages.trim_tail()?;
