@@ -123,15 +123,13 @@ fn a_call_that_fails_is_named_and_loses_nothing_that_was_acknowledged() {
     let places =
         faults.into_iter().flat_map(|fault| ["journal", "data", "node.meta", "vote"].map(|part| (fault, part)));
     let places = places.chain([(Fault::FailSyncDirectory, "db")]);
-    let mut turn = 0;
     let (mut lived, mut ended) = (0, 0);
-    for (fault, part) in places {
+    for (turn, (fault, part)) in places.enumerate() {
         let unit_bytes = [SECTOR_BYTES, LARGE_SECTOR_BYTES][turn % 2];
         let (workload, node) = [(workloads::leader as Workload, 0), (workloads::follower, 1)][turn / 2 % 2];
         let (some, of_them) = fails(workload, node, fault, part, unit_bytes);
         lived += some;
         ended += of_them;
-        turn += 1;
     }
     println!("faults: {lived} lives with a failed call, {ended} ended by it");
     assert!(ended > 20, "only {ended} of {lived} lives ended with the failure");
