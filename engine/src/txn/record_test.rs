@@ -23,8 +23,8 @@ fn next_record() -> (Engine, Bytes) {
     let (leader, follower) = (create(&disk, Path::new("/leader"), 1), create(&disk, Path::new("/follower"), 2));
     let first = commit(&leader, |batch| {
         batch.create_tree("t").expect("new");
-        batch.put("t", b"a", &[1; 50_000]).expect("fits");
-        batch.put("t", b"b", &[1; 50_000]).expect("fits");
+        batch.put("t", b"a", &[1; 20_000]).expect("fits");
+        batch.put("t", b"b", &[1; 20_000]).expect("fits");
     });
     let first = first.expect("a change");
     append(&follower, vec![first.clone()]);
