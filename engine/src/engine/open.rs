@@ -371,7 +371,8 @@ fn observe(meta: &NodeMeta, journal: &Journal, scan: &Scan) -> Observed {
             let found = journal.log_id(log_id.index).zip(journal.chain(log_id.index));
             found.map(|found| found == (log_id, state.chain))
         }
-        None => None,
+        // Before the first frame no journal is needed to tell.
+        None => Some(state.chain == CHAIN_START),
     };
     Observed {
         checkpoint: Entries::through(index(&meta.checkpoint)),

@@ -14,6 +14,7 @@ use crate::ids::{DatabaseId, LogId};
 use crate::journal::{JournalMode, JournalOptions};
 use crate::recovery::Damage;
 use crate::slots::SlotFile;
+use crate::store::AppliedState;
 
 #[test]
 fn a_directory_is_locked_as_long_as_a_reader_or_a_batch_is_open() {
@@ -107,23 +108,32 @@ fn making_a_database_takes_the_lock_once_and_looks_only_behind_it() {
     assert!(matches!(make(), Err(OpenError::Exists(_))));
 }
 
-/// A frame that was written has the log id that its chain value says. A `node.meta` may say what it likes.
+/// A frame that was written has the log id that its chain value says, and before the first one the chain value is known.
+/// A `node.meta` may say what it likes.
 #[test]
-fn a_checkpoint_of_another_term_than_its_frame_is_of_another_history() {
-    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
-    let directory = Path::new("/node");
-    let engine = create(&disk, directory, 1);
-    commit(&engine, |batch| {
-        batch.create_tree("t").expect("new");
-    });
-    engine.checkpoint().expect("works");
-    drop(engine);
-    let path = Paths::meta(directory);
-    let payload = SlotFile::read(&*disk, &path, SLOT_BYTES).expect("sound");
-    let mut meta = NodeMeta::decode(&payload).expect("sound");
-    meta.checkpoint.log_id = meta.checkpoint.log_id.map(|log_id| LogId::new(9, log_id.index.0));
-    meta.target = meta.checkpoint.clone();
-    SlotFile::open(&*disk, &path, SLOT_BYTES).expect("sound").0.write(&meta.encode()).expect("works");
-    let opened = Engine::open(disk, directory, options()).map(drop);
-    assert!(matches!(opened, Err(OpenError::Damaged { damage: Damage::OtherHistory, .. })), "{opened:?}");
+fn a_checkpoint_that_no_log_was_ever_at_is_of_another_history() {
+    let refused = |checkpointed: bool, change: fn(&mut AppliedState)| {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let directory = Path::new("/node");
+        let engine = create(&disk, directory, 1);
+        // The second one says that the first is committed.
+        for tree in ["t", "u"] {
+            commit(&engine, |batch| drop(batch.create_tree(tree)));
+        }
+        if checkpointed {
+            engine.checkpoint().expect("works");
+        }
+        drop(engine);
+        let path = Paths::meta(directory);
+        let payload = SlotFile::read(&*disk, &path, SLOT_BYTES).expect("sound");
+        let mut meta = NodeMeta::decode(&payload).expect("sound");
+        assert_eq!(meta.checkpoint.log_id.is_some(), checkpointed);
+        change(&mut meta.checkpoint);
+        meta.target = meta.checkpoint.clone();
+        SlotFile::open(&*disk, &path, SLOT_BYTES).expect("sound").0.write(&meta.encode()).expect("works");
+        let opened = Engine::open(disk, directory, options()).map(drop);
+        assert!(matches!(opened, Err(OpenError::Damaged { damage: Damage::OtherHistory, .. })), "{opened:?}");
+    };
+    refused(true, |checkpoint| checkpoint.log_id = checkpoint.log_id.map(|log_id| LogId::new(9, log_id.index.0)));
+    refused(false, |checkpoint| checkpoint.chain ^= 1);
 }
