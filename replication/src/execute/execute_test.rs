@@ -28,7 +28,15 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let consensus = TestConsensus::new();
+        Self::of(TestConsensus::new())
+    }
+
+    /// One whose journal has room for the largest record.
+    fn roomy() -> Self {
+        Self::of(TestConsensus::with_segments(32 << 20))
+    }
+
+    fn of(consensus: Arc<TestConsensus>) -> Self {
         let batch = consensus.engine.begin_batch().unwrap();
         Self { _consensus: consensus, batch }
     }
@@ -319,7 +327,7 @@ fn all_guards_must_hold_else_the_others_run() {
 
 #[test]
 fn what_reads_return_is_bounded() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::roomy();
     rig.ok(vec![put("t", "big", &"x".repeat(8 << 20))]);
     assert!(rig.run(&txn(vec![get("t", "big")])).is_ok());
     assert_eq!(rig.fails(vec![get("t", "big"), get("t", "big")]).reason, reason::RESULT_TOO_LARGE);
@@ -360,7 +368,7 @@ fn no_result_takes_more_than_is_counted() {
 
 #[test]
 fn the_largest_answer_fits_a_message() {
-    let mut rig = Rig::new();
+    let mut rig = Rig::roomy();
     rig.ok(vec![put("t", "big", &"x".repeat(8 << 20))]);
     let mut rig = rig.next_batch();
     let next = || put_next(&[b'p'; 2040], "");

@@ -115,7 +115,7 @@ async fn what_the_tree_of_trees_needs_refuses_nobody_else() {
 /// refused that is too large by itself.
 #[tokio::test]
 async fn a_batch_that_is_too_large_at_its_end_runs_again_one_by_one() {
-    let consensus = TestConsensus::new();
+    let consensus = TestConsensus::with_segments(32 << 20);
     let inbox = Arc::new(Inbox::new(1 << 20));
     let options = options();
     let mut worker = Worker::new(
