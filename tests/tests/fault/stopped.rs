@@ -22,11 +22,14 @@ async fn a_node_whose_disk_fails_before_it_is_ready_says_so_once_and_takes_the_s
     let before = std::fs::read(cluster.log(0)).expect("a log").len();
 
     let control = cluster.directory(0).with_extension("control");
-    std::fs::write(&control, "fail_syncs\n").expect("a file can be written");
+    std::fs::write(&control, "").expect("a file can be written");
     cluster.set_environment(0, &[("CALAMUS_DISK_CONTROL", control.to_str().expect("UTF-8"))]);
     cluster.restart(0);
     let log = cluster.log(0).to_owned();
     let said = || String::from_utf8_lossy(&std::fs::read(&log).expect("a log")[before..]).into_owned();
+    // Not earlier: a node that cannot even write its `pid` ends at once, and rightly.
+    until("the node listens", LIMIT, async || said().contains(" listens on ").then_some(())).await;
+    std::fs::write(&control, "fail_syncs\n").expect("a file can be written");
     until("the disk fails", LIMIT, async || said().contains("the fault door changes").then_some(())).await;
     // Alone it is never ready and writes nothing; with another one there is a vote to write.
     cluster.restart(1);
