@@ -76,10 +76,13 @@ impl Batch {
         match self.walk_on(&mut walk, PageNumber(end), LEAVES + changed, room) {
             Ok(()) => self.pages.keep(),
             Err(error) => {
-                tracing::warn!(%error, "pages are not moved from the end of the file any more");
                 self.pages.roll_back();
                 self.trees = trees;
-                walk.given_up = true;
+                // The batch frees as much as one may: the next one has room again.
+                if !matches!(error, BatchError::TooManyPages(_)) {
+                    tracing::warn!(%error, "pages are not moved from the end of the file any more");
+                    walk.given_up = true;
+                }
             }
         }
     }
