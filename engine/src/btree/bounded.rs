@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use crate::ids::TxnId;
 
+use super::cursor::Standing;
 use super::{Cursor, PageSource, ReadError, TreeState, Value};
 
 /// The entries between two bounds. As a cursor it is no iterator, since what it shows is borrowed from it:
@@ -16,14 +17,6 @@ pub struct Range<'a, S: PageSource + ?Sized> {
     start: Bound<Vec<u8>>,
     end: Bound<Vec<u8>>,
     standing: Standing,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Nowhere,
-    AtEntry,
-    BeforeFirst,
-    BehindLast,
 }
 
 /// Where the keys that begin with `prefix` end; they begin at the prefix itself.

@@ -22,8 +22,9 @@ pub struct Cursor<'a, S: PageSource + ?Sized> {
     entry: EntryPlace,
 }
 
+/// Where a cursor is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     Nowhere,
     AtEntry,
     BeforeFirst,
