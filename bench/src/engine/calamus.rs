@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use calamus_engine::env::RealDisk;
-use calamus_engine::{Database, EngineOptions, ReadTxn};
+use calamus_engine::{Database, EngineOptions, TreeView};
 
 use super::store::{CACHE_BYTES, Entry, OpenOptions, Snapshot, Store, TREE, touch};
 
@@ -38,7 +38,7 @@ impl Store for Calamus {
 
     fn read(&self, work: &mut dyn FnMut(&mut dyn Snapshot) -> Result<()>) -> Result<()> {
         let snapshot = self.database.read();
-        work(&mut Reading { snapshot: &snapshot })
+        work(&mut Reading { tree: snapshot.open_tree(TREE)?.context("the tree is there")? })
     }
 
     fn settle(&self) -> Result<()> {
@@ -52,18 +52,18 @@ impl Store for Calamus {
 }
 
 struct Reading<'a> {
-    snapshot: &'a ReadTxn,
+    tree: TreeView<'a>,
 }
 
 impl Snapshot for Reading<'_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<(usize, u64)>> {
-        let Some(entry) = self.snapshot.get(TREE, key)? else { return Ok(None) };
+        let Some(entry) = self.tree.get(key)? else { return Ok(None) };
         let value = entry.value;
         Ok(Some((value.len(), touched(&value)?)))
     }
 
     fn scan(&mut self) -> Result<(u64, u64)> {
-        let mut cursor = self.snapshot.cursor(TREE)?.context("the tree is there")?;
+        let mut cursor = self.tree.cursor();
         let (mut count, mut sum) = (0, 0);
         let mut there = cursor.first()?;
         while there {

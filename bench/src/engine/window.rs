@@ -213,14 +213,19 @@ impl Window<'_> {
             Ok(())
         })?;
         self.store.settle()?;
-        let user = all.all as f64 * (self.row.dataset.value_bytes + 16) as f64;
-        Ok(Measured {
-            operations_a_second: all.operations as f64 / seconds,
-            p50: all.micros(0.5),
-            p99: all.micros(0.99),
-            written_per_user_byte: (written.bytes()? - written_before) as f64 / user,
+        Ok(self.writes(&all, seconds, written.bytes()? - written_before, checkpoints))
+    }
+
+    fn writes(&self, counted: &Counted, seconds: f64, bytes: u64, checkpoints: Option<u64>) -> Measured {
+        const KEY_BYTES: usize = 16;
+        let user = counted.all as f64 * (self.row.dataset.value_bytes + KEY_BYTES) as f64;
+        Measured {
+            operations_a_second: counted.operations as f64 / seconds,
+            p50: counted.micros(0.5),
+            p99: counted.micros(0.99),
+            written_per_user_byte: bytes as f64 / user,
             checkpoints,
-        })
+        }
     }
 
     fn put_until(
@@ -265,14 +270,8 @@ impl Window<'_> {
         let seconds = begun.elapsed().as_secs_f64();
         let checkpoints = self.store.checkpoints();
         self.store.settle()?;
-        let user = counted.operations as f64 * (self.row.dataset.value_bytes + 16) as f64;
-        Ok(Measured {
-            operations_a_second: counted.operations as f64 / seconds,
-            p50: counted.micros(0.5),
-            p99: counted.micros(0.99),
-            written_per_user_byte: (written.bytes()? - written_before) as f64 / user,
-            checkpoints,
-        })
+        counted.all = counted.operations;
+        Ok(self.writes(&counted, seconds, written.bytes()? - written_before, checkpoints))
     }
 
     /// Everything is read once before the window begins.
