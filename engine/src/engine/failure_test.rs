@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::engine_test::{catch_up, check, commit, contents, identity, options};
+use super::rig_test::{catch_up, check, commit, contents, identity, options};
 use super::{Engine, EngineOptions};
 use crate::env::{Disk, LosingDisk, RealDisk, SimDisk};
 use crate::ids::DatabaseId;

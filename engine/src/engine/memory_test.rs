@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
-use super::engine_test::{append, check, commit, contents, create, identity, options};
+use super::rig_test::{append, check, commit, contents, create, identity, options};
 use super::{Engine, EngineOptions};
 use crate::btree::ReadError;
 use crate::env::{Disk, RealDisk};

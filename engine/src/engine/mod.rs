@@ -15,15 +15,19 @@ mod pin;
 mod status;
 
 #[cfg(test)]
-pub(crate) mod engine_test;
+mod engine_test;
 #[cfg(test)]
 mod failure_test;
 #[cfg(test)]
 mod memory_test;
 #[cfg(test)]
+mod model_test;
+#[cfg(test)]
 mod open_test;
 #[cfg(test)]
 mod pacing_test;
+#[cfg(test)]
+pub(crate) mod rig_test;
 #[cfg(test)]
 mod space_test;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::engine_test::{catch_up, check, commit, contents, create, identity, options};
+use super::rig_test::{catch_up, check, commit, contents, create, identity, options};
 use super::{Engine, EngineOptions, OpenError, Paths};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::SLOT_BYTES;

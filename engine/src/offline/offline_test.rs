@@ -2,7 +2,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::{OfflineState, check_directory};
-use crate::engine::engine_test::{commit, create, options};
+use crate::engine::rig_test::{commit, create, options};
 use crate::engine::{Engine, OpenError, Vote};
 use crate::env::{Disk, RealDisk};
 use crate::ids::{LogIndex, RaftId, Term};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::{PageContent, inspect_page};
 use crate::engine::OpenError;
-use crate::engine::engine_test::{commit, create};
+use crate::engine::rig_test::{commit, create};
 use crate::env::{Disk, RealDisk};
 use crate::ids::PageNumber;
 use crate::page::{PAGE_BYTES, PageKind};

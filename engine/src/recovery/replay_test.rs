@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::Decision;
 use crate::engine::Engine;
-use crate::engine::engine_test::{append, check, commit, contents, create, options};
+use crate::engine::rig_test::{append, check, commit, contents, create, options};
 use crate::env::{CrashChoice, Disk, SimDisk};
 use crate::ids::{LogId, LogIndex};
 use crate::journal::frame::{Frame, FrameKind, Payload};

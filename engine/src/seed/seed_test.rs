@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{SeedChunk, SeedError};
-use crate::engine::engine_test::{append, commit, create, identity, options};
+use crate::engine::rig_test::{append, commit, create, identity, options};
 use crate::engine::{Engine, EngineOptions};
 use crate::env::{CrashChoice, Disk, RealDisk, SimDisk};
 use crate::ids::{DatabaseId, Generation, LogIndex};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Applied;
-use crate::engine::engine_test::{append, commit, create};
+use crate::engine::rig_test::{append, commit, create};
 use crate::env::{Disk, DiskFile, FileMap, OpenMode, SimDisk};
 use crate::error::StorageError;
 

@@ -9,7 +9,7 @@ use super::ops::{OperationKind, OperationView, ValueAt};
 use super::pages::MAX_FREED_PAGES;
 use super::{Batch, BatchError, PAGES_PER_RECORD};
 use crate::btree::TreeState;
-use crate::engine::engine_test::{commit, create, identity, options};
+use crate::engine::rig_test::{commit, create, identity, options};
 use crate::engine::{Engine, EngineOptions};
 use crate::env::{Disk, SimDisk};
 use crate::ids::{DatabaseId, PageNumber};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::record::{RECORD_HEADER_BYTES, Record};
 use crate::engine::Engine;
-use crate::engine::engine_test::{append, commit, create};
+use crate::engine::rig_test::{append, commit, create};
 use crate::env::{Disk, SimDisk};
 use crate::ids::TxnId;
 use crate::journal::frame::{Frame, FrameKind, Payload};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Batch, BatchError, WriteCursor};
-use crate::engine::engine_test::{commit, contents, create};
+use crate::engine::rig_test::{commit, contents, create};
 use crate::env::{Disk, RealDisk};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;

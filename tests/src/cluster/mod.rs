@@ -4,18 +4,16 @@
 //! dropped otherwise (a panic, or a test that forgot) the nodes are killed, their directories kept and their logs shown.
 //! With `CALAMUS_TEST_KEEP=1` directories and logs are kept always.
 
+mod close;
+mod data;
+mod setup;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use calamus_client::{Client, Options};
-use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1::cluster_client::ClusterClient;
-use calamus_proto::v1::kv_client::KvClient;
-use calamus_proto::v1::{
-    Entry, FreezeRequest, GetRequest, GetResponse, NodeStatus, Operation, Put, Role, ScanRequest, StatusRequest,
-    TransferRequest, TxnRequest, operation,
-};
+use calamus_proto::v1::{NodeStatus, Role, StatusRequest, TransferRequest};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -23,65 +21,14 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::acknowledged::Ledger;
-use crate::compare;
 use crate::ports::free_address;
 use crate::process::{Process, tail};
 use crate::wait::{LIMIT, until};
 
+pub use setup::Setup;
+
 /// How long a question to one node may take: a frozen one must not hold up the others.
 const ASK: Duration = Duration::from_millis(800);
-
-/// How long a node may take for one answer of data, or the next piece of a longer one: a node gives up by itself before.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// An answer, or an error in its place if it takes too long: a hanging node must fail its test, not hold it up.
-async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, tonic::Status> {
-    let late = |_| Err(tonic::Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs())));
-    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(late)
-}
-
-/// How the nodes of a cluster are started.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The binary: `env!("CARGO_BIN_EXE_calamus-fault")`.
-    pub binary: PathBuf,
-    /// How many nodes.
-    pub nodes: usize,
-    /// More flags of `serve`, at every start.
-    pub flags: Vec<String>,
-    /// The environment of every node.
-    pub environment: Vec<(String, String)>,
-}
-
-impl Setup {
-    /// Three nodes on real disks.
-    #[must_use]
-    pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), nodes: 3, flags: Vec::new(), environment: Vec::new() }
-    }
-
-    /// On disks that forget what was not synced when their process is killed: `kill -9` alone proves nothing about
-    /// syncs, because the kernel keeps what a killed process wrote.
-    #[must_use]
-    pub fn losing(self) -> Self {
-        self.environment("CALAMUS_DISK", "losing")
-    }
-
-    /// With this flag of `serve`.
-    #[must_use]
-    pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
-        self.flags.extend([name.to_owned(), value.to_string()]);
-        self
-    }
-
-    /// With this variable in the environment of every node.
-    #[must_use]
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-}
 
 struct Member {
     name: String,
@@ -389,112 +336,6 @@ impl Cluster {
             None
         })
         .await;
-    }
-
-    fn kv(&self, node: usize) -> KvClient<Channel> {
-        KvClient::new(self.members[node].channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-
-    /// Puts a value by way of this node alone: it runs the transaction or forwards it. Returns the txn id.
-    ///
-    /// # Errors
-    /// What the node answers.
-    pub async fn put_to(&self, node: usize, tree: &str, key: &str, value: Bytes) -> Result<u64, tonic::Status> {
-        let put = Put { tree: tree.to_owned(), key: key.to_owned().into(), value, tree_must_exist: false };
-        let operations = vec![Operation { kind: Some(operation::Kind::Put(put)) }];
-        let request = TxnRequest { operations, ..TxnRequest::default() };
-        Ok(in_time(self.kv(node).txn(request)).await?.into_inner().txn_id)
-    }
-
-    /// A linearizable read of this node's own pages.
-    ///
-    /// # Errors
-    /// What the node answers.
-    pub async fn get_from(&self, node: usize, tree: &str, key: &[u8]) -> Result<GetResponse, tonic::Status> {
-        let request = GetRequest { tree: tree.to_owned(), key: key.to_vec().into(), consistency: 0 };
-        Ok(in_time(self.kv(node).get(request)).await?.into_inner())
-    }
-
-    /// All entries of a tree, linearizably, from this node's own pages.
-    ///
-    /// # Errors
-    /// What the node answers.
-    pub async fn scan_from(&self, node: usize, tree: &str) -> Result<Vec<Entry>, tonic::Status> {
-        let request = ScanRequest { tree: tree.to_owned(), ..ScanRequest::default() };
-        let mut chunks = in_time(self.kv(node).scan(request)).await?.into_inner();
-        let mut entries = Vec::new();
-        while let Some(chunk) = in_time(chunks.message()).await? {
-            entries.extend(chunk.entries);
-        }
-        Ok(entries)
-    }
-
-    // ---- the closing act ----
-
-    /// Waits until all nodes have applied the same, and says of which state: index and digest.
-    pub async fn equal_states(&mut self) -> (u64, String) {
-        until("all nodes have applied the same", LIMIT, async || {
-            self.assert_running();
-            let mut found = Vec::new();
-            for node in 0..self.len() {
-                let status = self.status(node).await?;
-                let applied = status.applied?.index;
-                if status.last_log?.index != applied {
-                    return None;
-                }
-                found.push((applied, status.digest));
-            }
-            found.iter().all(|state| state.0 == found[0].0).then(|| {
-                assert!(found.iter().all(|state| state.1 == found[0].1), "one index, and digests {found:?}");
-                found[0].clone()
-            })
-        })
-        .await
-    }
-
-    /// Each acknowledged write is there, with its value, on each node, read from that node's own pages.
-    pub async fn assert_acknowledged(&mut self, ledger: &Ledger) {
-        for tree in ledger.trees() {
-            for node in 0..self.len() {
-                let what = format!("a scan of {tree} from {}", self.name(node));
-                let found = until(&what, LIMIT, async || {
-                    self.assert_running();
-                    self.scan_from(node, tree).await.ok()
-                })
-                .await;
-                ledger.compare(self.name(node), tree, &found);
-            }
-        }
-    }
-
-    /// The end of every cluster test: all nodes run and hold what was acknowledged, they come to equal states, end in
-    /// good order, and their directories are clean and equal, byte for byte and frame for frame.
-    ///
-    /// # Panics
-    /// When any of that is not so.
-    pub async fn close(mut self, ledger: &Ledger) {
-        for node in 0..self.len() {
-            self.ready(node).await;
-        }
-        self.assert_acknowledged(ledger).await;
-        for node in 0..self.len() {
-            let mut client = ClusterClient::new(self.members[node].channel.clone());
-            in_time(client.freeze(FreezeRequest { frozen: true })).await.expect("the node answers");
-        }
-        self.equal_states().await;
-        // Followers first: a leader that goes while others are there is replaced, for nothing.
-        let leader = self.leader().await;
-        for node in self.others(leader).into_iter().chain([leader]) {
-            self.terminate(node, Signal::USR1).await;
-        }
-        let directories = self.directories();
-        let compared = tokio::task::spawn_blocking(move || compare::assert_equal_after_stop(&directories)).await;
-        if let Err(panic) = compared {
-            std::panic::resume_unwind(panic.into_panic());
-        }
-        self.closed = true;
     }
 }
 
