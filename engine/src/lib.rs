@@ -75,7 +75,7 @@
 //! | [`btree`] | trees over pages, wherever those come from |
 //! | [`alloc`] | which pages are free |
 //! | [`journal`] | frames on disk, in order |
-//! | [`slots`] | a small value in two alternating slots |
+//! | [`slots`] | a small value in two slots |
 //! | [`versions`] | which content of a page a reader sees |
 //! | [`store`] | one generation: data file, versions, journal; applied and staged |
 //! | [`txn`] | batches that write, snapshots that read, records |

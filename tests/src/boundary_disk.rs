@@ -79,6 +79,9 @@ impl DiskFile for BoundaryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         self.inner.read_at(buffer, offset)
     }
+    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.inner.read_past_cache(buffer, offset)
+    }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let extends = offset.saturating_add(length as u64) > self.inner.len().unwrap_or(u64::MAX);

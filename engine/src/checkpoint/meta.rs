@@ -1,4 +1,4 @@
-//! `node.meta`: who this node is, and how far its data file is. One value in two alternating slots.
+//! `node.meta`: who this node is, and how far its data file is. One value in two slots.
 //!
 //! ```text
 //! payload of a slot (little endian), see [`crate::slots`] for what is around it

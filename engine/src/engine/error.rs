@@ -22,8 +22,8 @@ pub enum OpenError {
     /// Another process has it.
     #[error("{} is in use by another process; stop that one first", .0.display())]
     Locked(PathBuf),
-    /// `node.meta` or `vote` cannot be read, or not for certain what was last written to it.
-    #[error("{} cannot be read: {what}. To go on from an older content would be to forget what this node has promised. If it is part of a cluster, remove its directory and let it join again, under a new raft id", file.display())]
+    /// `node.meta` or `vote` cannot be read from either of its slots.
+    #[error("{} cannot be read: {what}. What this node has promised is not known any more. If it is part of a cluster, remove its directory and let it join again, under a new raft id", file.display())]
     Meta {
         /// The file.
         file: PathBuf,

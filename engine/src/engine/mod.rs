@@ -43,7 +43,7 @@ pub(crate) use current::{CurrentStore, ReadersStore};
 pub use error::OpenError;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
-pub(crate) use open::{Paths, open_store, read_slots, take_lock};
+pub(crate) use open::{Paths, Slots, open_store, read_slots, take_lock};
 pub use options::{EngineOptions, Faults};
 pub(crate) use pin::{Pin, Pins};
 pub use status::EngineStatus;

@@ -23,7 +23,7 @@ use crate::page::{Page, checksum};
 use crate::recovery::decide::Entries;
 use crate::recovery::replay::{for_each_frame, replay_blindly};
 use crate::recovery::{Decision, Observed, decide};
-use crate::slots::SlotFile;
+use crate::slots::{Look, SlotDamage, SlotFile};
 use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, View};
 
 /// What opening found and did.
@@ -35,6 +35,8 @@ pub struct RecoveryReport {
     pub replayed_frames: u64,
     /// Bytes of an unfinished group that were cut from the journal's end.
     pub cut_bytes: u64,
+    /// Slots of `node.meta` and `vote` that were damaged, and have the other slot's content again.
+    pub mended_slots: Vec<SlotDamage>,
     /// How long it took.
     pub took: Duration,
 }
@@ -192,6 +194,11 @@ impl Engine {
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let (meta, value) = open_meta(&disk, directory)?;
         let (vote_file, vote) = open_vote(&disk, directory)?;
+        let mended_slots: Vec<SlotDamage> =
+            [&meta, &vote_file].into_iter().filter_map(|file| file.mended().cloned()).collect();
+        for SlotDamage { file, offset, what } in &mended_slots {
+            tracing::warn!(file = %file.display(), offset, what, "a slot was damaged, and has the other one's content again");
+        }
         let counters = Arc::new(Counters::default());
         let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
         // Only now: as long as it is not known that this generation can be opened, another may be all there is.
@@ -222,6 +229,7 @@ impl Engine {
             decision: opened.decision,
             replayed_frames: opened.replayed_blindly + replayed,
             cut_bytes: opened.scan.cut_bytes,
+            mended_slots,
             took: started.elapsed(),
         };
         tracing::info!(?report, directory = %core.directory.display(), "opened");
@@ -272,15 +280,25 @@ fn open_vote(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, Option
     Ok((slots, vote))
 }
 
+/// What `node.meta` and `vote` hold.
+pub(crate) struct Slots {
+    pub(crate) meta: NodeMeta,
+    /// Slots that are damaged; what they held stands in the other one.
+    pub(crate) damage: Vec<SlotDamage>,
+}
+
 /// Reads `node.meta` and `vote` of a directory that no node has open, and changes nothing.
-pub(crate) fn read_slots(disk: &dyn Disk, directory: &Path) -> Result<(NodeMeta, Option<Vote>), OpenError> {
-    let file = Paths::meta(directory);
-    let payload = SlotFile::read(disk, &file, SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
-    let meta = NodeMeta::decode(&payload).map_err(|what| bad_payload(&file, what))?;
-    let file = Paths::vote(directory);
-    let payload = SlotFile::read(disk, &file, VOTE_SLOT_BYTES).map_err(|error| unreadable(&file, error))?;
-    let vote = Vote::decode(&payload).map_err(|what| bad_payload(&file, what))?;
-    Ok((meta, vote))
+pub(crate) fn read_slots(disk: &dyn Disk, directory: &Path) -> Result<Slots, OpenError> {
+    let look = |file: &Path, slot_bytes| -> Result<Look, OpenError> {
+        SlotFile::look(disk, file, slot_bytes).map_err(|error| unreadable(file, error))
+    };
+    let (meta_file, vote_file) = (Paths::meta(directory), Paths::vote(directory));
+    let (meta, vote) = (look(&meta_file, SLOT_BYTES)?, look(&vote_file, VOTE_SLOT_BYTES)?);
+    Vote::decode(&vote.payload).map_err(|what| bad_payload(&vote_file, what))?;
+    Ok(Slots {
+        meta: NodeMeta::decode(&meta.payload).map_err(|what| bad_payload(&meta_file, what))?,
+        damage: meta.damage.into_iter().chain(vote.damage).collect(),
+    })
 }
 
 /// What a crash left of generations that were never switched in, or were switched out.

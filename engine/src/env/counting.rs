@@ -186,6 +186,9 @@ impl DiskFile for CountingFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         self.inner.read_at(buffer, offset)
     }
+    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.inner.read_past_cache(buffer, offset)
+    }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         self.inner.write_at(parts, offset)?;
         let bytes: usize = parts.iter().map(|part| part.len()).sum();

@@ -1,4 +1,5 @@
-//! Writes that go past the page cache (`O_DIRECT`), for a log that is synced after each write.
+//! Writes that go past the page cache (`O_DIRECT`), for a log that is synced after each write, and reads that do, for
+//! whoever wants to know what the disk holds.
 //!
 //! A write through the page cache makes pages dirty, and the sync then looks for them, locks them, writes them and waits.
 //! Past the cache the write itself is the disk's work, and the sync only flushes. With three writers on one machine, 1 MiB
@@ -29,11 +30,45 @@ pub(super) struct DirectFile {
     refused: AtomicBool,
 }
 
+/// Opens a file past the page cache; `None` where the file system cannot.
+fn open_direct(options: &mut OpenOptions, path: &Path) -> Option<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+    options.custom_flags(flags).open(path).ok()
+}
+
+/// Reads as much of `buffer` as the file has from `offset`, which is a multiple of the block. The kernel writes what is
+/// dirty of the range first. `None` where the file cannot be read so.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+    let mut memory = vec![0; buffer.len().next_multiple_of(BLOCK) + BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK);
+    let length = memory.len() - BLOCK;
+    let aligned = &mut memory[start..start + length];
+    let mut got = 0;
+    while got < length {
+        match file.read_at(&mut aligned[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Another alignment is wanted, or the file ended within a block and the rest of it is asked for.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && got == 0 => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error),
+        }
+    }
+    let got = got.min(buffer.len());
+    buffer[..got].copy_from_slice(&aligned[..got]);
+    Ok(Some(got))
+}
+
+/// A handle to read so.
+pub(super) fn open_to_read(path: &Path) -> Option<File> {
+    open_direct(OpenOptions::new().read(true), path)
+}
+
 impl DirectFile {
     /// `None` where the file system has no such writes.
     pub(super) fn open(path: &Path) -> Option<Self> {
-        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-        let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
+        let file = open_direct(OpenOptions::new().write(true), path)?;
         Some(Self { file, buffer: Mutex::default(), refused: AtomicBool::new(false) })
     }
 

@@ -39,6 +39,9 @@ fn read_all(file: &dyn DiskFile) -> Vec<u8> {
     let got = file.read_at(&mut bytes, 0).expect("read");
     bytes.truncate(got);
     assert_eq!(file.len().expect("length"), got as u64);
+    let mut past_cache = vec![0xAA; 70_000];
+    let got = file.read_past_cache(&mut past_cache, 0).expect("read");
+    assert!(past_cache[..got] == bytes, "past the cache there is the same");
     bytes
 }
 

@@ -74,6 +74,11 @@ pub trait DiskFile: Send + Sync + 'static {
     fn path(&self) -> &Path;
     /// Fills as much of `buffer` as the file has from `offset`; returns how much. Short only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
+    /// As [`Self::read_at`], from the disk itself where that can be: what the page cache holds says nothing of what the
+    /// disk does. The offset is a multiple of [`BLOCK_BYTES`]. Where a disk cannot read so, it reads as usual.
+    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.read_at(buffer, offset)
+    }
     /// Writes all of `parts`, one behind the other, from `offset`: one positioned write.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError>;
     /// Makes what was written, and the length, durable (`fdatasync`).

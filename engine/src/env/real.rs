@@ -7,11 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::direct::DirectFile;
+use super::direct::{self, DirectFile};
 use super::whole;
 use crate::env::{Disk, DiskFile, FileMap, OpenMode};
 use crate::error::StorageError;
@@ -46,7 +46,7 @@ impl RealDisk {
         let operation = if mode == OpenMode::CreateNew { "create" } else { "open" };
         let file = options.open(path).map_err(|error| StorageError::io(path, 0, operation, &error))?;
         let direct = if mode == OpenMode::WriteBlocks { DirectFile::open(path) } else { None };
-        Ok(RealFile { file, path: path.to_path_buf(), direct })
+        Ok(RealFile { file, path: path.to_path_buf(), direct, past_cache: OnceLock::new() })
     }
 }
 
@@ -127,6 +127,8 @@ pub(super) struct RealFile {
     path: PathBuf,
     /// For writes of whole blocks.
     direct: Option<DirectFile>,
+    /// To read past the page cache: opened when it is first asked for.
+    past_cache: OnceLock<Option<File>>,
 }
 
 impl RealFile {
@@ -136,10 +138,18 @@ impl RealFile {
 
     /// The file's identity (device and inode), the same whatever name it was opened by.
     pub(super) fn identity(&self) -> Result<(u64, u64), StorageError> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = self.file.metadata().map_err(|error| self.failed(0, "stat", &error))?;
-        Ok((metadata.dev(), metadata.ino()))
+        identity(&self.file).map_err(|error| self.failed(0, "stat", &error))
     }
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn same_file(one: &File, other: &File) -> bool {
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 impl DiskFile for RealFile {
@@ -150,6 +160,18 @@ impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         whole::read(buffer, offset, |buffer, offset| self.file.read_at(buffer, offset))
             .map_err(|(at, error)| self.failed(at, "read", &error))
+    }
+
+    /// The name may belong to another file by now (a recycled segment, a new generation): then this one is read as usual.
+    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let open = || direct::open_to_read(&self.path).filter(|file| same_file(file, &self.file));
+        if let Some(file) = self.past_cache.get_or_init(open)
+            && let Some(got) =
+                direct::read_at(file, buffer, offset).map_err(|error| self.failed(offset, "read", &error))?
+        {
+            return Ok(got);
+        }
+        self.read_at(buffer, offset)
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::btree::{PageRef, PageSource, ReadError};
 use crate::checkpoint::NodeMeta;
-use crate::engine::{OpenError, Paths, read_slots, take_lock};
+use crate::engine::{OpenError, Paths, Slots, read_slots, take_lock};
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{Digest, LogId, LogIndex, PageNumber};
@@ -19,6 +19,7 @@ use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::recovery::Damage;
 use crate::recovery::replay::{advance, put_in_place, timeline_of};
+use crate::slots::SlotDamage;
 use crate::store::{AppliedState, DataFile};
 use crate::verify::{CheckReport, Progress, check_pages};
 use crate::versions::Image;
@@ -46,6 +47,8 @@ pub struct OfflineState {
 pub struct DirectoryReport {
     /// What `node.meta` says.
     pub meta: NodeMeta,
+    /// Slots of `node.meta` and `vote` that are damaged; a start of the node takes the other slot, and mends them.
+    pub slot_damage: Vec<SlotDamage>,
     /// How many frames the journal holds.
     pub frames: u64,
     /// The last of them.
@@ -64,7 +67,8 @@ impl DirectoryReport {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.journal_damage.is_none()
+        self.slot_damage.is_empty()
+            && self.journal_damage.is_none()
             && self.state_damage.is_none()
             && self.pages.as_ref().is_some_and(CheckReport::is_clean)
     }
@@ -77,7 +81,7 @@ impl OfflineState {
     /// [`OpenError::Locked`] while a node runs on it; damage, named.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path, upto: Option<LogIndex>) -> Result<Self, OpenError> {
         let lock = take_lock(&**disk, directory)?;
-        let (meta, _) = read_slots(&**disk, directory)?;
+        let meta = read_slots(&**disk, directory)?.meta;
         Self::build(disk, directory, &meta, upto, lock)
     }
 
@@ -169,9 +173,10 @@ pub fn check_directory(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<DirectoryReport, OpenError> {
     let lock = take_lock(&**disk, directory)?;
-    let (meta, _) = read_slots(&**disk, directory)?;
+    let Slots { meta, damage: slot_damage } = read_slots(&**disk, directory)?;
     let mut report = DirectoryReport {
         meta: meta.clone(),
+        slot_damage,
         frames: 0,
         last_frame: None,
         journal_damage: None,

@@ -142,7 +142,7 @@ pub fn inspect_page(
     number: PageNumber,
 ) -> Result<Option<PageReport>, OpenError> {
     let _lock = take_lock(&**disk, directory)?;
-    let (meta, _) = read_slots(&**disk, directory)?;
+    let meta = read_slots(&**disk, directory)?.meta;
     let home = Paths::generation(directory, meta.generation);
     let data = DataFile::open(&**disk, &Paths::data(&home), OpenMode::Read, 1 << 40)?;
     let under_way = meta.checkpoint.log_id != meta.target.log_id;

@@ -86,6 +86,12 @@ fn show_progress(bar: &ProgressBar, progress: Progress) {
 /// What is wrong, a line each.
 fn problems(report: &DirectoryReport) -> Vec<String> {
     let mut lines = Vec::new();
+    let slots = report.slot_damage.iter();
+    lines.extend(
+        slots.map(|slot| {
+            format!("{}, {} (the other slot has it, and a start mends it)", slot.file.display(), slot.what)
+        }),
+    );
     lines.extend(report.journal_damage.iter().map(|what| format!("journal: {what}")));
     lines.extend(report.state_damage.iter().map(|what| format!("state: {what}")));
     if let Some(pages) = &report.pages {
