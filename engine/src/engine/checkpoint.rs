@@ -183,9 +183,10 @@ impl Core {
 
     /// Recycles the journal's segments below the checkpoint, the consensus' wish, the pins and the retention.
     pub(crate) fn purge_journal(&self, store: &Store) -> Result<(), StorageError> {
-        let Some(wish) = *self.purge_wish.lock() else { return Ok(()) };
+        let unasked = self.purge_unasked.load(Ordering::Relaxed).then_some(LogIndex(u64::MAX));
+        let Some(wish) = unasked.or(self.purge_wish.lock().map(|wish| wish.index)) else { return Ok(()) };
         if let Some(bound) = self.purge_bound(store) {
-            store.journal.purge(bound.min(wish.index))?;
+            store.journal.purge(bound.min(wish))?;
         }
         Ok(())
     }

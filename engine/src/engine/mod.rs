@@ -115,6 +115,8 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     /// How far the consensus lets us purge.
     pub(crate) purge_wish: Mutex<Option<LogId>>,
+    /// There is no consensus whose wish counts.
+    pub(crate) purge_unasked: AtomicBool,
     pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) bell: Bell,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.

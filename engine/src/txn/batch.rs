@@ -108,6 +108,12 @@ impl Batch {
         self.pages.limit_memory(PAGES_PER_RECORD * bytes);
     }
 
+    /// The most that the record may take, in bytes.
+    #[must_use]
+    pub fn record_limit(&self) -> usize {
+        self.record_limit
+    }
+
     /// The newest staged transaction that this batch sees of those before it.
     #[must_use]
     pub fn builds_on(&self) -> TxnId {

@@ -59,6 +59,14 @@ pub enum BatchError {
     },
 }
 
+impl BatchError {
+    /// Whether the batch has no room for more. Alone in it, a transaction has more.
+    #[must_use]
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::TooManyPages(_) | Self::TooManyTrees)
+    }
+}
+
 impl From<ReadError> for BatchError {
     fn from(error: ReadError) -> Self {
         match error {
