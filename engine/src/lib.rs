@@ -131,4 +131,4 @@ pub use checkpoint::meta::NodeIdentity;
 pub use database::{Committed, Database, Durability, WriteError, WriteTxn};
 pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
-pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Staged, TreeView, WriteCursor};
+pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeView, WriteCursor};
