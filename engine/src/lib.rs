@@ -129,6 +129,9 @@ pub mod versions;
 pub use btree::{Cursor, Entry, ReadError, TreeState, Value};
 pub use checkpoint::meta::NodeIdentity;
 pub use database::{Committed, Database, Durability, WriteError, WriteTxn};
-pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};
+pub use engine::{
+    CheckpointReport, Engine, EngineOptions, EngineStatus, JournalTail, LogState, OpenError, Pin, PinError, PinInfo,
+    RecoveryReport, TailCloser, TailError, TailNext, Vote,
+};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
 pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeView, WriteCursor};

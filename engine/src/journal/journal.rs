@@ -188,6 +188,7 @@ impl Journal {
             writer: Mutex::new(writer),
             wake: Condvar::new(),
             spare_wake: Condvar::new(),
+            progress: Condvar::new(),
         });
         let mut threads = Vec::new();
         if options.mode == JournalMode::Threaded {
@@ -200,7 +201,7 @@ impl Journal {
         Self { inner: Arc::new(Inner { shared, threads: Mutex::new(threads) }) }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.inner.shared
     }
 
@@ -439,6 +440,7 @@ impl Inner {
         };
         shared.wake.notify_all();
         shared.spare_wake.notify_all();
+        shared.progress.notify_all();
         if shared.options.mode == JournalMode::Inline {
             shared.drain();
         }

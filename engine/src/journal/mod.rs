@@ -85,6 +85,7 @@
 
 mod cache;
 mod cut;
+mod follow;
 pub mod format;
 pub mod frame;
 pub mod group;
@@ -122,6 +123,7 @@ mod stop_test;
 #[cfg(test)]
 mod walk_test;
 
+pub(crate) use follow::Waited;
 pub use format::LogStart;
 pub use frame::CHAIN_START;
 pub use inspect::{FrameInfo, frame_hash, frames, inspect};

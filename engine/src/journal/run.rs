@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub wake: Condvar,
     /// The spare thread waits here for work, and the writer for a spare.
     pub spare_wake: Condvar,
+    /// Whoever follows the end waits here: see `follow.rs`.
+    pub progress: Condvar,
 }
 
 impl Shared {
@@ -39,6 +41,7 @@ impl Shared {
         tracing::error!(%error, directory = %self.directory.display(), "the journal stops");
         let later = self.state.lock().poison(error);
         self.spare_wake.notify_all();
+        self.progress.notify_all();
         dones.hear(Err(error));
         later.hear(Err(error));
     }
@@ -65,6 +68,7 @@ impl Shared {
                 if state.closing {
                     // The journal's thread waits for this before it attests the end.
                     self.wake.notify_all();
+                    self.progress.notify_all();
                 }
                 guard.disarm();
                 return;
@@ -108,6 +112,9 @@ fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), Stora
             if !std::mem::replace(&mut state.unattested, true) {
                 // It sleeps until there is something to attest.
                 shared.wake.notify_one();
+            }
+            if state.followers > 0 {
+                shared.progress.notify_all();
             }
             // By the end of this segment the next one is to be ready.
             state.spares.want();

@@ -170,6 +170,12 @@ pub(super) struct State {
     /// Segment files behind the last one that belong to no live frame (only after damage).
     pub strays: Vec<u64>,
     pub durable: Option<LogId>,
+    /// The last frame that is known to be committed; it may lie behind `durable`.
+    pub committed: Option<LogIndex>,
+    /// How many wait for `durable` and `committed` to move.
+    pub followers: usize,
+    /// Another journal has taken this one's place.
+    pub replaced: bool,
     pub poisoned: Option<StorageError>,
     /// Damage found on opening: no append until a cut.
     pub damaged: Option<StorageError>,
@@ -199,6 +205,9 @@ impl State {
             cache,
             segments,
             strays: Vec::new(),
+            committed: None,
+            followers: 0,
+            replaced: false,
             poisoned: None,
             damaged: None,
             closing: false,
