@@ -84,7 +84,7 @@
 //! | [`seed`] | a whole database as a stream |
 //! | [`engine`] | a directory, open: what a consensus drives |
 //! | [`offline`] | a directory that no node has open, checked without a change |
-//! | [`database`] | the engine alone, as an embedded database |
+//! | [`database`] | the engine alone, as an embedded database: merged commits of many threads, durable at once or later |
 //! | [`verify`] | the whole-file check |
 //!
 //! Dependencies go from the bottom of that table to the top.
@@ -94,7 +94,8 @@
 //! 1. [`Engine::begin_batch`] opens a [`Batch`] on the newest staged state; transactions run in it, one after the other.
 //! 2. [`Batch::seal`] makes a record of the changed pages and stages their versions.
 //! 3. The record becomes a [`Frame`](journal::frame::Frame) as soon as its log id is known, and
-//!    [`Engine::append`] queues it: one write and one sync for all that wait.
+//!    [`Engine::append`] queues it: one write and one sync for all that wait. A [`Database`] writes and syncs on the thread
+//!    that commits.
 //! 4. When the frame is committed (for a database alone: when it is durable), [`Engine::apply`] publishes the staged
 //!    versions, or, on a follower, puts the frame's page bytes in place.
 //! 5. The checkpointer copies applied versions into the data file, in the background.
@@ -127,7 +128,10 @@ pub mod versions;
 
 pub use btree::{Cursor, Entry, ReadError, TreeState, Value};
 pub use checkpoint::meta::NodeIdentity;
-pub use database::{Database, WriteError};
-pub use engine::{CheckpointReport, Engine, EngineOptions, EngineStatus, LogState, OpenError, RecoveryReport, Vote};
+pub use database::{Committed, Database, Durability, WriteError, WriteTxn};
+pub use engine::{
+    CheckpointReport, Engine, EngineOptions, EngineStatus, JournalTail, LogState, OpenError, Pin, PinError, PinInfo,
+    RecoveryReport, TailCloser, TailError, TailNext, Vote,
+};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
-pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Staged, TreeView, WriteCursor};
+pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeView, WriteCursor};

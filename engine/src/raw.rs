@@ -1,4 +1,5 @@
-//! The one module of the workspace with `unsafe`: a shared map of a file, and bytes seen as a page.
+//! The one module of the workspace with `unsafe`, beside a test that counts allocations: a shared map of a file, and bytes
+//! seen as a page.
 #![allow(unsafe_code)]
 
 use memmap2::{Mmap, MmapOptions};

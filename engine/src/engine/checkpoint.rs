@@ -73,8 +73,7 @@ impl Engine {
     #[must_use]
     pub fn purge_limit(&self) -> Option<LogId> {
         let store = self.core.store();
-        let bound = self.core.purge_bound(&store)?;
-        store.journal.log_id(bound)
+        self.core.with_purge_bound(&store, |bound| store.journal.log_id(bound))?
     }
 
     /// Calls `observer` after each finished checkpoint, on the thread that ran it.
@@ -183,20 +182,20 @@ impl Core {
 
     /// Recycles the journal's segments below the checkpoint, the consensus' wish, the pins and the retention.
     pub(crate) fn purge_journal(&self, store: &Store) -> Result<(), StorageError> {
-        let Some(wish) = *self.purge_wish.lock() else { return Ok(()) };
-        if let Some(bound) = self.purge_bound(store) {
-            store.journal.purge(bound.min(wish.index))?;
-        }
-        Ok(())
+        let unasked = self.purge_unasked.load(Ordering::Relaxed).then_some(LogIndex(u64::MAX));
+        let Some(wish) = unasked.or(self.purge_wish.lock().map(|wish| wish.index)) else { return Ok(()) };
+        self.with_purge_bound(store, |bound| store.journal.purge(bound.min(wish)).map(drop)).unwrap_or(Ok(()))
     }
 
-    /// The last frame that neither the checkpoint, a pin nor the retention needs.
-    fn purge_bound(&self, store: &Store) -> Option<LogIndex> {
+    /// Hands `purge` the last frame that neither the checkpoint, a pin nor the retention needs, if there is one.
+    fn with_purge_bound<T>(&self, store: &Store, purge: impl FnOnce(LogIndex) -> T) -> Option<T> {
         let checkpointed = self.meta.lock().value.checkpoint.log_id?;
         // A pin, like the retention, names the first frame that must stay.
         let kept = retained_from(store, checkpointed.index, self.options.retention_bytes)?;
-        let kept = self.pins.lowest(store, checkpointed.index).map_or(kept, |pin| kept.min(pin));
-        kept.0.checked_sub(1).map(|before| LogIndex(before).min(checkpointed.index))
+        self.pins.while_held(store, checkpointed.index, |pinned| {
+            let kept = pinned.map_or(kept, |pinned| kept.min(pinned));
+            kept.0.checked_sub(1).map(|before| purge(LogIndex(before).min(checkpointed.index)))
+        })
     }
 }
 

@@ -22,6 +22,12 @@ impl CurrentStore {
         Arc::clone(&**self.0.mine().lock())
     }
 
+    /// Does something with the store that no other store replaces before it is done. Must be quick, and must not ask for
+    /// the store.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Store) -> T) -> T {
+        work(&self.0.mine().lock())
+    }
+
     /// The store, for a reader.
     pub(crate) fn for_reader(&self) -> ReadersStore {
         self.0.mine().lock().clone()

@@ -1,10 +1,12 @@
 //! The consensus' view of the directory: its vote and its log.
 
+use std::sync::atomic::Ordering;
+
 use super::Engine;
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex, RaftId, Term};
-use crate::journal::Done;
 use crate::journal::frame::Frame;
+use crate::journal::{Done, Journal, Who};
 
 /// The size of a slot of `vote`, in bytes.
 pub(crate) const VOTE_SLOT_BYTES: u64 = 4096;
@@ -77,7 +79,41 @@ impl Engine {
     /// # Panics
     /// When they do not continue the log.
     pub fn append(&self, frames: Vec<Frame>, done: Done) -> Result<(), StorageError> {
-        self.core.store().journal.append(frames, done)
+        let journal = self.queue(|journal| journal.queue_append(frames, done))?;
+        journal.work_off(Who::Thread);
+        Ok(())
+    }
+
+    /// As [`Self::append`], for a caller that waits for `done`: it writes what is queued itself, unless somebody is at it.
+    pub(crate) fn append_here(&self, frames: Vec<Frame>, done: Done) -> Result<(), StorageError> {
+        let journal = self.queue(|journal| journal.queue_append(frames, done))?;
+        journal.work_off(Who::Caller);
+        Ok(())
+    }
+
+    /// Queues something to the journal in use, which is returned. A new generation takes along what the old journal holds,
+    /// and would miss what came to it behind the copy: so the store is held until this is queued, and no longer, as
+    /// callbacks ask for the store too.
+    fn queue(&self, put: impl FnOnce(&Journal) -> Result<(), StorageError>) -> Result<Journal, StorageError> {
+        self.core.store.with(|store| {
+            put(&store.journal)?;
+            Ok(store.journal.clone())
+        })
+    }
+
+    /// Returns when every frame queued so far is durable.
+    pub(crate) fn sync_journal(&self) -> Result<(), StorageError> {
+        self.core.store().journal.sync()
+    }
+
+    /// Bytes of frames that are queued and not durable.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.core.store().journal.pending_bytes()
+    }
+
+    /// No consensus reads the journal: from here on it is purged up to what checkpoint, pins and retention need.
+    pub(crate) fn purge_unasked(&self) {
+        self.core.purge_unasked.store(true, Ordering::Relaxed);
     }
 
     /// The chain value after the last frame, which the next one is encoded with.
@@ -97,11 +133,12 @@ impl Engine {
     /// # Panics
     /// When an applied frame would go.
     pub fn cut_after(&self, last: Option<LogId>, done: Done) -> Result<(), StorageError> {
-        let store = self.core.store();
-        let applied = store.head.lock().view.applied.log_id;
+        let applied = self.applied().log_id;
         let index = |log_id: Option<LogId>| log_id.map(|log_id| log_id.index);
         assert!(index(last) >= index(applied), "a cut behind {last:?} would remove applied frames up to {applied:?}");
-        store.journal.cut_after(last, done)
+        let journal = self.queue(|journal| journal.queue_cut(last, done))?;
+        journal.work_off(Who::Thread);
+        Ok(())
     }
 
     /// Notes that the consensus needs no frames up to `upto`. They go in the background, never above the checkpoint, a

@@ -13,6 +13,7 @@ mod options;
 mod pieces;
 mod pin;
 mod status;
+mod tail;
 
 #[cfg(test)]
 mod engine_test;
@@ -27,9 +28,13 @@ mod open_test;
 #[cfg(test)]
 mod pacing_test;
 #[cfg(test)]
+mod pin_test;
+#[cfg(test)]
 pub(crate) mod rig_test;
 #[cfg(test)]
 mod space_test;
+#[cfg(test)]
+mod tail_test;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,8 +50,10 @@ pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
 pub(crate) use open::{Paths, Slots, open_store, read_slots, take_lock};
 pub use options::{EngineOptions, Faults};
-pub(crate) use pin::{Pin, Pins};
+pub(crate) use pin::Pins;
+pub use pin::{Pin, PinError, PinInfo};
 pub use status::EngineStatus;
+pub use tail::{JournalTail, TailCloser, TailError, TailNext};
 
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::NodeIdentity;
@@ -115,6 +122,8 @@ pub(crate) struct Core {
     pub(crate) pins: Pins,
     /// How far the consensus lets us purge.
     pub(crate) purge_wish: Mutex<Option<LogId>>,
+    /// There is no consensus whose wish counts.
+    pub(crate) purge_unasked: AtomicBool,
     pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) bell: Bell,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.
@@ -249,6 +258,7 @@ impl Engine {
     pub fn apply(&self, frame: &Frame) -> Result<Applied, ApplyError> {
         let store = self.core.store();
         let applied = store.apply(frame)?;
+        store.journal.note_committed(frame.log_id().index);
         self.core.bell.note_applied(frame.frame_bytes() as u64, &store, &self.core.options);
         Ok(applied)
     }

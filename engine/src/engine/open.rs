@@ -218,6 +218,7 @@ impl Engine {
             seeding: AtomicBool::new(false),
             pins: Pins::default(),
             purge_wish: Mutex::default(),
+            purge_unasked: AtomicBool::new(false),
             observers: Mutex::default(),
             bell: Bell::default(),
             failed: Mutex::default(),

@@ -1,7 +1,7 @@
 //! The handle: what the rest of the engine, and the consensus, may ask of the journal.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,18 +22,26 @@ use crate::journal::run::{self, Shared};
 use crate::journal::scan::{self, Scan};
 use crate::journal::segment::{SegmentHeader, Zeroing, make_zeroed};
 use crate::journal::spare::{self, Spares};
-use crate::journal::state::{Done, InOrder, JournalStats, Segment, State};
+use crate::journal::state::{Done, InOrder, JournalStats, Segment, State, panicked};
 use crate::journal::writer::Writer;
 
 /// Who does the journal's work.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum JournalMode {
-    /// A thread of the journal, and one that prepares spares.
+    /// A thread of the journal, and one that prepares spares. Whoever waits for a sync ([`Journal::sync`]) writes all that
+    /// waits, if the thread is not at it.
     #[default]
     Threaded,
     /// The calling thread, before the call returns: for deterministic tests. The end is attested on closing only, or
     /// by [`Journal::attest`].
     Inline,
+}
+
+/// Who is to work the queue off, in threaded mode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Thread,
+    Caller,
 }
 
 /// Sizes and mode.
@@ -180,6 +188,7 @@ impl Journal {
             writer: Mutex::new(writer),
             wake: Condvar::new(),
             spare_wake: Condvar::new(),
+            progress: Condvar::new(),
         });
         let mut threads = Vec::new();
         if options.mode == JournalMode::Threaded {
@@ -192,28 +201,25 @@ impl Journal {
         Self { inner: Arc::new(Inner { shared, threads: Mutex::new(threads) }) }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.inner.shared
     }
 
-    /// Queues something under the lock, then has it done.
+    /// Queues something under the lock.
     fn queue(&self, put: impl FnOnce(&mut State)) -> Result<(), StorageError> {
-        let shared = self.shared();
-        {
-            let mut state = shared.state.lock();
-            state.accepts()?;
-            put(&mut state);
-        }
-        self.wake();
+        let mut state = self.shared().state.lock();
+        state.accepts()?;
+        put(&mut state);
         Ok(())
     }
 
-    fn wake(&self) {
-        match self.shared().options.mode {
-            JournalMode::Threaded => {
-                self.shared().wake.notify_one();
-            }
-            JournalMode::Inline => self.shared().drain(),
+    /// Has what is queued done by `who`.
+    pub(crate) fn work_off(&self, who: Who) {
+        let shared = self.shared();
+        if who == Who::Caller || shared.options.mode == JournalMode::Inline {
+            shared.drain();
+        } else {
+            shared.wake.notify_one();
         }
     }
 
@@ -233,6 +239,13 @@ impl Journal {
     /// # Panics
     /// When the frames do not follow the last one, by index, term or chain value.
     pub fn append(&self, frames: Vec<Frame>, done: Done) -> Result<(), StorageError> {
+        self.queue_append(frames, done)?;
+        self.work_off(Who::Thread);
+        Ok(())
+    }
+
+    /// As [`Self::append`], but nobody is told to do it: [`Self::work_off`] is called next.
+    pub(crate) fn queue_append(&self, frames: Vec<Frame>, done: Done) -> Result<(), StorageError> {
         let shared = self.shared();
         let room = shared.geometry.fresh_room();
         if let Some(frame) = frames.iter().find(|frame| span(frame.frame_bytes()) > room) {
@@ -252,7 +265,24 @@ impl Journal {
     /// # Errors
     /// If the journal is stopped or closed. Then neither `job` nor `done` is called.
     pub fn run_in_order(&self, job: InOrder, done: Done) -> Result<(), StorageError> {
-        self.queue(|state| state.run_in_order(job, done))
+        self.queue(|state| state.run_in_order(job, done))?;
+        self.work_off(Who::Thread);
+        Ok(())
+    }
+
+    /// Returns when everything queued so far is durable; the caller writes it itself, unless somebody is at it.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed, or stops meanwhile.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        let (done, synced) = mpsc::channel();
+        let done: Done = Box::new(move |outcome| {
+            // The receiver waits just below.
+            let _ = done.send(outcome);
+        });
+        self.queue(|state| state.run_in_order(Box::new(|| Ok(())), done))?;
+        self.work_off(Who::Caller);
+        synced.recv().unwrap_or_else(|_| Err(panicked()))
     }
 
     /// Removes all frames after `last` (`None`: all, of a journal that begins with the log). They cannot be read any
@@ -264,6 +294,13 @@ impl Journal {
     /// # Panics
     /// When `last` is neither a kept frame nor the one before the first.
     pub fn cut_after(&self, last: Option<LogId>, done: Done) -> Result<(), StorageError> {
+        self.queue_cut(last, done)?;
+        self.work_off(Who::Thread);
+        Ok(())
+    }
+
+    /// As [`Self::cut_after`], but nobody is told to do it: [`Self::work_off`] is called next.
+    pub(crate) fn queue_cut(&self, last: Option<LogId>, done: Done) -> Result<(), StorageError> {
         self.queue(|state| state.cut_after(last, done))
     }
 
@@ -296,7 +333,9 @@ impl Journal {
     /// # Errors
     /// If the journal is stopped or closed.
     pub fn attest(&self) -> Result<(), StorageError> {
-        self.queue(State::attest)
+        self.queue(State::attest)?;
+        self.work_off(Who::Thread);
+        Ok(())
     }
 
     /// The frame before the first kept one.
@@ -381,7 +420,7 @@ impl Journal {
     }
 
     /// Does what is queued, attests the end, ends the threads. Nothing is accepted after it. Called from a callback it
-    /// does not wait for the journal's thread.
+    /// does not wait for the journal's threads.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -390,20 +429,29 @@ impl Journal {
 impl Inner {
     fn close(&self) {
         let shared = &self.shared;
-        {
+        let this_thread = std::thread::current().id();
+        let within_callback = {
             let mut state = shared.state.lock();
             if !state.closing && state.poisoned.is_none() && shared.options.mode == JournalMode::Inline {
                 state.attest();
             }
             state.closing = true;
-        }
+            state.drainer == Some(this_thread)
+        };
         shared.wake.notify_all();
         shared.spare_wake.notify_all();
+        shared.progress.notify_all();
         if shared.options.mode == JournalMode::Inline {
             shared.drain();
         }
-        let threads = std::mem::take(&mut *self.threads.lock());
-        let this_thread = std::thread::current().id();
+        let mut threads = self.threads.lock();
+        let is_ours = threads.iter().any(|thread| thread.thread().id() == this_thread);
+        if within_callback && !is_ours {
+            // The journal's thread waits until this call has ended. It is joined with the last handle, of which the caller
+            // that ran into this callback has one.
+            return;
+        }
+        let threads = std::mem::take(&mut *threads);
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != this_thread) {
             // A panic in it has poisoned the journal and was reported.
             drop(thread.join());

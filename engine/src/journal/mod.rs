@@ -2,7 +2,8 @@
 //!
 //! Order and durability promised here (the siblings keep it):
 //! - frames stand in log order; a frame's chain value covers the whole history before it;
-//! - `append` only queues: the frames can be read at once, from memory until they are written;
+//! - `append` only queues: the frames can be read at once, from memory until they are written. A caller that would wait
+//!   for them anyway may write what is queued itself, unless somebody is at it;
 //! - what waits is written as one group, by one positioned write and one sync, and callbacks run in queue order, after
 //!   the sync;
 //! - a cut (`cut_after`) is durable before its callback runs, and no byte of what it cut ever comes back;
@@ -84,6 +85,7 @@
 
 mod cache;
 mod cut;
+mod follow;
 pub mod format;
 pub mod frame;
 pub mod group;
@@ -121,9 +123,11 @@ mod stop_test;
 #[cfg(test)]
 mod walk_test;
 
+pub(crate) use follow::Waited;
 pub use format::LogStart;
 pub use frame::CHAIN_START;
 pub use inspect::{FrameInfo, frame_hash, frames, inspect};
+pub(crate) use journal::Who;
 pub use journal::{Journal, JournalMode, JournalOptions};
 pub use scan::Scan;
 pub use state::{Done, InOrder, JournalStats};

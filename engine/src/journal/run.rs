@@ -1,4 +1,6 @@
-//! Works the queue off: by the journal's thread, or, in inline mode, within the call that queued.
+//! Works the queue off: by the journal's thread, or within the call that queued. Whoever finds nobody at it does all that
+//! waits, so one thread is at it at a time; the others' callbacks run on that thread. A caller that would only wait for
+//! its own frames writes them itself, which spares a commit of one thread the way to another thread and back.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     pub wake: Condvar,
     /// The spare thread waits here for work, and the writer for a spare.
     pub spare_wake: Condvar,
+    /// Whoever follows the end waits here: see `follow.rs`.
+    pub progress: Condvar,
 }
 
 impl Shared {
@@ -37,19 +41,22 @@ impl Shared {
         tracing::error!(%error, directory = %self.directory.display(), "the journal stops");
         let later = self.state.lock().poison(error);
         self.spare_wake.notify_all();
+        self.progress.notify_all();
         dones.hear(Err(error));
         later.hear(Err(error));
     }
 
-    /// Inline mode: does everything that waits. A call from within a callback leaves it to the one further out.
+    /// Does everything that waits, unless somebody is at it already: they do it. That may be a call further out, of which
+    /// this is a callback.
     pub fn drain(&self) {
         {
             let mut state = self.state.lock();
-            if state.draining {
+            if state.drainer.is_some() {
                 return;
             }
-            state.draining = true;
+            state.drainer = Some(std::thread::current().id());
         }
+        let guard = PoisonOnPanic(self);
         loop {
             {
                 let mut writer = self.writer.lock();
@@ -57,7 +64,13 @@ impl Shared {
             }
             let mut state = self.state.lock();
             if !state.has_work() {
-                state.draining = false;
+                state.drainer = None;
+                if state.closing {
+                    // The journal's thread waits for this before it attests the end.
+                    self.wake.notify_all();
+                    self.progress.notify_all();
+                }
+                guard.disarm();
                 return;
             }
         }
@@ -96,6 +109,13 @@ fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), Stora
             let took = began.elapsed();
             let mut state = shared.state.lock();
             state.finish_group(&frames, written, took);
+            if !std::mem::replace(&mut state.unattested, true) {
+                // It sleeps until there is something to attest.
+                shared.wake.notify_one();
+            }
+            if state.followers > 0 {
+                shared.progress.notify_all();
+            }
             // By the end of this segment the next one is to be ready.
             state.spares.want();
             if state.spares.has_task() {
@@ -122,6 +142,7 @@ fn perform(shared: &Shared, writer: &mut Writer, work: Work) -> Result<(), Stora
 }
 
 fn attest(shared: &Shared, writer: &mut Writer) -> Result<(), StorageError> {
+    shared.state.lock().unattested = false;
     if writer.can_attest() {
         writer.attest()?;
         shared.state.lock().stats.attests += 1;
@@ -129,48 +150,51 @@ fn attest(shared: &Shared, writer: &mut Writer) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Fails what waits if the journal's thread panics: nobody may wait for ever for a callback.
+/// Fails what waits if whoever works the queue off panics: nobody may wait for ever for a callback.
 struct PoisonOnPanic<'a>(&'a Shared);
 
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison(&panicked(), Dones::default());
-        }
+impl PoisonOnPanic<'_> {
+    /// It did not panic. (That the thread is panicking says nothing: it may commit something as it unwinds.)
+    fn disarm(self) {
+        std::mem::forget(self);
     }
 }
 
-/// The journal's thread.
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.poison(&panicked(), Dones::default());
+    }
+}
+
+/// The journal's thread: works off what was only queued, and attests the end when nobody has written for a while.
 pub(super) fn run(shared: &Shared) {
-    let _guard = PoisonOnPanic(shared);
-    let mut writer = shared.writer.lock();
     loop {
-        while step(shared, &mut writer) {}
+        shared.drain();
         let mut state = shared.state.lock();
-        if state.poisoned.is_none() && state.has_work() {
+        let working = state.poisoned.is_none();
+        if working && state.has_work() && state.drainer.is_none() {
             continue;
         }
-        let attests = state.poisoned.is_none() && writer.can_attest();
-        if state.closing {
-            drop(state);
-            if attests && let Err(error) = attest(shared, &mut writer) {
-                shared.poison(&error, Dones::default());
+        let groups = state.stats.groups;
+        if state.closing && !(working && state.drainer.is_some()) {
+            if working && state.unattested {
+                state.attest();
+                drop(state);
+                shared.drain();
             }
             return;
         }
-        if !attests {
+        if !working || !state.unattested {
             shared.wake.wait(&mut state);
-        } else if shared.wake.wait_for(&mut state, IDLE).timed_out() && !state.has_work() {
-            drop(state);
-            if let Err(error) = attest(shared, &mut writer) {
-                shared.poison(&error, Dones::default());
-            }
+        } else if shared.wake.wait_for(&mut state, IDLE).timed_out() && state.is_idle_since(groups) {
+            state.attest();
         }
     }
 }
 
 /// The thread that prepares spares.
 pub(super) fn run_spares(shared: &Shared) {
-    let _guard = PoisonOnPanic(shared);
+    let guard = PoisonOnPanic(shared);
     spare::run(shared);
+    guard.disarm();
 }

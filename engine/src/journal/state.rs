@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::env::DiskFile;
@@ -23,7 +24,7 @@ use crate::journal::frame::Frame;
 use crate::journal::index::{Entry, Index};
 use crate::journal::spare::Spares;
 
-/// Called with the outcome, on the journal's thread, in queue order. Must be quick, and must not wait for the journal.
+/// Called with the outcome, by whoever works the queue off, in queue order. Must be quick, and must not wait for the journal.
 pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 /// Callbacks that will all be called: with the outcome, or, if whoever has them panics, with an error. To drop one
 /// unheard would tell its owner nothing, for ever.
@@ -60,7 +61,7 @@ pub(super) fn panicked() -> StorageError {
     StorageError::Poisoned("a thread of the journal panicked".into())
 }
 
-/// Work that is done on the journal's thread in queue order.
+/// Work that is done in queue order, by whoever works the queue off.
 pub type InOrder = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
 
 /// Frames of one group at most: each is up to three parts of one `pwritev`, which takes 1024; four are around them.
@@ -169,12 +170,20 @@ pub(super) struct State {
     /// Segment files behind the last one that belong to no live frame (only after damage).
     pub strays: Vec<u64>,
     pub durable: Option<LogId>,
+    /// The last frame that is known to be committed; it may lie behind `durable`.
+    pub committed: Option<LogIndex>,
+    /// How many wait for `durable` and `committed` to move.
+    pub followers: usize,
+    /// Another journal has taken this one's place.
+    pub replaced: bool,
     pub poisoned: Option<StorageError>,
     /// Damage found on opening: no append until a cut.
     pub damaged: Option<StorageError>,
     pub closing: bool,
-    /// Inline mode: somebody works the queue off.
-    pub draining: bool,
+    /// Who works the queue off.
+    pub drainer: Option<ThreadId>,
+    /// A group was written since the end was last attested.
+    pub unattested: bool,
     pub spares: Spares,
     pub stats: JournalStats,
     /// Where the next group may stand in the last segment, in bytes.
@@ -196,10 +205,14 @@ impl State {
             cache,
             segments,
             strays: Vec::new(),
+            committed: None,
+            followers: 0,
+            replaced: false,
             poisoned: None,
             damaged: None,
             closing: false,
-            draining: false,
+            drainer: None,
+            unattested: false,
             spares,
             stats: JournalStats::default(),
             end_offset: SEGMENT_HEADER_BYTES,
@@ -439,6 +452,11 @@ impl State {
     /// Whether something waits to be done.
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Whether nothing is being done, and no group has been written since there were `groups`.
+    pub fn is_idle_since(&self, groups: u64) -> bool {
+        self.poisoned.is_none() && self.drainer.is_none() && !self.has_work() && self.stats.groups == groups
     }
 
     /// Bytes of frames that are not durable yet.

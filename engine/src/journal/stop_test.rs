@@ -357,3 +357,26 @@ fn closing_does_not_wait_for_spares() {
         assert_eq!((scan.damage, scan.frames), (None, 6));
     }
 }
+
+#[test]
+fn a_callback_that_runs_on_a_caller_may_close_the_journal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let losing = LosingDisk::new();
+    let options = JournalOptions { segment_bytes: 1 << 20, ..small(JournalMode::Threaded) };
+    let journal = Journal::create(Arc::new(losing.clone()), folder.path(), EMPTY, options).expect("create");
+    let (closed, hears) = channel();
+    let closing = journal.clone();
+    let caller = std::thread::current().id();
+    let callback: Done = Box::new(move |outcome| {
+        outcome.expect("durable");
+        closing.close();
+        closed.send(std::thread::current().id()).expect("waited for");
+    });
+    journal.queue_append(frames_after(end_of(&journal), 1, &[10]), callback).expect("queued");
+    journal.work_off(super::Who::Caller);
+    assert_eq!(hears.recv().expect("the callback runs"), caller, "nobody else was told to do it");
+    assert!(journal.sync().is_err(), "it is closed");
+    drop(journal);
+    let (_, scan) = Journal::open(Arc::new(losing), folder.path(), options).expect("opens");
+    assert_eq!(scan.last.previous.map(|last| last.index), Some(LogIndex(0)));
+}

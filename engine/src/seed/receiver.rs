@@ -303,8 +303,10 @@ impl SeedReceiver {
             stop(&self.core, &old, &error);
             return Err(error.into());
         }
+        self.core.pins.go_along(old.generation, &store);
         current.replace(store);
         drop(current);
+        old.journal.note_replaced();
         old.retire(&self.core.disk);
         Ok(applied)
     }

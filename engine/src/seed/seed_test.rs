@@ -258,6 +258,41 @@ fn a_source_whose_receiver_is_too_slow_gives_the_journal_up_and_says_so() {
     assert!(source.core.store().journal.first_kept().previous > kept, "nothing holds the journal any more");
 }
 
+/// Frames go on coming while a new generation takes the journal's place: each is in the one or, copied, in the other.
+#[test]
+fn no_frame_that_comes_during_a_switch_is_lost() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let (source, target) = (create(&disk(), &home.path().join("a"), 1), create(&disk(), &home.path().join("b"), 2));
+    put(&source, 0, 700);
+    catch_up(&source, &target);
+    for _ in 0..20 {
+        // The seed ends where the target is; what comes behind it is on its way to either journal.
+        source.checkpoint().expect("works");
+        let chunks = stream_while_writing(&source, 0);
+        let first = target.log_state().last.expect("not empty").index.next();
+        for round in 0..30 {
+            put(&source, round, 10);
+        }
+        let applied = target.applied().log_id;
+        std::thread::scope(|scope| {
+            let appender = scope.spawn(|| {
+                let frames = source.read_frames(first, LogIndex(u64::MAX), usize::MAX).expect("kept");
+                frames.into_iter().for_each(|frame| append(&target, vec![frame]));
+            });
+            while target.log_state().last.is_none_or(|last| last.index < first) {
+                std::thread::yield_now();
+            }
+            let seeded = feed(&target, chunks);
+            appender.join().expect("each frame follows the one before");
+            seeded.expect("switched");
+        });
+        assert!(target.applied().log_id >= applied);
+        assert_eq!(target.log_state().last, source.log_state().last);
+        catch_up(&source, &target);
+        assert_eq!(target.applied(), source.applied());
+    }
+}
+
 #[test]
 fn a_source_that_is_seeded_itself_says_so() {
     let home = tempfile::tempdir().expect("a temporary directory");

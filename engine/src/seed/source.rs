@@ -40,7 +40,7 @@ impl Engine {
         let _awaited = self.core.bell.await_checkpoint();
         let _still = self.core.maintenance.lock();
         let store = self.core.store();
-        let (pin, checkpoint) = Pin::behind_checkpoint(&self.core, &store, hold_bytes);
+        let (pin, checkpoint) = Pin::behind_checkpoint(&self.core, &store, "seeding", hold_bytes);
         // Read after the checkpoint: the file may have grown since, never shrunk below what frames cannot restore.
         let bytes = store.data.bytes()?;
         let page_count = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits");
@@ -98,7 +98,7 @@ impl SeedSource {
 
     fn check_pin(&self) -> Result<(), SeedError> {
         let needs_journal = !matches!(self.phase, Phase::Finished);
-        if needs_journal && self.pin.is_expired() {
+        if needs_journal && self.pin.check().is_err() {
             return Err(SeedError::TooSlow { hold_bytes: self.hold_bytes });
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::names::TreeNames;
 use super::ops::OperationKind;
 use super::pages::BatchPages;
 use super::record::RECORD_HEADER_BYTES;
+use super::savepoint::OpenTxn;
 use super::trees::OpenTrees;
 use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
 use crate::ids::{Digest, PageNumber, TxnId};
@@ -53,22 +54,14 @@ pub struct Batch {
     pub(super) last_txn: TxnId,
     pub(super) operations: Vec<Pending>,
     pub(super) names: TreeNames,
-    in_tree: InTree,
+    pub(super) in_tree: InTree,
+    /// The operations that took their value into themselves since the open transaction began, oldest first.
+    pub(super) kept: Vec<usize>,
     pub(super) operation_bytes: usize,
     pub(super) record_limit: usize,
-    open: Option<OpenTxn>,
+    pub(super) open: Option<OpenTxn>,
     /// Last, so that it is released last.
     pub(super) exclusive: ArcMutexGuard<parking_lot::RawMutex, ()>,
-}
-
-struct OpenTxn {
-    trees: OpenTrees,
-    operations: usize,
-    names: usize,
-    operation_bytes: usize,
-    /// What operations before it have since taken into themselves, in bytes: they keep it if this is undone.
-    kept_bytes: usize,
-    changed: bool,
 }
 
 impl Batch {
@@ -90,6 +83,7 @@ impl Batch {
             operations: Vec::new(),
             names: TreeNames::default(),
             in_tree: InTree::default(),
+            kept: Vec::new(),
             operation_bytes: 0,
             record_limit: 0,
             open: None,
@@ -106,6 +100,12 @@ impl Batch {
         let bytes = bytes.min(MAX_PAYLOAD_BYTES);
         self.record_limit = bytes.min(self.store.journal.max_payload_bytes());
         self.pages.limit_memory(PAGES_PER_RECORD * bytes);
+    }
+
+    /// The most that the record may take, in bytes.
+    #[must_use]
+    pub fn record_limit(&self) -> usize {
+        self.record_limit
     }
 
     /// The newest staged transaction that this batch sees of those before it.
@@ -153,56 +153,6 @@ impl Batch {
             + AT_THE_END
     }
 
-    /// Begins a transaction, and says which id it gets if it changes something.
-    ///
-    /// # Panics
-    /// When one is open.
-    pub fn begin_txn(&mut self) -> TxnId {
-        assert!(self.open.is_none(), "a transaction is open");
-        self.pages.begin();
-        self.open = Some(OpenTxn {
-            trees: self.trees.clone(),
-            operations: self.operations.len(),
-            names: self.names.len(),
-            operation_bytes: self.operation_bytes,
-            kept_bytes: 0,
-            changed: false,
-        });
-        self.last_txn.next()
-    }
-
-    /// Ends the transaction; its id if it changed something.
-    ///
-    /// # Panics
-    /// When none is open.
-    pub fn commit_txn(&mut self) -> Option<TxnId> {
-        let open = self.open.take().expect("a transaction is open");
-        self.pages.keep();
-        if !open.changed {
-            return None;
-        }
-        self.last_txn = self.last_txn.next();
-        Some(self.last_txn)
-    }
-
-    /// Undoes the transaction, and nothing else of the batch.
-    ///
-    /// # Panics
-    /// When none is open.
-    pub fn rollback_txn(&mut self) {
-        let open = self.open.take().expect("a transaction is open");
-        self.pages.roll_back();
-        self.trees = open.trees;
-        for undone in &self.operations[open.operations..] {
-            if matches!(undone.value, PendingValue::InTree) {
-                self.in_tree.take(&self.operations, undone.tree, &undone.key);
-            }
-        }
-        self.operations.truncate(open.operations);
-        self.names.truncate(open.names);
-        self.operation_bytes = open.operation_bytes + open.kept_bytes;
-    }
-
     pub(super) fn note(
         &mut self,
         kind: OperationKind,
@@ -230,9 +180,8 @@ impl Batch {
     }
 
     /// All trees as they are now, by name.
-    pub fn list_trees(&mut self) -> Result<Vec<(String, TreeState)>, BatchError> {
-        self.trees.store(&mut self.pages, self.last_txn.next())?;
-        Ok(super::trees::list(&self.pages, &self.trees.root)?)
+    pub fn list_trees(&self) -> Result<Vec<(String, TreeState)>, BatchError> {
+        Ok(self.trees.list(&self.pages)?)
     }
 
     /// Makes an empty tree; `false` if it was there.
@@ -348,16 +297,17 @@ impl Batch {
     /// Before a key changes again: an earlier operation of this batch on it keeps its value itself.
     pub(super) fn keep_value(&mut self, tree: &str, key: &[u8]) -> Result<(), BatchError> {
         let Some(tree) = self.names.find(tree) else { return Ok(()) };
-        match self.in_tree.take(&self.operations, tree, key) {
-            Some(place) => self.materialise(place),
-            None => Ok(()),
-        }
+        let Some(place) = self.in_tree.take(&self.operations, tree, key) else { return Ok(()) };
+        self.kept.push(place);
+        self.materialise(place)
     }
 
     /// As [`Self::keep_value`], for every operation in a range.
     pub(super) fn keep_values(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
         let Some(tree) = self.names.find(tree) else { return Ok(()) };
         let places = self.in_tree.take_range(&self.operations, tree, start, end);
+        // Noted before one of them fails: going back puts them all back.
+        self.kept.extend(&places);
         places.into_iter().try_for_each(|place| self.materialise(place))
     }
 
@@ -368,9 +318,6 @@ impl Batch {
         let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;
         self.operation_bytes += bytes.len();
-        if let Some(open) = self.open.as_mut().filter(|open| place < open.operations) {
-            open.kept_bytes += bytes.len();
-        }
         self.operations[place].value = PendingValue::Inline(bytes);
         Ok(())
     }

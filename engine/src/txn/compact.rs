@@ -71,12 +71,12 @@ impl Batch {
         let changed = self.pages.copies.dirty.len();
         walk.credit = (walk.credit + 1 + changed as u32 / 4).min(MAX_CREDIT);
         let room = u32::try_from(room).unwrap_or(u32::MAX);
-        self.pages.begin();
+        let mark = self.pages.mark();
         let trees = self.trees.clone();
         match self.walk_on(&mut walk, PageNumber(end), LEAVES + changed, room) {
-            Ok(()) => self.pages.keep(),
+            Ok(()) => {}
             Err(error) => {
-                self.pages.roll_back();
+                self.pages.roll_back_to(&mark);
                 self.trees = trees;
                 // The batch frees as much as one may: the next one has room again.
                 if !matches!(error, BatchError::TooManyPages(_)) {
@@ -85,6 +85,7 @@ impl Batch {
                 }
             }
         }
+        self.pages.forget_marks();
     }
 
     /// Walks over `leaves` leaves, or to the end of the last tree.

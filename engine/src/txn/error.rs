@@ -40,6 +40,11 @@ pub enum BatchError {
     /// The operations of the batch speak of more trees than its record can name.
     #[error("the transactions of one batch name more than {MAX_NAMES} trees; split them")]
     TooManyTrees,
+    /// A savepoint cannot be gone back to.
+    #[error(
+        "there is no such savepoint: it was made in another transaction, or behind a savepoint that was gone back to"
+    )]
+    NoSuchSavepoint,
     /// Memory for page versions ran out, and checkpoints did not free it in time.
     #[error("no memory for further writes: page versions take {bytes} bytes and the disk does not keep up; try again")]
     NoMemory {
@@ -57,6 +62,14 @@ pub enum BatchError {
         /// How long ago, in seconds.
         age_seconds: u64,
     },
+}
+
+impl BatchError {
+    /// Whether the batch has no room for more. Alone in it, a transaction has more.
+    #[must_use]
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::TooManyPages(_) | Self::TooManyTrees)
+    }
 }
 
 impl From<ReadError> for BatchError {

@@ -13,6 +13,7 @@ mod pages;
 mod read;
 pub mod record;
 mod reserve;
+mod savepoint;
 mod seal;
 mod trees;
 mod write_cursor;
@@ -21,6 +22,8 @@ mod write_cursor;
 mod batch_test;
 #[cfg(test)]
 mod record_test;
+#[cfg(test)]
+mod savepoint_test;
 #[cfg(test)]
 mod values_test;
 #[cfg(test)]
@@ -34,6 +37,7 @@ pub use names::MAX_NAMES;
 pub use pages::BatchPages;
 pub use read::{ReadTxn, TreeView};
 pub use reserve::Reserved;
+pub use savepoint::Savepoint;
 pub use seal::Staged;
 pub(crate) use trees::list as list_trees;
 pub use write_cursor::WriteCursor;

@@ -30,11 +30,11 @@ pub(super) struct Dirty {
     pub(super) reborn: bool,
     /// What it was copied from, unless that is in the data file.
     base: Option<Arc<Page>>,
-    /// The transaction that last saved it for undo.
+    /// The era that last saved it for undo.
     saved_in: u64,
 }
 
-/// What to put back when a transaction is rolled back.
+/// What to put back when a batch goes back to a mark.
 enum Undo {
     Page(PageNumber, Option<Dirty>),
     /// So many pages from the first on.
@@ -52,7 +52,12 @@ pub(super) struct Copies {
     undo: Vec<Undo>,
     /// How many pages `undo` holds.
     saved: usize,
-    txn: u64,
+    /// Where in `undo` the last mark is. What was noted before it stays as it is.
+    marked: usize,
+    /// Counts marks, and returns to them: what was saved before the last one must be saved again. `None` without a mark:
+    /// nothing is saved.
+    era: Option<u64>,
+    eras: u64,
 }
 
 /// The pages of an open batch. See [`super::Batch`].
@@ -63,12 +68,13 @@ pub struct BatchPages {
     pub(super) base_page_count: u32,
     pub(super) mutations: u64,
     split_policy: SplitPolicy,
-    savepoint: Option<Savepoint>,
     /// The most that copies of pages may take, in bytes.
     memory_limit: usize,
 }
 
-struct Savepoint {
+/// A state of the pages that the batch can go back to.
+pub(super) struct PagesMark {
+    undo: usize,
     allocator: Allocator,
     page_count: u32,
 }
@@ -87,14 +93,15 @@ impl Copies {
         }
     }
 
-    /// Keeps what a page was, once a transaction.
+    /// Keeps what a page was, once an era.
     fn save(&mut self, number: PageNumber) {
+        let Some(era) = self.era else { return };
         match self.dirty.get_mut(&number) {
-            Some(dirty) if dirty.saved_in == self.txn => {}
+            Some(dirty) if dirty.saved_in == era => {}
             Some(dirty) => {
                 self.undo.push(Undo::Page(number, Some(dirty.clone())));
                 self.saved += 1;
-                dirty.saved_in = self.txn;
+                dirty.saved_in = era;
             }
             None => self.undo.push(Undo::Page(number, None)),
         }
@@ -103,11 +110,11 @@ impl Copies {
     fn insert_fresh(&mut self, number: PageNumber) {
         self.save(number);
         let reborn = self.freed.remove(number);
-        if reborn {
+        if reborn && self.era.is_some() {
             self.undo.push(Undo::Unfreed(number));
         }
         let page = Arc::from(Page::zeroed());
-        self.dirty.insert(number, Dirty { page, fresh: true, reborn, base: None, saved_in: self.txn });
+        self.dirty.insert(number, Dirty { page, fresh: true, reborn, base: None, saved_in: self.eras });
     }
 
     /// The page, to be written whole: zeros, but for the checksum of what it was, which a copy keeps until it is sealed.
@@ -119,7 +126,7 @@ impl Copies {
         };
         let mut page = Page::zeroed();
         page.bytes_mut()[..8].copy_from_slice(&checksum.to_le_bytes());
-        self.dirty.insert(number, Dirty { page: Arc::from(page), fresh, reborn, base, saved_in: self.txn });
+        self.dirty.insert(number, Dirty { page: Arc::from(page), fresh, reborn, base, saved_in: self.eras });
         let dirty = self.dirty.get_mut(&number).expect("just put there");
         Ok(Arc::get_mut(&mut dirty.page).expect("a new page is not shared"))
     }
@@ -133,27 +140,39 @@ impl Copies {
         };
         if was_there {
             assert!(self.freed.insert(number), "page {number} is freed twice");
-            match self.undo.last_mut() {
-                Some(Undo::Freed(first, count)) if first.0 + *count == number.0 => *count += 1,
-                _ => self.undo.push(Undo::Freed(number, 1)),
+            if self.era.is_some() {
+                match self.undo[self.marked..].last_mut() {
+                    Some(Undo::Freed(first, count)) if first.0 + *count == number.0 => *count += 1,
+                    _ => self.undo.push(Undo::Freed(number, 1)),
+                }
             }
         }
     }
 
     /// Whether changing the page makes another copy of it.
     fn is_copied_for(&self, number: PageNumber) -> bool {
-        self.dirty.get(&number).is_none_or(|dirty| dirty.saved_in != self.txn)
+        self.dirty.get(&number).is_none_or(|dirty| self.era.is_some_and(|era| dirty.saved_in != era))
     }
 
-    fn forget_undo(&mut self) {
+    /// From here on, changes are noted behind the first `marked` of those noted so far.
+    fn begin_era(&mut self, marked: usize) {
+        self.eras += 1;
+        self.era = Some(self.eras);
+        self.marked = marked;
+    }
+
+    fn forget_marks(&mut self) {
         self.undo.clear();
-        self.saved = 0;
+        (self.saved, self.marked, self.era) = (0, 0, None);
     }
 
-    fn roll_back(&mut self) {
-        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+    fn roll_back_to(&mut self, mark: usize) {
+        for undo in self.undo.drain(mark..).rev() {
             match undo {
-                Undo::Page(number, Some(dirty)) => drop(self.dirty.insert(number, dirty)),
+                Undo::Page(number, Some(dirty)) => {
+                    self.saved -= 1;
+                    self.dirty.insert(number, dirty);
+                }
                 Undo::Page(number, None) => drop(self.dirty.remove(&number)),
                 Undo::Freed(first, count) => {
                     for number in first.0..first.0 + count {
@@ -163,7 +182,7 @@ impl Copies {
                 Undo::Unfreed(number) => assert!(self.freed.insert(number), "page {number} was taken again"),
             }
         }
-        self.saved = 0;
+        self.begin_era(mark);
     }
 }
 
@@ -188,7 +207,7 @@ impl BitmapPages for Copies {
                 PageRef::Version(base) => (base.clone(), Some(base)),
                 PageRef::Mapped(page) => (Arc::new(page.clone()), None),
             };
-            self.dirty.insert(number, Dirty { page, fresh: false, reborn: false, base, saved_in: self.txn });
+            self.dirty.insert(number, Dirty { page, fresh: false, reborn: false, base, saved_in: self.eras });
         }
         let dirty = self.dirty.get_mut(&number).expect("just put there");
         // Copies what is shared.
@@ -212,7 +231,9 @@ impl BatchPages {
             freed: FreedPages::default(),
             undo: Vec::new(),
             saved: 0,
-            txn: 0,
+            marked: 0,
+            era: None,
+            eras: 0,
         };
         Self {
             copies,
@@ -221,7 +242,6 @@ impl BatchPages {
             base_page_count: page_count,
             mutations: 0,
             split_policy,
-            savepoint: None,
             memory_limit: usize::MAX,
         }
     }
@@ -231,7 +251,7 @@ impl BatchPages {
         self.memory_limit = bytes;
     }
 
-    /// What the copies of pages take, those kept for undoing the open transaction among them, in bytes.
+    /// What the copies of pages take, those kept to go back to marks among them, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         (self.copies.dirty.len() + self.copies.saved) * PAGE_BYTES
     }
@@ -256,25 +276,23 @@ impl BatchPages {
         Ok(())
     }
 
-    /// From here on, changes can be rolled back.
-    pub(super) fn begin(&mut self) {
-        self.copies.txn += 1;
-        self.copies.forget_undo();
-        self.savepoint = Some(Savepoint { allocator: self.allocator.clone(), page_count: self.page_count });
+    /// Marks the state that the pages have now. Once a batch has gone back to a mark, those made behind it mean nothing.
+    pub(super) fn mark(&mut self) -> PagesMark {
+        let undo = self.copies.undo.len();
+        self.copies.begin_era(undo);
+        PagesMark { undo, allocator: self.allocator.clone(), page_count: self.page_count }
     }
 
-    /// Keeps the changes since `begin`.
-    pub(super) fn keep(&mut self) {
-        self.copies.forget_undo();
-        self.savepoint = None;
+    /// Drops the changes since the mark, which stays.
+    pub(super) fn roll_back_to(&mut self, mark: &PagesMark) {
+        self.copies.roll_back_to(mark.undo);
+        self.allocator = mark.allocator.clone();
+        self.page_count = mark.page_count;
     }
 
-    /// Drops the changes since `begin`.
-    pub(super) fn roll_back(&mut self) {
-        let savepoint = self.savepoint.take().expect("a transaction is open");
-        self.copies.roll_back();
-        self.allocator = savepoint.allocator;
-        self.page_count = savepoint.page_count;
+    /// Keeps the changes; there are no marks any more.
+    pub(super) fn forget_marks(&mut self) {
+        self.copies.forget_marks();
     }
 
     /// Cuts the free tail of the file. A last group that is empty goes with its bitmap, which so becomes free too.

@@ -90,11 +90,9 @@ impl Batch {
         // Bounded by the number of trees that a batch can name.
         self.pages.limit_memory(usize::MAX);
         self.compact();
-        self.pages.begin();
         self.trees.store(&mut self.pages, self.last_txn)?;
         self.pages.trim_tail()?;
         self.write_superblock(wall_time_micros)?;
-        self.pages.keep();
 
         let locations = self.locate_values()?;
         let plan = self.plan(&locations)?;

@@ -15,7 +15,11 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The state of a tree as the tree of trees has it.
 pub fn find<S: PageSource + ?Sized>(source: &S, trees: &TreeState, name: &str) -> Result<Option<TreeState>, ReadError> {
     let Some(entry) = btree::get(source, trees, name.as_bytes())? else { return Ok(None) };
-    decode(name, &entry.value.to_vec()?).map(Some)
+    // A state is short, and stands in its leaf: it is not copied.
+    match entry.value.as_slice() {
+        Some(bytes) => decode(name, bytes).map(Some),
+        None => decode(name, &entry.value.to_vec()?).map(Some),
+    }
 }
 
 fn decode(name: &str, bytes: &[u8]) -> Result<TreeState, ReadError> {
@@ -80,6 +84,18 @@ impl OpenTrees {
             self.open.insert(name.into(), Open { state: stored, stored });
         }
         Ok(&mut self.open.get_mut(name).expect("just put there").state)
+    }
+
+    /// All trees, by name. Writes nothing: a transaction that only asks must not have changed anything.
+    pub(super) fn list(&self, pages: &BatchPages) -> Result<Vec<(String, TreeState)>, ReadError> {
+        let mut found: BTreeMap<String, TreeState> = list(pages, &self.root)?.into_iter().collect();
+        for (name, open) in &self.open {
+            match open.state {
+                Some(state) => found.insert(name.to_string(), state),
+                None => found.remove(&**name),
+            };
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// Writes what changed into the tree of trees, as of `version`.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use calamus_engine::ids::TxnId;
-use calamus_engine::{Batch, BatchError};
+use calamus_engine::{Batch, BatchError, Savepoint};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -67,7 +67,7 @@ fn refused<T>(result: Result<T, BatchError>, operation: &str) -> Result<(), Stop
     }
 }
 
-/// Some transactions; some of them are rolled back.
+/// Some transactions; some of them are rolled back, whole or to a savepoint.
 pub fn transactions(random: &mut StdRng, sizes: Sizes, batch: &mut Batch, state: &mut State) -> Result<(), Stop> {
     for _ in 0..random.random_range(1..=4) {
         let before = state.clone();
@@ -76,8 +76,18 @@ pub fn transactions(random: &mut StdRng, sizes: Sizes, batch: &mut Batch, state:
             return Err(wrong(format!("a transaction would get id {version} behind {}", before.txn_id)));
         }
         let mut changed = false;
+        let mut savepoints: Vec<(Savepoint, State, bool)> = Vec::new();
         for _ in 0..random.random_range(1..=6) {
-            changed |= operation(random, sizes, batch, state, version)?;
+            match random.random_range(0..12) {
+                0..2 => savepoints.push((batch.savepoint(), state.clone(), changed)),
+                2 if !savepoints.is_empty() => {
+                    savepoints.truncate(random.random_range(1..=savepoints.len()));
+                    let (savepoint, then, had_changed) = &savepoints[savepoints.len() - 1];
+                    batch.rollback_to(*savepoint).map_err(disk("rollback to a savepoint"))?;
+                    (*state, changed) = (then.clone(), *had_changed);
+                }
+                _ => changed |= operation(random, sizes, batch, state, version)?,
+            }
         }
         if random.random_ratio(1, 8) {
             batch.rollback_txn();

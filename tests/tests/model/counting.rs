@@ -7,7 +7,7 @@ use calamus_engine::env::{BLOCK_BYTES, Count, CountingDisk, Disk, DiskCounts, Re
 use calamus_engine::ids::{LogId, LogIndex};
 use calamus_engine::journal::frame::{Frame, FrameKind};
 use calamus_engine::journal::{CHAIN_START, JournalMode};
-use calamus_engine::{Engine, EngineOptions};
+use calamus_engine::{Batch, Database, Engine, EngineOptions};
 use calamus_tests::boundary_disk::BoundaryDisk;
 use calamus_tests::engine_driver::node::DATABASE;
 use calamus_tests::engine_driver::{identity, small_options};
@@ -164,5 +164,45 @@ fn what_waits_while_a_sync_runs_shares_the_next_one() {
     assert!(groups as usize <= 2 * full + 1, "{groups} groups for {count} frames of {waiting} bytes");
     // An attest, which is not synced, may stand among them if the thread was idle for a while.
     assert!(counts.journal.writes >= groups && counts.journal.writes <= groups + 2, "{counts:?}");
+    assert_eq!(DiskCounts { spare: Count::default(), ..counts }, only(counts.journal));
+}
+
+#[test]
+fn transactions_that_wait_while_a_sync_runs_share_the_next_one() {
+    const WAITING: usize = 12;
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let gate = Arc::new(Gate::default());
+    let gated = BoundaryDisk::new(Arc::new(RealDisk::new()), gate.at_journal_syncs());
+    let disk = CountingDisk::new(Arc::new(gated));
+    let mut options = options(JournalMode::Threaded);
+    options.background = false;
+    let database = Database::open_with(Arc::new(disk.clone()), home.path(), options).expect("new");
+    database.write(|txn| txn.create_tree("t")).expect("committed");
+    let before = disk.snapshot();
+    let closed = gate.close();
+    let (ran, has_run) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| database.write(|txn| txn.put("t", b"leader", b"")).expect("committed"));
+        gate.wait_for_somebody();
+        let waiting: Vec<_> = (0..WAITING)
+            .map(|number| {
+                let (database, ran) = (&database, ran.clone());
+                scope.spawn(move || {
+                    let put = |txn: &mut Batch| txn.put("t", &number.to_be_bytes(), b"");
+                    let put = |txn: &mut Batch| put(txn).inspect(|_| ran.send(()).expect("waited for"));
+                    database.write(put).expect("committed")
+                })
+            })
+            .collect();
+        (0..WAITING).for_each(|_| has_run.recv().expect("sent"));
+        assert!(!leader.is_finished() && !waiting.iter().any(std::thread::ScopedJoinHandle::is_finished));
+        drop(closed);
+        leader.join().expect("no panic");
+        waiting.into_iter().for_each(|waiting| assert!(waiting.join().is_ok()));
+    });
+    let counts = disk.snapshot() - before;
+    assert_eq!((counts.journal.syncs, database.engine().status().published_records), (2, 3), "{counts:?}");
+    // An attest, which is not synced, may stand between them if nothing was written for a while.
+    assert!((2..=3).contains(&counts.journal.writes), "{counts:?}");
     assert_eq!(DiskCounts { spare: Count::default(), ..counts }, only(counts.journal));
 }

@@ -15,6 +15,12 @@
 //!     Ok(())
 //! })?;
 //!
+//! // Or hold it open. Dropped, it leaves nothing.
+//! let mut txn = database.begin_write()?;
+//! txn.put("birds", b"robin", b"red")?;
+//! drop(txn);
+//! assert!(database.read().get("birds", b"robin")?.is_none());
+//!
 //! // Back out: an error undoes the transaction.
 //! let refused = database.write(|txn| {
 //!     txn.delete("birds", b"heron")?;
@@ -43,27 +49,55 @@
 //! # }
 //! ```
 
-use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::{SystemTime, UNIX_EPOCH};
+mod commit;
+mod committer;
+#[cfg(test)]
+mod database_test;
+#[cfg(test)]
+mod merge_test;
+mod write_txn;
 
-use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use write_txn::WriteTxn;
 
 use crate::checkpoint::meta::NodeIdentity;
 use crate::engine::{Engine, EngineOptions, OpenError};
 use crate::env::{Disk, RealDisk};
 use crate::error::StorageError;
-use crate::ids::{ClusterId, DatabaseId, LogId, LogIndex, RaftId, TxnId};
-use crate::journal::frame::{Frame, FrameKind};
+use crate::ids::{ClusterId, DatabaseId, LogIndex, RaftId, TxnId};
 use crate::store::ApplyError;
 use crate::txn::{Batch, BatchError, ReadTxn};
+use committer::Committer;
 
-/// An embedded database. Handles are cheap to clone.
+/// An embedded database. Handles are cheap to clone, and may be used by many threads.
 #[derive(Clone)]
 pub struct Database {
     engine: Engine,
-    /// From staging to applying: frames must be applied in the order in which they were staged.
-    writing: Arc<Mutex<()>>,
+    committer: Arc<Committer>,
+    durability: Durability,
+}
+
+/// When a commit returns. See [`Database::with_durability`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Durability {
+    /// When others can read it. It reaches the disk soon, in the background. A power cut, or the end of the process,
+    /// takes the last commits before it, as many as had not reached the disk, and never one without all after it.
+    /// [`Database::sync`] says up to where nothing can be lost.
+    Deferred,
+    /// When it is durable.
+    #[default]
+    EachCommit,
+}
+
+/// A transaction that was committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committed<T> {
+    /// Its number; `None` if it changed nothing.
+    pub txn_id: Option<TxnId>,
+    /// What its closure returned.
+    pub value: T,
 }
 
 /// Why a transaction was not committed.
@@ -73,6 +107,9 @@ pub enum WriteError {
     /// An operation failed; nothing of the transaction is left.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The journal has stopped after a failure, or is closed. Nothing of the transaction is left.
+    #[error("the transaction was not committed, and none will be until the database is opened again: {0}")]
+    NotCommitted(StorageError),
     /// The journal could not be written. Whether the transaction survives is known when the database is opened again.
     #[error("the transaction's outcome is unknown until the database is opened again: {0}")]
     Unknown(StorageError),
@@ -101,7 +138,9 @@ impl Database {
             };
             Engine::create(disk, directory, &identity, random_database_id(), options)?
         };
-        let database = Self { engine, writing: Arc::default() };
+        engine.purge_unasked();
+        let committer = Arc::new(Committer::new(engine.clone()));
+        let database = Self { engine, committer, durability: Durability::EachCommit };
         database.apply_the_rest()?;
         Ok(database)
     }
@@ -120,42 +159,36 @@ impl Database {
         }
     }
 
-    /// Runs `work` as a transaction, and returns its txn id when it is durable; `None` if it changed nothing. An error
-    /// from `work` undoes it.
-    pub fn write<T>(
-        &self,
-        work: impl FnOnce(&mut Batch) -> Result<T, BatchError>,
-    ) -> Result<Option<TxnId>, WriteError> {
-        let _one = self.writing.lock();
-        let mut batch = self.engine.begin_batch()?;
-        batch.begin_txn();
-        if let Err(error) = work(&mut batch) {
-            batch.rollback_txn();
-            return Err(error.into());
-        }
-        let txn_id = batch.commit_txn();
-        let Some(staged) = batch.seal(now_micros())? else { return Ok(None) };
-        let index = self.engine.log_state().last.map_or(0, |last| last.index.0 + 1);
-        let commit = self.engine.applied().log_id.map(|log_id| log_id.index);
-        let log_id = LogId::new(1, index);
-        let frame = Frame::encode(FrameKind::Record, log_id, commit, self.engine.last_chain(), staged.payload);
-        let (done, synced) = mpsc::channel();
-        let queued = self.engine.append(
-            vec![frame.clone()],
-            Box::new(move |result| {
-                // The receiver waits just below.
-                let _ = done.send(result);
-            }),
-        );
-        let durable = queued.and_then(|()| {
-            synced.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))
-        });
-        if let Err(error) = durable {
-            self.engine.drop_staged();
-            return Err(WriteError::Unknown(error));
-        }
-        self.engine.apply(&frame)?;
-        Ok(txn_id)
+    /// A handle of the same database whose commits return as `durability` says. Both kinds may be used side by side:
+    /// commits are in one order, so one that is durable makes all before it durable.
+    #[must_use]
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { durability, ..self.clone() }
+    }
+
+    /// Runs `work` as a transaction, and returns when it is committed. An error from `work`, or a panic in it, undoes it.
+    ///
+    /// Transactions of several threads that wait for the disk at the same time share one write and one sync. They run one
+    /// after the other, and each sees those before it. Should one be so large that what is left of the journal's frame
+    /// is too small for it, it is undone and `work` is called once more, with a frame of its own.
+    ///
+    /// `work` must not write to the database but by its argument: it would wait for itself. Nor may it end the transaction
+    /// itself, which is open when it is called. What it reads may still be on its way to the disk; when this returns, it
+    /// is there.
+    pub fn write<T>(&self, work: impl FnMut(&mut Batch) -> Result<T, BatchError>) -> Result<Committed<T>, WriteError> {
+        let (txn_id, value) = self.committer.write(self.durability, work)?;
+        Ok(Committed { txn_id, value })
+    }
+
+    /// Opens a transaction. Others wait until it has ended, and it begins when those before it are committed: where
+    /// many threads write, [`Self::write`] commits more of them with one sync.
+    pub fn begin_write(&self) -> Result<WriteTxn<'_>, WriteError> {
+        WriteTxn::begin(&self.committer, self.durability)
+    }
+
+    /// Makes every commit so far durable. Returns the last of them, by its txn id.
+    pub fn sync(&self) -> Result<TxnId, WriteError> {
+        self.committer.sync()
     }
 
     /// Opens a snapshot of what is committed.
@@ -172,14 +205,9 @@ impl Database {
     }
 }
 
-fn now_micros() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Drawn from the standard library's source of random hash keys, which the operating system seeds.
 fn random_database_id() -> DatabaseId {
     use std::hash::{BuildHasher, RandomState};
-    let half = || u128::from(RandomState::new().hash_one(now_micros()));
+    let half = || u128::from(RandomState::new().hash_one(commit::now_micros()));
     DatabaseId(half() << 64 | half())
 }
