@@ -61,7 +61,8 @@
 //! - Every operation has its own error: [`OpenError`], [`WriteError`], [`BatchError`] within a transaction,
 //!   [`ReadError`]. Bytes that are not what was written are an error, wherever they are met, and never
 //!   served. A panic is a mistake in the program, or in this one.
-//! - One process opens a directory at a time. [`offline::check_directory`] proves a closed one sound, byte by byte.
+//! - One process opens a directory at a time. [`offline::check_directory`] proves a closed one sound, byte by byte,
+//!   and [`offline::salvage()`] copies what can be read of one that is not.
 //! - The modules in the upper half of the map are for tools and tests that look at the disk; [`Engine`] and what it is
 //!   driven with are for a consensus.
 //!
@@ -83,8 +84,8 @@
 //! | [`recovery`] | from what a crash left to a state that may be served |
 //! | [`seed`] | a whole database as a stream |
 //! | [`engine`] | a directory, open: what a consensus drives |
-//! | [`offline`] | a directory that no node has open, checked without a change |
 //! | [`database`] | the engine alone, as an embedded database: merged commits of many threads, durable at once or later |
+//! | [`offline`] | a directory that no node has open: checked without a change, salvaged |
 //! | [`verify`] | the whole-file check |
 //!
 //! Dependencies go from the bottom of that table to the top.

@@ -26,6 +26,8 @@ const PROGRESS_PAGES: u32 = 1024;
 /// How far a check is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
+    /// So many frames of the journal were read.
+    Frames(u64),
     /// A tree is about to be walked; so many were walked before.
     Trees(u64),
     /// So many of the file's pages were looked at by themselves.
@@ -37,9 +39,22 @@ pub enum Progress {
     },
 }
 
+/// What a problem is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProblemKind {
+    /// What stands in a page: nothing of it can be relied on, or not all.
+    Content,
+    /// A free page that is not zeros.
+    NotZero,
+    /// An allocated page that is reached from nowhere.
+    Unreached,
+}
+
 /// Something wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
+    /// What it is about.
+    pub kind: ProblemKind,
     /// The page.
     pub page: PageNumber,
     /// What is wrong with it.
@@ -49,7 +64,7 @@ pub struct Problem {
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckReport {
-    /// The superblock, if it can be read. Without it, nothing else was checked.
+    /// The superblock, if it can be read. Without it, the trees were not walked.
     pub superblock: Option<Superblock>,
     /// How many trees are named in the tree of trees.
     pub trees: u64,
@@ -75,8 +90,12 @@ impl CheckReport {
     }
 
     fn problem(&mut self, page: PageNumber, what: impl Into<String>) {
+        self.problem_of(ProblemKind::Content, page, what);
+    }
+
+    fn problem_of(&mut self, kind: ProblemKind, page: PageNumber, what: impl Into<String>) {
         if self.problems.len() < MAX_LISTED_PROBLEMS {
-            self.problems.push(Problem { page, what: what.into() });
+            self.problems.push(Problem { kind, page, what: what.into() });
         } else {
             self.unlisted_problems += 1;
         }
@@ -87,12 +106,19 @@ impl CheckReport {
 struct PageSet {
     allocated: Vec<u64>,
     reached: Vec<u64>,
+    /// For each group, whether its bitmap could be read: else nobody knows which of its pages are allocated.
+    known: Vec<bool>,
 }
 
 impl PageSet {
     fn new(page_count: u32) -> Self {
         let words = vec![0; page_count.div_ceil(64) as usize];
-        Self { allocated: words.clone(), reached: words }
+        let known = vec![false; page_count.div_ceil(PAGES_PER_GROUP) as usize];
+        Self { allocated: words.clone(), reached: words, known }
+    }
+
+    fn knows(&self, page: u32) -> bool {
+        self.known[(page / PAGES_PER_GROUP) as usize]
     }
 
     fn has(set: &[u64], page: u32) -> bool {
@@ -128,7 +154,7 @@ impl TreeVisitor for Visitor<'_> {
                 self.report.problem(PageNumber(page), "reached from more than one place");
                 sound = false;
             }
-            if !PageSet::has(&self.pages.allocated, page) {
+            if self.pages.knows(page) && !PageSet::has(&self.pages.allocated, page) {
                 self.report.problem(PageNumber(page), "belongs to a tree, but is not allocated");
             }
         }
@@ -173,7 +199,21 @@ pub fn check_pages<S: PageSource + ?Sized>(
     let mut pages = PageSet::new(superblock.page_count);
     check_bitmaps(source, superblock.page_count, &mut pages, &mut report)?;
     check_trees(source, &superblock, &mut pages, &mut report, progress)?;
-    check_each(source, superblock.page_count, &pages, &mut report, progress)?;
+    check_each(source, superblock.page_count, &pages, true, &mut report, progress)?;
+    Ok(report)
+}
+
+/// Checks pages each by itself, and the bitmaps, where there is no superblock that says how many there are and where the
+/// trees begin. That it is missing is not reported.
+pub fn check_pages_alone<S: PageSource + ?Sized>(
+    source: &S,
+    page_count: u32,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<CheckReport, ReadError> {
+    let mut report = CheckReport::default();
+    let mut pages = PageSet::new(page_count);
+    check_bitmaps(source, page_count, &mut pages, &mut report)?;
+    check_each(source, page_count, &pages, false, &mut report, progress)?;
     Ok(report)
 }
 
@@ -193,6 +233,27 @@ fn read<'s, S: PageSource + ?Sized>(
     }
 }
 
+/// As [`read`], for a page that others may have read before: damage that they told of is not told again.
+fn read_once<'s, S: PageSource + ?Sized>(
+    source: &'s S,
+    number: PageNumber,
+    pages: &PageSet,
+    report: &mut CheckReport,
+) -> Result<Option<PageRef<'s>>, ReadError> {
+    match source.page(number) {
+        Ok(page) => Ok(Some(page)),
+        Err(ReadError::Storage(StorageError::Corrupted { what, .. })) => {
+            let told =
+                PageSet::has(&pages.reached, number.0) && report.problems.iter().any(|problem| problem.page == number);
+            if !told {
+                report.problem(number, what);
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn check_bitmaps<S: PageSource + ?Sized>(
     source: &S,
     page_count: u32,
@@ -204,6 +265,7 @@ fn check_bitmaps<S: PageSource + ?Sized>(
         let number = bitmap_page_of(PageNumber(group_start));
         PageSet::add(&mut pages.reached, number.0);
         let Some(bitmap) = read(source, number, report)? else { continue };
+        pages.known[(group_start / PAGES_PER_GROUP) as usize] = true;
         if let Some(what) = check_bitmap(&bitmap, number, page_count) {
             report.problem(number, what);
         }
@@ -240,11 +302,13 @@ fn check_trees<S: PageSource + ?Sized>(
     Ok(())
 }
 
-/// Looks at every page by itself.
+/// Looks at every page by itself; with `trees`, also whether it was reached from one. What could not be read at all was
+/// reported where it was met first, if that was in a tree or as a bitmap.
 fn check_each<S: PageSource + ?Sized>(
     source: &S,
     page_count: u32,
     pages: &PageSet,
+    trees: bool,
     report: &mut CheckReport,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ReadError> {
@@ -252,19 +316,24 @@ fn check_each<S: PageSource + ?Sized>(
         if number.is_multiple_of(PROGRESS_PAGES) {
             progress(Progress::Pages { done: number, total: page_count });
         }
-        let (allocated, number) = (PageSet::has(&pages.allocated, number), PageNumber(number));
-        let Some(page) = read(source, number, report)? else { continue };
+        let (allocated, known) = (PageSet::has(&pages.allocated, number), pages.knows(number));
+        let number = PageNumber(number);
+        let Some(page) = read_once(source, number, pages, report)? else { continue };
+        if !known {
+            report.digest = report.digest.replace(number, 0, page.checksum());
+            continue;
+        }
         if !allocated {
             if !page.is_zero() {
-                report.problem(number, "free, but not zero");
+                report.problem_of(ProblemKind::NotZero, number, "free, but not zero");
             }
             continue;
         }
         if page.checksum() == 0 || !checksum::verify(number, &page) {
             report.problem(number, "the checksum does not fit the content");
         }
-        if !PageSet::has(&pages.reached, number.0) && !is_bitmap_page(number) {
-            report.problem(number, "allocated, but reached from nowhere");
+        if trees && !PageSet::has(&pages.reached, number.0) && !is_bitmap_page(number) {
+            report.problem_of(ProblemKind::Unreached, number, "allocated, but reached from nowhere");
         }
         report.digest = report.digest.replace(number, 0, page.checksum());
     }

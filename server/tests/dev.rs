@@ -123,7 +123,7 @@ fn assert_equal_and_clean(dir: &Path, names: &[&str]) {
 
 /// For each frame of a node: its index and hash.
 fn frames(dir: &Path, name: &str) -> std::collections::BTreeMap<u64, String> {
-    let output = run(&["journal", dir.join(name).to_str().expect("UTF-8"), "--json"]);
+    let output = run(&["journal", dir.join(name).to_str().expect("UTF-8"), "--frames", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let lines = String::from_utf8(output.stdout).expect("UTF-8");
     let frame = |line: &str| -> (u64, String) {

@@ -33,7 +33,7 @@ pub fn report(directory: &Path) -> DirectoryReport {
 /// Where the generation in use has its files.
 #[must_use]
 pub fn home(directory: &Path, report: &DirectoryReport) -> PathBuf {
-    directory.join(format!("g{}", report.meta.generation.0))
+    directory.join(format!("g{}", report.generation.expect("a node has one").0))
 }
 
 /// The frames that a journal holds, by index.
@@ -58,7 +58,8 @@ pub fn assert_equal_after_stop(directories: &[PathBuf]) -> usize {
     let reports: Vec<DirectoryReport> = directories.iter().map(|directory| report(directory)).collect();
     for (directory, report) in directories.iter().zip(&reports) {
         assert!(report.is_clean(), "{} is not clean: {report:#?}", directory.display());
-        let (checkpoint, target) = (&report.meta.checkpoint, &report.meta.target);
+        let meta = report.meta.as_ref().expect("it is clean");
+        let (checkpoint, target) = (&meta.checkpoint, &meta.target);
         assert_eq!(checkpoint.log_id, target.log_id, "{} ended in a checkpoint", directory.display());
     }
     let homes: Vec<PathBuf> = directories.iter().zip(&reports).map(|(at, report)| home(at, report)).collect();
@@ -137,7 +138,7 @@ pub fn assert_equal_as_left(directories: &[PathBuf]) -> usize {
         .iter()
         .map(|directory| {
             let report = report(directory);
-            let target = report.meta.target.log_id.map(|log_id| log_id.index);
+            let target = report.meta.as_ref().expect("node.meta is sound").target.log_id.map(|log_id| log_id.index);
             Left { target, frames: frames(&home(directory, &report).join("journal")) }
         })
         .collect();

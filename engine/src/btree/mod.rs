@@ -34,7 +34,7 @@ mod cursor;
 mod insert;
 pub(crate) mod node;
 pub(crate) mod node_mut;
-mod overflow;
+pub(crate) mod overflow;
 mod range;
 mod rebalance;
 mod remove;

@@ -281,25 +281,15 @@ fn open_vote(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(SlotFile, Option
     Ok((slots, vote))
 }
 
-/// What `node.meta` and `vote` hold.
-pub(crate) struct Slots {
-    pub(crate) meta: NodeMeta,
-    /// Slots that are damaged; what they held stands in the other one.
-    pub(crate) damage: Vec<SlotDamage>,
-}
-
-/// Reads `node.meta` and `vote` of a directory that no node has open, and changes nothing.
-pub(crate) fn read_slots(disk: &dyn Disk, directory: &Path) -> Result<Slots, OpenError> {
+/// Reads `node.meta` of a directory that no node has open, and changes nothing. `vote` must be readable, too.
+pub(crate) fn read_meta(disk: &dyn Disk, directory: &Path) -> Result<NodeMeta, OpenError> {
     let look = |file: &Path, slot_bytes| -> Result<Look, OpenError> {
         SlotFile::look(disk, file, slot_bytes).map_err(|error| unreadable(file, error))
     };
     let (meta_file, vote_file) = (Paths::meta(directory), Paths::vote(directory));
     let (meta, vote) = (look(&meta_file, SLOT_BYTES)?, look(&vote_file, VOTE_SLOT_BYTES)?);
     Vote::decode(&vote.payload).map_err(|what| bad_payload(&vote_file, what))?;
-    Ok(Slots {
-        meta: NodeMeta::decode(&meta.payload).map_err(|what| bad_payload(&meta_file, what))?,
-        damage: meta.damage.into_iter().chain(vote.damage).collect(),
-    })
+    NodeMeta::decode(&meta.payload).map_err(|what| bad_payload(&meta_file, what))
 }
 
 /// What a crash left of generations that were never switched in, or were switched out.

@@ -61,6 +61,8 @@ impl Writer {
         self.last = target.last;
         self.must_cut = false;
         self.tail = None;
+        // Up to the block, not behind it: without the block the journal ends in the same place.
+        self.attest_again(position)?;
         Ok(Some(UNIT_BYTES))
     }
 }

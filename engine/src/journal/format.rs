@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! segment:  0     header (72 bytes used, see segment.rs)
+//!           2048  an attest block that says the same as the last one behind the frames, see writer.rs
 //!           4096  first group block, its frames, the next group block, ...
 //!           ...
 //!           end-64  used by no frame: room for the cut block that follows the segment's last frame
@@ -19,6 +20,8 @@ use crate::ids::{JournalPosition, LogId, LogIndex};
 pub const UNIT_BYTES: u64 = 64;
 /// The size of a segment's header, in bytes; the first group stands behind it.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// Where in a segment's header the second attest stands, in bytes: in no block of the disk that has frames.
+pub const SECOND_ATTEST_OFFSET: u64 = 2048;
 /// The smallest segment, in bytes.
 pub const MIN_SEGMENT_BYTES: u64 = 64 << 10;
 /// The largest segment, in bytes: far above any use, it only keeps nonsense from disk or options out of the arithmetic.
@@ -29,6 +32,7 @@ pub const FIRST_SEGMENT: u64 = 1;
 const SECTOR_BYTES: u64 = 512;
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(UNIT_BYTES) && SEGMENT_HEADER_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(MIN_SEGMENT_BYTES.is_multiple_of(SECTOR_BYTES));
+const _: () = assert!(SECOND_ATTEST_OFFSET.is_multiple_of(SECTOR_BYTES) && SECOND_ATTEST_OFFSET < SEGMENT_HEADER_BYTES);
 
 /// The frame before a journal's (or a segment's) first one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

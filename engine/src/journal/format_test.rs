@@ -175,6 +175,19 @@ fn a_small_journal_byte_by_byte() {
     put(GroupKind::Cut, 3, 1, 4480, 4544, 2, &[]);
     put(GroupKind::Append, 4, 1, 4544, 4736, 2, &other);
     put(GroupKind::Attest, 5, 1, 4736, 4800, 3, &[]);
+    // The same once more, in the header.
+    let again = GroupBlock {
+        kind: GroupKind::Attest,
+        number: 5,
+        epoch: 1,
+        attested: JournalPosition(base + 4736),
+        position: JournalPosition(base + 2048),
+        end: JournalPosition(base + 2112),
+        first_index: LogIndex(3),
+        frames: 0,
+        chain_low: chain_low(other[0].chain()),
+    };
+    expected[2048..2112].copy_from_slice(&again.encode());
     expected.resize(bytes.len(), 0);
     assert!(bytes == expected, "first difference at {:?}", bytes.iter().zip(&expected).position(|(a, b)| a != b));
 }

@@ -28,6 +28,21 @@ pub struct FrameInfo {
     pub hash: u64,
 }
 
+impl FrameInfo {
+    /// What is listed of a frame that stands at `position`.
+    #[must_use]
+    pub fn of(frame: &Frame, position: JournalPosition) -> Self {
+        Self {
+            log_id: frame.log_id(),
+            kind: frame.kind(),
+            commit: frame.commit(),
+            position,
+            bytes: frame.frame_bytes(),
+            hash: frame_hash(frame),
+        }
+    }
+}
+
 /// XXH3-64 of a whole frame without its padding.
 #[must_use]
 pub fn frame_hash(frame: &Frame) -> u64 {
@@ -74,13 +89,6 @@ pub fn inspect(
     disk: Arc<dyn Disk>,
     directory: &Path,
 ) -> Result<impl Iterator<Item = Result<FrameInfo, StorageError>> + use<>, StorageError> {
-    let describe = |(frame, position): (Frame, JournalPosition)| FrameInfo {
-        log_id: frame.log_id(),
-        kind: frame.kind(),
-        commit: frame.commit(),
-        position,
-        bytes: frame.frame_bytes(),
-        hash: frame_hash(&frame),
-    };
+    let describe = |(frame, position): (Frame, JournalPosition)| FrameInfo::of(&frame, position);
     Ok(frames(disk, directory)?.map(move |found| found.map(describe)))
 }

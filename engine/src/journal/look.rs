@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::JournalPosition;
-use crate::journal::format::{Geometry, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path};
+use crate::journal::format::{Geometry, SECOND_ATTEST_OFFSET, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path};
 use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock};
 use crate::journal::window::{WINDOW_BYTES, Window};
 
@@ -19,7 +19,8 @@ pub(super) struct Found {
     pub number: u64,
 }
 
-/// Searches from `from` (segment, offset) through all later segments, at every place a block can stand.
+/// Searches from `from` (segment, offset) through all later segments, at every place a block can stand, and in their
+/// headers.
 ///
 /// A block bears witness if it stands where it says, its epoch is not below the current one (a cut would have raised
 /// it), its number is above the current one, both are near enough to be of this journal, and it attests more than
@@ -37,7 +38,8 @@ pub(super) fn look_further(
     for segment in segments.iter().copied().filter(|segment| *segment >= from.0) {
         let mut window =
             Window::new(disk.open(&segment_path(directory, segment), OpenMode::Read)?, geometry, WINDOW_BYTES);
-        let mut offset = if segment == from.0 { from.1 } else { SEGMENT_HEADER_BYTES };
+        let mut offset = SECOND_ATTEST_OFFSET;
+        let begin = if segment == from.0 { from.1 } else { SEGMENT_HEADER_BYTES };
         loop {
             let bytes = window.bytes(offset, GROUP_BLOCK_BYTES as u64)?;
             if bytes.len() < GROUP_BLOCK_BYTES {
@@ -52,7 +54,7 @@ pub(super) fn look_further(
                 found.epoch = found.epoch.max(block.epoch);
                 found.number = found.number.max(block.number);
             }
-            offset += UNIT_BYTES;
+            offset = if offset == SECOND_ATTEST_OFFSET { begin } else { offset + UNIT_BYTES };
         }
     }
     Ok(found)

@@ -16,7 +16,8 @@
 //! block of 64 bytes ([`group`]) and its frames ([`frame`]). Blocks and frames start at multiples of 64 bytes, so a
 //! block lies within one sector and is there whole or not at all. (epoch, number) of blocks only ever grows. A block
 //! *attests* a position: everything before it was durable when the block was written. An *attest* block is written
-//! behind the last group when the journal is idle, without a sync; the next group is written over it. A *cut* block
+//! behind the last group when the journal is idle, without a sync, and once more in the segment's header; the next group
+//! is written over it. A *cut* block
 //! stands at the end of the last frame that stays, over whatever stood there, and raises the epoch.
 //!
 //! # Where a journal ends
@@ -26,9 +27,10 @@
 //! names for its last (or to a cut block on the way). A frame follows if its sums, index, term and chain value fit. A
 //! cut block with a higher epoch and number, which names the chain value of the frame before, follows anywhere a frame
 //! or a group could stand. A segment follows if its header has the
-//! next segment number, the next group number, the current epoch and the very log id and chain value walked to. Where
+//! next segment number, the next group number, the current epoch and the very log id and chain value walked to. If the
+//! next segment has not its length, or a header that is neither one nor zeros, the place before it is damage. Where
 //! nothing follows, at position p, the walk looks at all later places for a block that stands where it says, with
-//! epoch >= the current one, number > the current one, attesting more than p.
+//! epoch >= the current one, number > the current one, attesting more than p; and in the headers of these segments.
 //! If there is one, p is **damage**: nothing is written, `append` is refused until somebody cuts. Else p is the
 //! **end**: whatever follows is an unfinished group. If all its headers are there, the frames before the first bad
 //! payload stay (nobody was told of them, but they are what the leader sent); else nothing of it does. Then everything that stands between the place which the last block walked over
@@ -100,6 +102,7 @@ mod scan;
 pub mod segment;
 mod spare;
 mod state;
+mod survey;
 mod walk;
 mod window;
 mod writer;
@@ -121,6 +124,8 @@ mod rig_test;
 #[cfg(test)]
 mod stop_test;
 #[cfg(test)]
+mod survey_test;
+#[cfg(test)]
 mod walk_test;
 
 pub(crate) use follow::Waited;
@@ -131,4 +136,5 @@ pub(crate) use journal::Who;
 pub use journal::{Journal, JournalMode, JournalOptions};
 pub use scan::Scan;
 pub use state::{Done, InOrder, JournalStats};
+pub use survey::{SegmentInfo, SpareInfo, Survey, survey};
 pub use walk::Damage;

@@ -15,7 +15,7 @@
 //!     56     8  chain value of the frame before
 //!     64     4  zero
 //!     68     4  CRC-32 of bytes 0..68
-//!     72        zeros up to 4096
+//!     72        zeros up to 4096, but for the second attest at 2048: a group block, see writer.rs
 //! ```
 
 use std::path::Path;

@@ -84,26 +84,41 @@ pub(super) struct Walker {
     number: u64,
     epoch: u64,
     group: Option<OpenGroup>,
+    /// Where the block of the group that was entered last stands, in the segment walked to.
+    group_start: u64,
     ending: Option<Ending>,
 }
 
-/// An open segment and its header, or what is wrong with it.
-type WithHeader = (Arc<dyn DiskFile>, Result<SegmentHeader, String>);
+/// Why a segment has no header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NoHeader {
+    /// What is wrong.
+    pub what: String,
+    /// Whether it was never written: the file has its length and its header is zeros. A file has both before it gets a
+    /// segment's name, and a header is written within one sector: anything else is damage.
+    pub is_fresh: bool,
+}
 
-fn open_segment(disk: &dyn Disk, path: &Path) -> Result<WithHeader, StorageError> {
+/// An open segment and its header, or what is wrong with it.
+type WithHeader = (Arc<dyn DiskFile>, Result<SegmentHeader, NoHeader>);
+
+/// Opens a segment, of `expected` bytes if that is known.
+pub(super) fn open_segment(disk: &dyn Disk, path: &Path, expected: Option<u64>) -> Result<WithHeader, StorageError> {
     let file = disk.open(path, OpenMode::Read)?;
     let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
     let got = file.read_at(&mut bytes, 0)?;
     let length = file.len()?;
-    let header = SegmentHeader::decode(&bytes[..got]).map_err(String::from).and_then(|header| {
-        if !is_segment_size(header.segment_bytes) {
-            return Err(format!("segments of {} bytes", header.segment_bytes));
+    let header = SegmentHeader::decode(&bytes[..got]);
+    let wanted = expected.or(header.as_ref().ok().map(|header| header.segment_bytes));
+    let damaged = |what| Err(NoHeader { what, is_fresh: false });
+    let header = match (header, wanted) {
+        (Ok(header), _) if !is_segment_size(header.segment_bytes) => {
+            damaged(format!("segments of {} bytes", header.segment_bytes))
         }
-        if length != header.segment_bytes {
-            return Err(format!("the segment has {length} of {} bytes", header.segment_bytes));
-        }
-        Ok(header)
-    });
+        (_, Some(wanted)) if length != wanted => damaged(format!("the segment has {length} of {wanted} bytes")),
+        (Ok(header), _) => Ok(header),
+        (Err(what), _) => Err(NoHeader { what: what.into(), is_fresh: bytes[..got].iter().all(|byte| *byte == 0) }),
+    };
     Ok((file, header))
 }
 
@@ -120,8 +135,8 @@ impl Walker {
             return Err(StorageError::io(directory, 0, "open", &missing));
         };
         let path = segment_path(directory, first);
-        let (file, header) = open_segment(&*disk, &path)?;
-        let header = header.map_err(|what| StorageError::corrupted(&path, 0, what))?;
+        let (file, header) = open_segment(&*disk, &path, None)?;
+        let header = header.map_err(|bad| StorageError::corrupted(&path, 0, bad.what))?;
         let geometry = Geometry { segment_bytes: header.segment_bytes };
         if header.number != first {
             return Err(StorageError::corrupted(&path, 0, format!("it is segment {}", header.number)));
@@ -142,6 +157,7 @@ impl Walker {
             number: header.first_group.saturating_sub(1),
             epoch: header.epoch,
             group: None,
+            group_start: SEGMENT_HEADER_BYTES,
             ending: None,
         })
     }
@@ -183,6 +199,20 @@ impl Walker {
 
     fn position(&self) -> JournalPosition {
         self.geometry.position(self.segment, self.offset)
+    }
+
+    /// Where to look for frames behind the damage at which the walk has ended: segment and offset, the epoch, and the
+    /// number of the group before.
+    pub fn behind_damage(&self) -> ((u64, u64), (u64, u64)) {
+        let whole = self.group.is_none();
+        let (offset, number) = if whole { (self.offset, self.number) } else { (self.group_start, self.number - 1) };
+        ((self.segment, offset), (self.epoch, number))
+    }
+
+    /// Up to where everything was durable, as far as a block says it: the last one walked over, or an attest at the end.
+    pub fn attested_at_end(&mut self) -> Result<JournalPosition, StorageError> {
+        let block = self.block_here()?.filter(|block| block.kind == GroupKind::Attest && block.epoch == self.epoch);
+        Ok(block.map_or(self.attested, |block| self.attested.max(block.attested)))
     }
 
     fn between_groups(&mut self) -> Result<(), StorageError> {
@@ -242,6 +272,7 @@ impl Walker {
             }
         }
         self.group = Some(group);
+        self.group_start = self.offset;
         self.offset += UNIT_BYTES;
         Ok(())
     }
@@ -302,13 +333,19 @@ impl Walker {
         Ok(header.with_payload(payload).map_err(|error| error.to_string()))
     }
 
-    /// Goes on in the next segment if it continues exactly what was walked over.
+    /// Goes on in the next segment if it continues exactly what was walked over; ends the walk if that one is damaged.
+    /// `false` if neither.
     fn enter_next_segment(&mut self) -> Result<bool, StorageError> {
         let number = self.segment + 1;
         if self.numbers.binary_search(&number).is_err() {
             return Ok(false);
         }
-        let (file, header) = open_segment(&*self.disk, &segment_path(&self.directory, number))?;
+        let path = segment_path(&self.directory, number);
+        let (file, header) = open_segment(&*self.disk, &path, Some(self.geometry.segment_bytes))?;
+        if let Err(NoHeader { what, is_fresh: false }) = header {
+            self.end_before_damaged_segment(path, what)?;
+            return Ok(true);
+        }
         let expected = SegmentHeader {
             number,
             segment_bytes: self.geometry.segment_bytes,
@@ -342,6 +379,15 @@ impl Walker {
             ),
         });
         self.ending = Some(Ending { damage, unfinished_bytes, epoch: found.epoch, number: found.number });
+        Ok(())
+    }
+
+    /// Ends the walk at the end of a segment, since the next one is damaged: it had its length and its header once.
+    fn end_before_damaged_segment(&mut self, file: PathBuf, what: String) -> Result<(), StorageError> {
+        let position = self.position();
+        let found = self.look_further(self.offset, position)?;
+        let damage = Some(Damage { position, file, offset: 0, index: self.last.next_index(), what });
+        self.ending = Some(Ending { damage, unfinished_bytes: 0, epoch: found.epoch, number: found.number });
         Ok(())
     }
 

@@ -10,6 +10,16 @@
 //! - The bytes before it are durable and written again as they are, so whichever sectors arrive, they stay the same.
 //! - The zeros go over bytes behind the end of the journal. Nothing there is ever needed: an attest of this very end,
 //!   which the block of the group replaces, or leftovers that only have to stay worthless.
+//!
+//! # Attested twice
+//!
+//! An attest stands right behind the last frame, mostly in the same block of the disk as the last groups. A disk that
+//! loses that block, or puts an older one in its place, loses frames together with the only witness of them, and the
+//! journal would end earlier without a trace. So the same is said a second time in the header of the segment. That one
+//! says as much of cuts: of the end that a cut leaves. It bears witness as any other block does: its place, its epoch
+//! and its number must fit, so that one from before a cut, or from an earlier life of the file, says nothing. Crash by
+//! crash: it is written after what it attests is durable, and not synced; absent, a witness is missing, which is no more
+//! than if the journal had never been idle. The rest of its block of the disk is the header, written as it is.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,7 +27,9 @@ use std::sync::Arc;
 use crate::env::{BLOCK_BYTES, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::JournalPosition;
-use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span};
+use crate::journal::format::{
+    Geometry, LogStart, SECOND_ATTEST_OFFSET, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span,
+};
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame};
 use crate::journal::group::{GROUP_BLOCK_BYTES, GroupBlock, GroupKind, chain_low};
 use crate::journal::run::Shared;
@@ -140,23 +152,37 @@ impl Writer {
     /// written over it.
     pub fn attest(&mut self) -> Result<(), StorageError> {
         let position = self.durable();
-        let block = GroupBlock {
+        let (encoded, offset) = (self.attest_block(position, position).encode(), self.offset);
+        let before = self.take_tail()?;
+        self.write_blocks(offset - before.len() as u64, &before, vec![&encoded], offset + UNIT_BYTES)?;
+        self.tail = Some(before);
+        self.attested = position;
+        self.attest_again(position)
+    }
+
+    /// Says in the segment's header, too, that everything up to `attested` is durable. Not synced either.
+    pub fn attest_again(&self, attested: JournalPosition) -> Result<(), StorageError> {
+        let position = self.geometry.position(self.segment, SECOND_ATTEST_OFFSET);
+        let mut header = vec![0; usize::try_from(SEGMENT_HEADER_BYTES).expect("a block")];
+        self.file.read_exact_at(&mut header, 0)?;
+        let at = usize::try_from(SECOND_ATTEST_OFFSET).expect("within a block");
+        header[at..at + GROUP_BLOCK_BYTES].copy_from_slice(&self.attest_block(position, attested).encode());
+        self.file.write_at(&[IoSlice::new(&header)], 0)
+    }
+
+    /// A block that stands at `position` and attests everything up to `attested`.
+    fn attest_block(&self, position: JournalPosition, attested: JournalPosition) -> GroupBlock {
+        GroupBlock {
             kind: GroupKind::Attest,
             number: self.number + 1,
             epoch: self.epoch,
-            attested: position,
+            attested,
             position,
             end: JournalPosition(position.0 + UNIT_BYTES),
             first_index: self.last.next_index(),
             frames: 0,
             chain_low: chain_low(self.last.chain),
-        };
-        let (encoded, offset) = (block.encode(), self.offset);
-        let before = self.take_tail()?;
-        self.write_blocks(offset - before.len() as u64, &before, vec![&encoded], offset + UNIT_BYTES)?;
-        self.tail = Some(before);
-        self.attested = position;
-        Ok(())
+        }
     }
 
     /// What stands in the block of `offset` before it.

@@ -1,7 +1,7 @@
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::{OfflineState, check_directory};
+use super::{FindingKind, OfflineState, check_directory};
 use crate::engine::rig_test::{commit, create, options};
 use crate::engine::{Engine, OpenError, Vote};
 use crate::env::{Disk, RealDisk};
@@ -31,7 +31,7 @@ fn a_directory_is_checked_without_a_change_and_only_when_no_node_has_it() {
     drop(engine);
     let report = check_directory(&disk, home.path(), &mut |_| {}).expect("readable");
     assert!(report.is_clean(), "{report:?}");
-    assert_eq!(report.frames, 30);
+    assert_eq!(report.journal.as_ref().map(|journal| journal.frames), Some(30));
     let at_end = OfflineState::open(&disk, home.path(), Some(LogIndex(29))).expect("builds");
     assert_eq!(at_end.compute_digest().expect("readable"), digest);
 }
@@ -85,13 +85,15 @@ fn a_flipped_bit_of_a_slot_file_is_found_and_mended() {
             // The sequence of the slot's first part, and what follows it.
             for offset in [slot * slot_bytes + 8, slot * slot_bytes + 40] {
                 flip(offset);
-                let checked = check().expect("the other one is whole");
-                let named = format!("slot {slot}");
-                assert!(checked.slot_damage.iter().any(|damage| damage.file == path && damage.what.contains(&named)));
-                assert!(!checked.is_clean());
+                let checked = check().expect("readable");
+                assert_eq!(checked.findings.len(), 1, "{checked:?}");
+                let finding = &checked.findings[0];
+                assert_eq!((finding.kind, &finding.file), (FindingKind::OneSlot, &path), "{finding}");
+                assert!(finding.what.contains(&format!("slot {slot}")), "{finding}");
+                assert!(checked.pages.is_some_and(|pages| pages.is_clean()), "it goes on with the other slot");
                 let (engine, report) =
                     Engine::open(disk.clone(), home.path(), options()).expect("the other one is whole");
-                assert_eq!(report.mended_slots, checked.slot_damage);
+                assert_eq!(report.mended_slots.len(), 1);
                 assert_eq!(engine.vote().map(|vote| vote.term), Some(Term(3)));
                 drop(engine);
                 assert!(check().expect("mended").is_clean());
@@ -99,12 +101,11 @@ fn a_flipped_bit_of_a_slot_file_is_found_and_mended() {
         }
         flip(8);
         flip(slot_bytes + 40);
-        let checked = check().expect_err("damage").to_string();
-        let opened = Engine::open(disk.clone(), home.path(), options()).err().expect("damage").to_string();
-        for error in [checked, opened] {
-            assert!(error.contains(name) && error.contains("slot 0") && error.contains("slot 1"), "{error}");
-            assert!(error.contains("join again, under a new raft id"), "{error}");
-        }
+        let checked = check().expect("readable");
+        assert!(checked.findings.iter().all(|finding| finding.kind == FindingKind::Slots), "{checked:?}");
+        let error = Engine::open(disk.clone(), home.path(), options()).err().expect("damage").to_string();
+        assert!(error.contains(name) && error.contains("slot 0") && error.contains("slot 1"), "{error}");
+        assert!(error.contains("join again, under a new raft id"), "{error}");
         flip(8);
         flip(slot_bytes + 40);
     }

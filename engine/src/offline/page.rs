@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::alloc::{PAGES_PER_GROUP, is_set};
 use crate::btree::node::{Damage, Node, Payload};
-use crate::engine::{OpenError, Paths, read_slots, take_lock};
+use crate::engine::{OpenError, Paths, read_meta, take_lock};
 use crate::env::{Disk, OpenMode};
 use crate::ids::{PageNumber, TxnId};
 use crate::page::superblock::Superblock;
@@ -142,7 +142,7 @@ pub fn inspect_page(
     number: PageNumber,
 ) -> Result<Option<PageReport>, OpenError> {
     let _lock = take_lock(&**disk, directory)?;
-    let meta = read_slots(&**disk, directory)?.meta;
+    let meta = read_meta(&**disk, directory)?;
     let home = Paths::generation(directory, meta.generation);
     let data = DataFile::open(&**disk, &Paths::data(&home), OpenMode::Read, 1 << 40)?;
     let under_way = meta.checkpoint.log_id != meta.target.log_id;

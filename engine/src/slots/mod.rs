@@ -53,6 +53,7 @@
 //! changes nothing on a disk that has it, and is the write that was under way on one that does not.
 
 mod part;
+mod survey;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,7 @@ use std::sync::Arc;
 use crate::env::{Disk, DiskFile, OpenMode};
 use crate::error::StorageError;
 use part::{PART_BYTES, PART_HEADER_BYTES, PART_PAYLOAD_BYTES, Part, encode};
+pub use survey::{SlotsSurvey, UnsoundPart};
 
 const SLOT_UNIT_BYTES: u64 = 4096;
 const _: () = assert!(SLOT_UNIT_BYTES.is_multiple_of(PART_BYTES as u64));

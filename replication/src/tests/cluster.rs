@@ -152,7 +152,7 @@ impl Drop for TestNode {
 fn clean_data(disk: &Arc<dyn Disk>, directory: &Path) -> Vec<u8> {
     let report = check_directory(disk, directory, &mut |_| {}).expect("nobody runs on it");
     assert!(report.is_clean(), "{} is not clean: {report:#?}", directory.display());
-    let home = directory.join(format!("g{}", report.meta.generation.0));
+    let home = directory.join(format!("g{}", report.generation.expect("a node has one").0));
     std::fs::read(home.join("data")).expect("a data file")
 }
 

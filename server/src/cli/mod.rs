@@ -11,6 +11,7 @@ pub mod data;
 mod dev;
 mod journal;
 mod page;
+mod salvage;
 mod serve;
 pub mod table;
 
@@ -41,6 +42,7 @@ enum Command {
     Check(check::CheckArgs),
     Journal(journal::JournalArgs),
     Page(page::PageArgs),
+    Salvage(salvage::SalvageArgs),
     /// get, put, del, scan, txn, load.
     #[command(flatten)]
     Data(data::DataCommand),
@@ -67,6 +69,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Page(args) => page::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
         Command::Data(command) => data::run(command),
     }
 }

@@ -136,6 +136,8 @@ impl Pair {
         self.term += 1;
         let vote = Vote { term: Term(self.term), node: Some(RaftId(node as u64 + 1)), committed: true };
         self.leader().vote(vote)?;
+        // Nobody takes frames of a term before its vote says so.
+        self.follower().vote(vote)?;
         self.send_other(FrameKind::Blank, Vec::new())
     }
 
