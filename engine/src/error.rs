@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::ids::{LogId, PageNumber};
+
 /// What the disk, or the bytes on it, did to us. Broken invariants are not errors: they panic.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -27,6 +29,39 @@ pub enum StorageError {
         file: PathBuf,
         /// Where in the file, in bytes.
         offset: u64,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// A page of the data file is not what was written. It is served to nobody until it is repaired: by itself, where
+    /// another node has it.
+    #[error(
+        "page {page} is damaged ({} at byte {offset}): {what}. Where the node is part of a cluster, it gets the page from \
+         another node; if that does not help, remove its directory and let it join again",
+        file.display()
+    )]
+    DamagedPage {
+        /// The data file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// The page.
+        page: PageNumber,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// A frame of the journal is not what was written. It is given to nobody until it is repaired: as above.
+    #[error(
+        "frame {log_id} is damaged ({} at byte {offset}): {what}. Where the node is part of a cluster, it gets the frame from \
+         another node; if that does not help, remove its directory and let it join again",
+        file.display()
+    )]
+    DamagedFrame {
+        /// The segment's file.
+        file: PathBuf,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// The frame.
+        log_id: LogId,
         /// What was found, and what was expected.
         what: String,
     },

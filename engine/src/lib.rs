@@ -73,6 +73,7 @@
 //! | [`ids`], [`error`] | the words, and what the disk can do to us |
 //! | [`mod@env`] | the one door to the disk: the real one, one that forgets what was not synced, a simulated one |
 //! | [`page`] | a page, its checksum, the digest, the superblock |
+//! | [`damage`] | what is known to be damaged |
 //! | [`btree`] | trees over pages, wherever those come from |
 //! | [`alloc`] | which pages are free |
 //! | [`journal`] | frames on disk, in order |
@@ -83,7 +84,7 @@
 //! | [`checkpoint`] | copying applied pages into the data file; `node.meta` |
 //! | [`recovery`] | from what a crash left to a state that may be served |
 //! | [`seed`] | a whole database as a stream |
-//! | [`engine`] | a directory, open: what a consensus drives |
+//! | [`engine`], [`scrub`] | a directory, open: what a consensus drives; what reads all of it, compares and repairs |
 //! | [`database`] | the engine alone, as an embedded database: merged commits of many threads, durable at once or later |
 //! | [`offline`] | a directory that no node has open: checked without a change, salvaged |
 //! | [`verify`] | the whole-file check |
@@ -106,6 +107,7 @@
 pub mod alloc;
 pub mod btree;
 pub mod checkpoint;
+pub mod damage;
 pub mod database;
 pub mod engine;
 pub mod env;
@@ -116,6 +118,7 @@ pub mod offline;
 pub mod page;
 mod raw;
 pub mod recovery;
+pub mod scrub;
 pub mod seed;
 pub mod slots;
 #[cfg(test)]

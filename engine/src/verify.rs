@@ -225,7 +225,7 @@ fn read<'s, S: PageSource + ?Sized>(
 ) -> Result<Option<PageRef<'s>>, ReadError> {
     match source.page(number) {
         Ok(page) => Ok(Some(page)),
-        Err(ReadError::Storage(StorageError::Corrupted { what, .. })) => {
+        Err(ReadError::Storage(StorageError::Corrupted { what, .. } | StorageError::DamagedPage { what, .. })) => {
             report.problem(number, what);
             Ok(None)
         }

@@ -17,6 +17,7 @@ pub mod node_error;
 pub mod options;
 pub(crate) mod quorum;
 pub mod reads;
+mod repair;
 pub mod replica;
 pub mod seam;
 pub(crate) mod seeding;

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
 use calamus_engine::Engine;
+use calamus_engine::error::StorageError;
 use calamus_engine::ids::{LogId, LogIndex};
 use futures::Stream;
 use openraft::OptionalSend;
@@ -19,6 +20,7 @@ use openraft::RaftLogReader;
 
 use crate::log_store::storage_error;
 use crate::network::convert::{to_log_id, to_raft_log_id, to_raft_vote};
+use crate::repair::when_repaired;
 use crate::types::{Entry, RaftLogId, RaftVote, TypeConfig};
 
 /// The most that one request to a follower, or one chunk of entries to apply, holds, in bytes of payload (a single
@@ -76,6 +78,12 @@ impl LogReader {
         frames.into_iter().map(|frame| Entry::from_frame(frame).map_err(io::Error::other)).collect()
     }
 
+    /// As [`Self::read_some`], but where a frame is damaged it waits for the repair.
+    async fn read_repaired(&self, start: LogIndex, end: LogIndex) -> Result<Vec<Entry>, io::Error> {
+        let damage = |error: &io::Error| error.get_ref()?.downcast_ref::<StorageError>().cloned();
+        when_repaired(|| self.read_some(start, end), damage).await
+    }
+
     fn last_of_term(&self, first: LogId, last: LogId) -> Result<LogId, io::Error> {
         let (mut low, mut high) = (first, last.index.0);
         // `low` is of the term; everything above `high` is not.
@@ -106,7 +114,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
         let (mut start, end) = self.clamp(&range);
         let mut entries = Vec::new();
         while start < end {
-            let part = self.read_some(start, end)?;
+            let part = self.read_repaired(start, end).await?;
             if part.is_empty() {
                 break;
             }
@@ -122,7 +130,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let (start, end) = self.clamp(&(start..end));
-        self.read_some(start, end)
+        self.read_repaired(start, end).await
     }
 
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
@@ -143,7 +151,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
                 if start >= end {
                     return None;
                 }
-                match reader.read_some(start, end) {
+                match reader.read_repaired(start, end).await {
                     Ok(part) if part.is_empty() => return None,
                     Ok(part) => {
                         start = LogIndex(start.0 + part.len() as u64);

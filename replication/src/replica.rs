@@ -36,6 +36,7 @@ use crate::network::peers::{Lane, Peers};
 use crate::network::service::{Forwarder, RaftService};
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
+use crate::repair;
 use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
 use crate::state_machine::StopReason;
 use crate::trimming::{self, SeedHolds};
@@ -85,6 +86,7 @@ impl Replica {
         tasks.spawn(membership::removal::watch(core.clone()));
         tasks.spawn(watchdog::run(engine.clone(), core.clone()));
         tasks.spawn(failover::run(core.clone(), Arc::clone(&peers), lost.clone()));
+        tasks.spawn(repair::run(engine.clone(), core.clone(), Arc::clone(&peers)));
         let inner = Inner {
             engine,
             core,

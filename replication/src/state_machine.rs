@@ -22,7 +22,8 @@
 use std::io;
 
 use calamus_engine::ids::{LogId, LogIndex};
-use calamus_engine::{Applied, AppliedState, Engine};
+use calamus_engine::journal::frame::Frame;
+use calamus_engine::{Applied, AppliedState, ApplyError, Engine};
 use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -32,6 +33,7 @@ use crate::log_reader::READ_BYTES;
 use crate::log_store::{SwitchGate, storage_error};
 use crate::membership::codec;
 use crate::network::convert::{to_log_id, to_raft_log_id};
+use crate::repair::when_repaired;
 use crate::seeding::Seeded;
 use crate::types::{Membership, Outcome, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -122,8 +124,22 @@ impl StateMachine {
         self.applied.send_replace(self.engine.applied().log_id);
     }
 
-    fn apply_frame(&self, frame: &calamus_engine::journal::frame::Frame) -> Result<Outcome, io::Error> {
-        match self.engine.apply(frame) {
+    fn apply_frame(&self, frame: &Frame) -> Result<Outcome, io::Error> {
+        self.outcome(frame, self.engine.apply(frame))
+    }
+
+    /// As [`Self::apply_frame`], but where a page that the frame changes is damaged it waits for the repair.
+    async fn apply_repaired(&self, frame: &Frame) -> Result<Outcome, io::Error> {
+        let damage = |error: &ApplyError| match error {
+            ApplyError::Storage(error) => Some(error.clone()),
+            _ => None,
+        };
+        let applied = when_repaired(|| self.engine.apply(frame), damage).await;
+        self.outcome(frame, applied)
+    }
+
+    fn outcome(&self, frame: &Frame, applied: Result<Applied, ApplyError>) -> Result<Outcome, io::Error> {
+        match applied {
             Ok(Applied::Blank | Applied::Membership) => Ok(Outcome::NoPages),
             Ok(Applied::Record { .. }) => Ok(Outcome::Applied),
             Ok(Applied::Void) => Ok(Outcome::Void),
@@ -172,7 +188,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let frame = entry.frame.as_ref().expect("an entry to apply comes from the journal, with its frame");
-            let outcome = self.apply_frame(frame)?;
+            let outcome = self.apply_repaired(frame).await?;
             self.applied.send_replace(Some(to_log_id(&entry.log_id)));
             if let Some(responder) = responder {
                 responder.send(outcome);

@@ -1,5 +1,8 @@
 //! A node's status message.
 
+use std::time::SystemTime;
+
+use calamus_engine::damage::Damage;
 use calamus_engine::ids::LogId;
 use calamus_proto::v1::{NodeStatus, Position, Role};
 use openraft::ServerState;
@@ -34,6 +37,7 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         (_, _, ServerState::Candidate) => Role::Candidate,
         _ => Role::Follower,
     };
+    let damaged = engine.damaged();
     NodeStatus {
         name: identity.name,
         raft_id: id,
@@ -61,15 +65,31 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         generation: counters.generation.0,
         voter: membership.voter_ids().any(|voter| voter == id) && !core.was_removed(),
         unreachable: false,
-        state: words(replica, role, counters.failed),
+        state: words(replica, role, counters.failed, &damaged),
         void_records: counters.void_records,
         free_disk_bytes: counters.free_disk_bytes.unwrap_or(0),
         process_id: u64::from(std::process::id()),
         frozen: false,
+        damaged: counters.damage.open,
+        damage_found: counters.damage.found,
+        damage_repaired: counters.damage.repaired,
+        damage: damaged.iter().take(DAMAGE_LISTED).map(|damage| format!("{}: {}", damage.part, damage.what)).collect(),
+        scrub_passes: counters.scrub.passes,
+        scrub_done_bytes: counters.scrub.running.map_or(0, |(done, _)| done),
+        scrub_total_bytes: counters.scrub.running.map_or(0, |(_, total)| total),
+        scrub_pass_seconds: counters.scrub.expected_pass.map_or(0, |pass| pass.as_secs().max(1)),
+        scrub_finished_at: counters.scrub.last.and_then(|last| seconds(last.finished_at?)),
     }
 }
 
-fn words(replica: &Replica, role: Role, failed: Option<String>) -> String {
+/// How much of the damage a status names.
+const DAMAGE_LISTED: usize = 10;
+
+fn seconds(time: SystemTime) -> Option<u64> {
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+fn words(replica: &Replica, role: Role, failed: Option<String>, damaged: &[Damage]) -> String {
     if let Some(why) = failed {
         return format!("stopped: {why}");
     }
@@ -85,6 +105,10 @@ fn words(replica: &Replica, role: Role, failed: Option<String>) -> String {
     match (role, replica.leader()) {
         (Role::Outside, _) => "waiting to be added".to_owned(),
         (_, None) => "no leader known".to_owned(),
-        _ => "ready".to_owned(),
+        _ => match damaged {
+            [] => "ready".to_owned(),
+            [one] => format!("{} is damaged", one.part),
+            [first, others @ ..] => format!("{} and {} more are damaged", first.part, others.len()),
+        },
     }
 }

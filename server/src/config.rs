@@ -58,6 +58,13 @@ pub struct NodeConfig {
     /// Memory for page versions, in MiB: what is committed and not yet in the data file, and what old snapshots still see.
     #[arg(long, env = "CALAMUS_VERSIONS_MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(4..), value_name = "MIB")]
     pub versions_mib: u32,
+    /// How much the scrub reads from the disk at most, in MiB a second; 0 turns it off.
+    #[arg(long, env = "CALAMUS_SCRUB_MIB_S", default_value_t = 16, value_name = "MIB")]
+    pub scrub_mib_s: u32,
+    /// How long the scrub takes to read everything once, in seconds, unless that is more than --scrub-mib-s allows. Damage
+    /// is found within so long.
+    #[arg(long, env = "CALAMUS_SCRUB_PASS_S", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..), value_name = "S")]
+    pub scrub_pass_s: u32,
     /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]
     pub election_timeout_ms: u32,

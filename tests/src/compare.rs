@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calamus_engine::env::{Disk, RealDisk};
-use calamus_engine::ids::{Digest, LogIndex, PageNumber};
+use calamus_engine::ids::{Digest, LogId, LogIndex, PageNumber};
 use calamus_engine::journal::{FrameInfo, inspect};
 use calamus_engine::offline::{DirectoryReport, OfflineState, check_directory};
 use calamus_engine::page::PAGE_BYTES;
@@ -200,4 +200,29 @@ pub fn damage_a_page(directory: &Path) -> PageNumber {
         }
     }
     panic!("{} has no page but the first two", path.display());
+}
+
+/// Flips a bit in the payload of a frame in the middle of a node's journal; the node may run, if nobody writes. Returns
+/// which frame.
+///
+/// # Panics
+/// When the journal cannot be read or written, or holds no frame with a payload.
+pub fn damage_a_frame(directory: &Path) -> LogId {
+    use std::os::unix::fs::FileExt;
+    let journal = directory.join("g1/journal");
+    let frames: Vec<FrameInfo> = frames(&journal).into_values().filter(|frame| frame.bytes > 200).collect();
+    let frame = frames.get(frames.len() / 2).expect("a frame with a payload");
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&journal)
+        .expect("a journal")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    names.sort();
+    let length = std::fs::metadata(&names[0]).expect("a segment").len();
+    let path = journal.join(format!("{:020}.seg", frame.position.0 / length));
+    let file = File::options().read(true).write(true).open(&path).expect("the segment is there");
+    let (offset, mut byte) = (frame.position.0 % length + 100, [0]);
+    file.read_exact_at(&mut byte, offset).expect("as long as it was");
+    file.write_all_at(&[byte[0] ^ 1], offset).expect("writable");
+    frame.log_id
 }

@@ -64,7 +64,7 @@ impl<'c, S: PageSource + ?Sized, V: TreeVisitor + ?Sized> Check<'c, S, V> {
     fn read(&mut self, number: PageNumber) -> Result<Option<PageRef<'c>>, ReadError> {
         match self.source.page(number) {
             Ok(page) => Ok(Some(page)),
-            Err(ReadError::Storage(StorageError::Corrupted { what, .. })) => {
+            Err(ReadError::Storage(StorageError::Corrupted { what, .. } | StorageError::DamagedPage { what, .. })) => {
                 self.visitor.problem(number, what);
                 Ok(None)
             }

@@ -28,7 +28,7 @@ fn sound() -> (TestStore, TreeState) {
 fn only_damage<T>(result: Result<T, ReadError>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
-        Err(ReadError::Storage(StorageError::Corrupted { .. })) => None,
+        Err(ReadError::Storage(StorageError::Corrupted { .. } | StorageError::DamagedPage { .. })) => None,
         Err(error) => panic!("not reported as damage: {error}"),
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Progress {
 type Pause<'a> = &'a dyn Fn(Progress) -> Result<(), StorageError>;
 
 /// Writes the pages of `snapshot` into the data file, in page order, gives the file its length, and syncs. `pause` runs
-/// between writes. Returns the pages that were written or zeroed.
+/// between writes. Returns the pages that were written
+/// or zeroed, each with the checksum that it has now.
 ///
 /// The caller holds a registration of the snapshot, below which there is no reader.
 pub(crate) fn write_pages(
@@ -32,7 +33,7 @@ pub(crate) fn write_pages(
     page_count: u32,
     faults: &Faults,
     pause: Pause<'_>,
-) -> Result<Vec<PageNumber>, StorageError> {
+) -> Result<Vec<(PageNumber, u64)>, StorageError> {
     let images = store.versions.collect_at(snapshot);
     // What lies beyond the end of the file is cut with it.
     let within = &images[..images.partition_point(|(number, _)| number.0 < page_count)];
@@ -77,7 +78,9 @@ pub(crate) fn write_pages(
     if !Faults::planted(faults.no_data_sync) {
         store.data.sync()?;
     }
-    Ok(images.into_iter().map(|(number, _)| number).collect())
+    // What lies beyond the end is as free as what is zeroed.
+    let checksum = |number: PageNumber, image: &Image| if number.0 < page_count { image.checksum() } else { 0 };
+    Ok(images.into_iter().map(|(number, image)| (number, checksum(number, &image))).collect())
 }
 
 fn zero(

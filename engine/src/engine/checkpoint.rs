@@ -162,7 +162,9 @@ impl Core {
             assert!(meta.target.log_id == target.log_id, "one checkpoint at a time");
             meta.checkpoint = target.clone();
         })?;
-        for number in &pages {
+        // Before the versions go: who finds none compares with this.
+        store.data.written(&pages);
+        for (number, _) in &pages {
             store.versions.drop_up_to(*number, target.txn_id);
         }
         store.note_checkpoint(target.txn_id);

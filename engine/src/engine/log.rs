@@ -184,7 +184,8 @@ impl Engine {
         until_exclusive: LogIndex,
         max_bytes: usize,
     ) -> Result<Vec<Frame>, StorageError> {
-        self.core.store().journal.read(from, until_exclusive, max_bytes)
+        let read = self.core.store().journal.read(from, until_exclusive, max_bytes);
+        read.inspect_err(|error| self.core.note_damage(error))
     }
 }
 

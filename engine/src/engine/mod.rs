@@ -62,7 +62,8 @@ use crate::env::Disk;
 use crate::error::StorageError;
 use crate::ids::{DatabaseId, LogId, LogIndex};
 use crate::journal::frame::Frame;
-use crate::slots::SlotFile;
+use crate::scrub::{Scrub, ScrubThread};
+use crate::slots::{SlotDamage, SlotFile};
 use crate::store::{Applied, AppliedState, ApplyError, Counters, StagedState, Store};
 use crate::txn::{Batch, BatchError, ReadTxn};
 use background::{Background, Bell};
@@ -77,6 +78,8 @@ pub struct Engine {
     pub(crate) core: Arc<Core>,
     // Behind `core`, so that it stops the thread before the last handle lets go of the core.
     _background: Arc<Background>,
+    // The same.
+    _scrub: Arc<ScrubThread>,
 }
 
 /// `node.meta`, and its value as it is on disk.
@@ -94,6 +97,11 @@ impl MetaFile {
         self.slots.write(&value.encode())?;
         self.value = value;
         Ok(())
+    }
+
+    /// Reads both slots anew, and mends what is bad.
+    pub(crate) fn scrub(&mut self) -> Result<Vec<SlotDamage>, StorageError> {
+        self.slots.scrub()
     }
 
     /// Fails once an update has failed.
@@ -129,6 +137,7 @@ pub(crate) struct Core {
     pub(crate) bell: Bell,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.
     pub(crate) failed: Mutex<Option<StorageError>>,
+    pub(crate) scrub: Scrub,
     /// Last: held as long as anything of the directory is in use. Stores share it.
     pub(crate) lock: Arc<dyn Send + Sync>,
 }
@@ -136,6 +145,11 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn store(&self) -> Arc<Store> {
         self.store.get()
+    }
+
+    /// Whether a checkpoint writes pages.
+    pub(crate) fn is_checkpointing(&self) -> bool {
+        self.checkpointing.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Whether a checkpoint is due by itself. Never one that could not go on.
@@ -280,6 +294,7 @@ impl Engine {
     /// Ends the background thread, writes what the journal has queued, and attests its end.
     pub fn close(&self) {
         self.core.bell.stop();
+        self.core.scrub.stop();
         self.core.store().journal.close();
     }
 }

@@ -13,6 +13,7 @@ use crate::alloc::{Allocator, BitmapPages};
 use crate::btree::{PageRef, ReadError, TreeState};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::{NodeIdentity, SLOT_BYTES};
+use crate::damage::{Damage, DamagedPart, FoundBy};
 use crate::env::{Disk, OpenMode, create_dir_durable};
 use crate::error::StorageError;
 use crate::ids::{DatabaseId, Digest, Generation, PageNumber, Timeline, TxnId};
@@ -23,6 +24,7 @@ use crate::page::{Page, checksum};
 use crate::recovery::decide::Entries;
 use crate::recovery::replay::{for_each_frame, replay_blindly};
 use crate::recovery::{Decision, Observed, decide};
+use crate::scrub::{Scrub, ScrubThread};
 use crate::slots::{Look, SlotDamage, SlotFile};
 use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, View};
 
@@ -196,9 +198,6 @@ impl Engine {
         let (vote_file, vote) = open_vote(&disk, directory)?;
         let mended_slots: Vec<SlotDamage> =
             [&meta, &vote_file].into_iter().filter_map(|file| file.mended().cloned()).collect();
-        for SlotDamage { file, offset, what } in &mended_slots {
-            tracing::warn!(file = %file.display(), offset, what, "a slot was damaged, and has the other one's content again");
-        }
         let counters = Arc::new(Counters::default());
         let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
         // Only now: as long as it is not known that this generation can be opened, another may be all there is.
@@ -222,8 +221,14 @@ impl Engine {
             observers: Mutex::default(),
             bell: Bell::default(),
             failed: Mutex::default(),
+            scrub: Scrub::default(),
             lock,
         });
+        for slot in &mended_slots {
+            let error = StorageError::corrupted(&slot.file, slot.offset, slot.what.clone());
+            let damage = Damage::new(DamagedPart::Slot, &error, FoundBy::Recovery);
+            core.store().data.register().note_mended(&damage);
+        }
         let target = core.meta.lock().value.target.log_id;
         let replayed = replay_onwards(&core, target, opened.commit)?;
         let report = RecoveryReport {
@@ -235,7 +240,8 @@ impl Engine {
         };
         tracing::info!(?report, directory = %core.directory.display(), "opened");
         let background = Arc::new(Background::start(&core));
-        Ok((Self { core, _background: background }, report))
+        let scrub = Arc::new(ScrubThread::start(&core));
+        Ok((Self { core, _background: background, _scrub: scrub }, report))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an embedding program can set.
 
+use std::time::Duration;
+
 use crate::btree::SplitPolicy;
 use crate::journal::JournalOptions;
 
@@ -21,6 +23,11 @@ pub struct EngineOptions {
     pub map_bytes: u64,
     /// Whether the engine runs checkpoints by itself, on a thread of its own. Deterministic tests call them.
     pub background: bool,
+    /// How many bytes a second the scrub reads at most, see [`crate::scrub`]; 0 for no scrub but by
+    /// [`Engine::scrub_now`](crate::Engine::scrub_now). Needs `background`.
+    pub scrub_bytes_per_second: u64,
+    /// How long a pass of the scrub takes, unless it must go faster than it may.
+    pub scrub_pass: Duration,
     /// How full the left page of a split gets, in percent. Replicas need not agree on it: only the leader splits.
     pub split_percent: u8,
     /// Deviations for tests of the tests.
@@ -36,6 +43,8 @@ impl Default for EngineOptions {
             retention_bytes: 256 << 20,
             map_bytes: 1 << 40,
             background: true,
+            scrub_bytes_per_second: 16 << 20,
+            scrub_pass: Duration::from_secs(24 * 3600),
             split_percent: 50,
             faults: Faults::default(),
         }

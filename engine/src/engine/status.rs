@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Engine;
+use crate::damage::DamageCounts;
 use crate::ids::{Generation, LogId, LogIndex};
+use crate::scrub::ScrubStatus;
 use crate::store::Store;
 use crate::versions::ReaderInfo;
 
@@ -54,6 +56,10 @@ pub struct EngineStatus {
     pub readers: usize,
     /// The oldest of them.
     pub oldest_reader: Option<ReaderInfo>,
+    /// What was found damaged on disk.
+    pub damage: DamageCounts,
+    /// How far the scrub is.
+    pub scrub: ScrubStatus,
     /// Why nothing is written any more, after a failed write or sync: the node must stop taking part.
     pub failed: Option<String>,
 }
@@ -96,6 +102,8 @@ impl Engine {
             free_disk_bytes: core.disk.free_bytes(&core.directory).ok(),
             readers: store.readers.count(),
             oldest_reader: store.readers.oldest(),
+            damage: store.data.register().counts(),
+            scrub: core.scrub.status(core),
             failed: failed.map(|error| error.to_string()),
         }
     }

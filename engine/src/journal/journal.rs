@@ -1,6 +1,7 @@
 //! The handle: what the rest of the engine, and the consensus, may ask of the journal.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::journal::index::Index;
 use crate::journal::reader;
 use crate::journal::run::{self, Shared};
 use crate::journal::scan::{self, Scan};
+use crate::journal::scrub::{Piece, Rebuilt, is_ours, look, write_again, write_rebuilt};
 use crate::journal::segment::{SegmentHeader, Zeroing, make_zeroed};
 use crate::journal::spare::{self, Spares};
 use crate::journal::state::{Done, InOrder, JournalStats, Segment, State, panicked};
@@ -385,7 +387,7 @@ impl Journal {
     /// where the journal ends. From memory, or from disk and verified.
     ///
     /// # Errors
-    /// `NotFound` if `from` is purged, `Corrupted` for frames that are not what was written, those of the disk.
+    /// `NotFound` if `from` is purged, `DamagedFrame` for frames that are not what was written, those of the disk.
     pub fn read(
         &self,
         from: LogIndex,
@@ -393,6 +395,60 @@ impl Journal {
         max_bytes: usize,
     ) -> Result<Vec<Frame>, StorageError> {
         reader::read(self.shared(), from, until_exclusive, max_bytes)
+    }
+
+    /// Looks at durable frames from `from` on as the disk has them, of about `max_bytes` together; `None` behind the last.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn look_at_disk(&self, from: LogIndex, max_bytes: u64) -> Result<Option<Piece>, StorageError> {
+        look(self.shared(), from, max_bytes)
+    }
+
+    /// Writes a frame again where it must stand, durable when this returns; `false` if it is not the one that must stand
+    /// there.
+    ///
+    /// # Errors
+    /// If the journal is stopped or closed. An error of the disk stops it.
+    pub(crate) fn write_again(&self, frame: &Frame) -> Result<bool, StorageError> {
+        if !is_ours(&self.shared().state.lock(), frame) {
+            return Ok(false);
+        }
+        let frame = frame.clone();
+        self.run_here(move |shared| write_again(shared, &frame))
+    }
+
+    /// The same for a block or a header that was made anew.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn write_rebuilt(&self, rebuilt: Rebuilt) -> Result<bool, StorageError> {
+        self.run_here(move |shared| write_rebuilt(shared, &rebuilt))
+    }
+
+    /// Runs a job on the journal's thread, in order, and waits for what it says.
+    fn run_here(
+        &self,
+        job: impl FnOnce(&Shared) -> Result<bool, StorageError> + Send + 'static,
+    ) -> Result<bool, StorageError> {
+        let shared = self.inner.shared.clone();
+        let said = Arc::new(AtomicBool::new(false));
+        let (told, (done, heard)) = (said.clone(), mpsc::channel());
+        let job = move || {
+            told.store(job(&shared)?, Ordering::Release);
+            Ok(())
+        };
+        // Nobody listens any more only if this function has failed already.
+        self.run_in_order(Box::new(job), Box::new(move |result| drop(done.send(result))))?;
+        heard.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))?;
+        Ok(said.load(Ordering::Acquire))
+    }
+
+    /// Where the first kept segment begins.
+    #[must_use]
+    pub(crate) fn first_position(&self) -> JournalPosition {
+        let state = self.shared().state.lock();
+        state.geometry.position(state.segments[0].number, 0)
     }
 
     /// Counters and sizes.

@@ -55,7 +55,8 @@ pub(super) fn read(
                     let wanted = run.frames.iter().find(|(candidate, _)| *candidate == id).map(|(_, entry)| *entry);
                     let state = shared.state.lock();
                     if state.index.log_id(id.index) == Some(id) && state.index.get(id.index) == wanted {
-                        return Err(StorageError::corrupted(run.file.path(), offset, what));
+                        let file = run.file.path().to_path_buf();
+                        return Err(StorageError::DamagedFrame { file, offset, log_id: id, what });
                     }
                     if !frames.is_empty() {
                         break;

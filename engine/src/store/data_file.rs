@@ -18,8 +18,13 @@
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
+use parking_lot::{Mutex, MutexGuard};
+
+use super::PageSums;
 use crate::btree::PageRef;
+use crate::damage::{Damage, DamagedPart, FoundBy, Offers, Register};
 use crate::env::{Disk, DiskFile, FileMap, OpenMode};
 use crate::error::StorageError;
 use crate::ids::PageNumber;
@@ -44,6 +49,12 @@ pub(crate) struct DataFile {
     map: Option<FileMap>,
     map_bytes: u64,
     verified: PageBits,
+    /// What each page must hold.
+    sums: PageSums,
+    /// Which pages do not.
+    register: Register,
+    /// What was offered for pages of which that is not known.
+    offers: Mutex<Offers>,
 }
 
 /// The byte offset of a page in the data file.
@@ -69,7 +80,8 @@ impl DataFile {
     pub(crate) fn open(disk: &dyn Disk, path: &Path, mode: OpenMode, map_bytes: u64) -> Result<Self, StorageError> {
         let file = disk.open(path, mode)?;
         let map = file.map(map_bytes)?;
-        Ok(Self { file, map, map_bytes, verified: PageBits::default() })
+        let (verified, sums, register) = (PageBits::default(), PageSums::default(), Register::default());
+        Ok(Self { file, map, map_bytes, verified, sums, register, offers: Mutex::default() })
     }
 
     /// The file's name.
@@ -90,24 +102,109 @@ impl DataFile {
 
     #[cold]
     fn read_first(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
-        let Some(page) = self.read_unverified(number)? else { return Ok(PageRef::Mapped(zero_page())) };
-        if !checksum::verify(number, &page) {
-            return Err(StorageError::corrupted(
-                self.file.path(),
-                offset_of(number),
-                format!("page {number} does not match its checksum {:016x}", page.checksum()),
-            ));
+        if let Some(damage) = self.damage_of(number) {
+            return Err(damage);
         }
-        if page.checksum() == 0 {
-            return Ok(PageRef::Mapped(zero_page()));
+        let page = self.read_unverified(number)?;
+        self.compare(number, page.as_deref().unwrap_or(zero_page()), FoundBy::Read);
+        if let Some(damage) = self.damage_of(number) {
+            return Err(damage);
         }
+        let Some(page) = page.filter(|page| page.checksum() != 0) else { return Ok(PageRef::Mapped(zero_page())) };
         if let Some(map) = &self.map
             && offset_of(number) + PAGE_BYTES as u64 <= self.map_bytes
         {
             self.verified.insert(number);
+            // Whoever finds damage puts it into the register, and then takes away the mark; here it is the other way
+            // round. One of the two sees what the other did.
+            fence(Ordering::SeqCst);
+            if let Some(damage) = self.damage_of(number) {
+                self.verified.remove(number);
+                return Err(damage);
+            }
             return Ok(PageRef::Mapped(map.page(number)));
         }
         Ok(PageRef::Version(Arc::from(page)))
+    }
+
+    /// Compares what was read of a page, of which the caller knows that it stands in the file, with what it must be. What
+    /// does not fit is noted, and served to nobody from now on.
+    pub(crate) fn compare(&self, number: PageNumber, page: &Page, found_by: FoundBy) {
+        let found = page.checksum();
+        if !checksum::verify(number, page) {
+            self.note(number, &format!("it does not match its checksum {found:016x}"), found_by);
+            return;
+        }
+        let expected = self.sums.get_or_adopt(number, found);
+        if expected != found {
+            let what = format!("its checksum is {found:016x} and should be {expected:016x}: it is an old content");
+            self.note(number, &what, found_by);
+        }
+    }
+
+    /// A page is damaged.
+    pub(crate) fn note(&self, number: PageNumber, what: &str, found_by: FoundBy) {
+        let error = self.damaged_page(number, what.to_owned());
+        self.register.note(Damage::new(DamagedPart::Page(number), &error, found_by));
+        self.verified.remove(number);
+    }
+
+    fn damaged_page(&self, page: PageNumber, what: String) -> StorageError {
+        StorageError::DamagedPage { file: self.path(), offset: offset_of(page), page, what }
+    }
+
+    fn damage_of(&self, number: PageNumber) -> Option<StorageError> {
+        if !self.register.has_page(number) {
+            return None;
+        }
+        let known = self.register.get(DamagedPart::Page(number))?;
+        Some(self.damaged_page(number, known.what))
+    }
+
+    /// What is damaged.
+    pub(crate) fn register(&self) -> &Register {
+        &self.register
+    }
+
+    /// What the pages must hold.
+    pub(crate) fn sums(&self) -> &PageSums {
+        &self.sums
+    }
+
+    /// What was offered for pages of which it is not known what they must hold.
+    pub(crate) fn offers(&self) -> MutexGuard<'_, Offers> {
+        self.offers.lock()
+    }
+
+    /// A checkpoint has written these pages and synced them: this is what the file holds. Said before their versions go.
+    pub(crate) fn written(&self, pages: &[(PageNumber, u64)]) {
+        for (number, checksum) in pages {
+            self.sums.set(*number, *checksum);
+            if self.register.has_page(*number) {
+                self.register.clear(DamagedPart::Page(*number), "a checkpoint has written it anew");
+            }
+        }
+    }
+
+    /// Writes a damaged page, which must hold this, and makes it durable: see [`crate::scrub`].
+    pub(crate) fn repair(&self, number: PageNumber, page: &Page) -> Result<(), StorageError> {
+        self.file.write_at(&[IoSlice::new(page.bytes())], offset_of(number))?;
+        self.file.sync_data()?;
+        let mut found = Page::zeroed();
+        self.read_from_disk(number, found.bytes_mut())?;
+        if found.bytes() != page.bytes() {
+            return Err(self.damaged_page(number, "it was written anew, and the disk does not have it".to_owned()));
+        }
+        self.sums.set(number, page.checksum());
+        self.register.clear(DamagedPart::Page(number), "repaired");
+        Ok(())
+    }
+
+    /// Fills `buffer` from a page on, from the disk and not from what is cached; what lies beyond the end is zeros.
+    pub(crate) fn read_from_disk(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), StorageError> {
+        let got = self.file.read_past_cache(buffer, offset_of(first))?;
+        buffer[got..].fill(0);
+        Ok(())
     }
 
     /// The page's bytes as the file has them, whatever they are; `None` where the file does not reach.

@@ -83,6 +83,8 @@ fn pages_leave_the_map_before_they_are_zeroed_or_cut_and_free_ones_never_enter_i
     data.zero_run(PageNumber(5), 3).expect("written");
     data.zero_run(PageNumber(20), PUNCH_FROM_PAGES).expect("punched");
     data.set_page_count(90).expect("cut");
+    let freed = (5..8).chain(20..20 + PUNCH_FROM_PAGES).chain(90..PAGES);
+    data.written(&freed.map(|number| (PageNumber(number), 0)).collect::<Vec<_>>());
     let free = (5..8).chain(20..20 + PUNCH_FROM_PAGES).chain(90..PAGES + 10);
     for number in free.clone().map(PageNumber) {
         for _ in 0..2 {

@@ -23,6 +23,7 @@ mod data_file;
 mod head;
 mod memory;
 mod state;
+mod sums;
 
 #[cfg(test)]
 mod apply_test;
@@ -38,6 +39,7 @@ pub use apply::{Applied, ApplyError, Published};
 pub(crate) use data_file::{DataFile, offset_of};
 pub use head::{BatchId, Head, StagedBatch, StagedState};
 pub use state::{AppliedState, View};
+pub(crate) use sums::PageSums;
 
 use crate::alloc::Allocator;
 use crate::btree::{PageRef, PageSource, ReadError, SplitPolicy};

@@ -162,6 +162,16 @@ impl VersionTable {
         });
     }
 
+    /// All versions of a page, the oldest first.
+    #[must_use]
+    pub fn all_of(&self, number: PageNumber) -> Vec<Image> {
+        let shard = self.shard(number).read();
+        shard
+            .get(&number)
+            .map(|versions| versions.iter().map(|version| version.image.clone()).collect())
+            .unwrap_or_default()
+    }
+
     /// For each page with a version not above `snapshot`, the newest such; in page order.
     #[must_use]
     pub fn collect_at(&self, snapshot: TxnId) -> Vec<(PageNumber, Image)> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use calamus_engine::Engine;
-use calamus_engine::ids::{ClusterId, RaftId};
+use calamus_engine::ids::{ClusterId, PageNumber, RaftId};
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::append_response;
 use calamus_proto::v1::TxnResponse;
@@ -31,6 +31,7 @@ use super::frames::ChainCheck;
 use super::{convert, install};
 use crate::core::Core;
 use crate::membership::removal;
+use crate::repair;
 use crate::seam::ReadIndexError;
 use crate::types::{Entry, RaftVote, TypeConfig};
 
@@ -341,5 +342,28 @@ impl wire::raft_server::Raft for RaftService {
         let message = request.into_inner();
         self.check(message.envelope.as_ref())?;
         Ok(Response::new(crate::seeding::source(self.engine.clone(), message.chunk_bytes as usize)))
+    }
+
+    async fn fetch_page(
+        &self,
+        request: Request<wire::FetchPageRequest>,
+    ) -> Result<Response<wire::FetchPageResponse>, Status> {
+        let message = request.into_inner();
+        let from = self.check(message.envelope.as_ref())?;
+        removal::check_member(&self.core, from)?;
+        let copies = repair::copies_of_page(self.engine.clone(), PageNumber(message.page)).await?;
+        Ok(Response::new(wire::FetchPageResponse { copies }))
+    }
+
+    async fn fetch_frame(
+        &self,
+        request: Request<wire::FetchFrameRequest>,
+    ) -> Result<Response<wire::FetchFrameResponse>, Status> {
+        let message = request.into_inner();
+        let from = self.check(message.envelope.as_ref())?;
+        removal::check_member(&self.core, from)?;
+        let log_id = message.log_id.ok_or_else(|| Status::invalid_argument("which frame?"))?;
+        let frame = repair::frame(self.engine.clone(), convert::plain_log_id_from_wire(log_id)).await?;
+        Ok(Response::new(wire::FetchFrameResponse { frame }))
     }
 }

@@ -173,4 +173,18 @@ impl Raft for ScriptedPeer {
     async fn seed(&self, _: Request<wire::SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
         Err(Status::unavailable("a scripted peer has no pages"))
     }
+
+    async fn fetch_page(
+        &self,
+        _: Request<wire::FetchPageRequest>,
+    ) -> Result<Response<wire::FetchPageResponse>, Status> {
+        Err(Status::unavailable("a scripted peer has no pages"))
+    }
+
+    async fn fetch_frame(
+        &self,
+        _: Request<wire::FetchFrameRequest>,
+    ) -> Result<Response<wire::FetchFrameResponse>, Status> {
+        Err(Status::unavailable("a scripted peer has no frames"))
+    }
 }

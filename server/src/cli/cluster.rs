@@ -148,6 +148,11 @@ fn show(client: &ClientArgs, found: StatusResponse) -> Result<Exit, Failure> {
     for node in members.iter().filter(|node| node.unreachable) {
         text += &format!("{} does not answer: {}\n", node.name, node.state);
     }
+    for node in &members {
+        for damage in &node.damage {
+            text += &format!("{}: {damage}\n", node.name);
+        }
+    }
     print(&text, Exit::Done)
 }
 
@@ -187,6 +192,10 @@ fn node_json(node: &NodeStatus) -> Value {
         "free_pages": node.free_pages, "journal_bytes": node.journal_bytes, "version_bytes": node.version_bytes,
         "checkpoints": node.checkpoints, "tree_mutations": node.tree_mutations, "void_records": node.void_records,
         "generation": node.generation, "free_disk_bytes": node.free_disk_bytes, "process_id": node.process_id,
+        "damaged": node.damaged, "damage_found": node.damage_found, "damage_repaired": node.damage_repaired,
+        "damage": node.damage, "scrub_passes": node.scrub_passes, "scrub_done_bytes": node.scrub_done_bytes,
+        "scrub_total_bytes": node.scrub_total_bytes, "scrub_pass_seconds": node.scrub_pass_seconds,
+        "scrub_finished_at": node.scrub_finished_at,
     })
 }
 

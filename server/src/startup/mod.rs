@@ -72,6 +72,8 @@ fn options(config: &NodeConfig) -> EngineOptions {
         checkpoint_journal_bytes: u64::from(config.checkpoint_mib) << 20,
         version_bytes_limit: (config.versions_mib as usize) << 20,
         retention_bytes: u64::from(config.retention_mib) << 20,
+        scrub_bytes_per_second: u64::from(config.scrub_mib_s) << 20,
+        scrub_pass: Duration::from_secs(config.scrub_pass_s.into()),
         split_percent: planted::split_percent().unwrap_or(EngineOptions::default().split_percent),
         ..EngineOptions::default()
     }

@@ -346,9 +346,22 @@ impl Node {
         Ok(())
     }
 
+    /// The scrub takes nothing of what is on the disk for damage.
+    fn scrub(&self) -> Result<(), Stop> {
+        let report = self.engine().scrub_now().map_err(disk("scrub"))?;
+        if report.found > 0 {
+            return Err(wrong(format!(
+                "the scrub says that of {report:?} this is damaged: {:?}",
+                self.engine().damaged()
+            )));
+        }
+        Ok(())
+    }
+
     /// Contents, checks and digest against the model.
     pub fn check(&mut self) -> Result<(), Stop> {
         check_state(self.engine(), &self.log, self.applied)?;
+        self.scrub()?;
         let mutations = self.engine().status().tree_mutations;
         if !self.executed && mutations > 0 {
             return Err(wrong(format!("a node that only followed mutated trees {mutations} times")));

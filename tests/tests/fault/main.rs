@@ -3,6 +3,7 @@
 //! All of them run on disks that undo what was not synced when their process is killed (`Setup::losing`), except where
 //! memory is measured.
 
+mod damage;
 mod directories;
 mod freeze;
 mod identity;

@@ -1,0 +1,190 @@
+//! The scrub beside checkpoints and writers: no alarm.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::scrub_test::{place, put};
+use crate::engine::rig_test::{check, commit, contents, create, options};
+use crate::engine::{Engine, EngineOptions};
+use crate::env::{Disk, DiskFile, FileMap, OpenMode, RealDisk, SimDisk};
+use crate::error::StorageError;
+use crate::journal::JournalOptions;
+
+type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
+
+/// A disk that does something before and after each reading past the cache.
+struct Hooked {
+    inner: SimDisk,
+    hook: Hook,
+}
+
+struct HookedFile {
+    inner: Arc<dyn DiskFile>,
+    hook: Hook,
+}
+
+fn strike(hook: &Hook) {
+    // Out of its place while it runs: what it does may read, too.
+    let taken = hook.lock().take();
+    if let Some(mut taken) = taken {
+        taken();
+        hook.lock().get_or_insert(taken);
+    }
+}
+
+impl HookedFile {
+    fn strike(&self) {
+        if self.inner.path().ends_with("data") {
+            strike(&self.hook);
+        }
+    }
+}
+
+impl DiskFile for HookedFile {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.inner.read_at(buffer, offset)
+    }
+    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        self.strike();
+        let got = self.inner.read_past_cache(buffer, offset);
+        self.strike();
+        got
+    }
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
+        self.inner.write_at(parts, offset)
+    }
+    fn sync_data(&self) -> Result<(), StorageError> {
+        self.inner.sync_data()
+    }
+    fn len(&self) -> Result<u64, StorageError> {
+        self.inner.len()
+    }
+    fn set_len(&self, length: u64) -> Result<(), StorageError> {
+        self.inner.set_len(length)
+    }
+    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.inner.punch(offset, length)
+    }
+    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
+        self.inner.map(length)
+    }
+}
+
+impl Disk for Hooked {
+    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
+        Ok(Arc::new(HookedFile { inner: self.inner.open(path, mode)?, hook: self.hook.clone() }))
+    }
+    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
+        self.inner.exists(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        self.inner.create_dir_all(path)
+    }
+    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
+        self.inner.list_dir(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
+        self.inner.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
+        self.inner.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
+        self.inner.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
+        self.inner.free_bytes(path)
+    }
+}
+
+/// Checkpoints, changes and cuts of the file come right before and right behind each reading of the disk: no alarm.
+#[test]
+fn a_checkpoint_before_or_behind_any_read_is_no_damage() {
+    let hook = Hook::default();
+    let disk: Arc<dyn Disk> = Arc::new(Hooked { inner: SimDisk::new(1), hook: hook.clone() });
+    let engine = create(&disk, place(), 1);
+    put(&engine, 0, 2_000);
+    engine.checkpoint().expect("works");
+    let (worker, mut round) = (engine.clone(), 0_u8);
+    let work = move || {
+        // At the end of a pass no checkpoint runs.
+        if worker.core.maintenance.is_locked() {
+            return;
+        }
+        round = round.wrapping_add(1);
+        worker.checkpoint().expect("works");
+        if round % 3 == 0 {
+            let (from, to) = (u16::from(round) * 7, u16::from(round) * 7 + 300);
+            commit(&worker, |batch| {
+                let bound = |key: u16| std::ops::Bound::Included(key.to_be_bytes());
+                let (from, to) = (bound(from), bound(to));
+                batch
+                    .delete_range("t", from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]))
+                    .expect("works");
+            });
+        } else {
+            put(&worker, round, 1_000 + 17 * u16::from(round));
+        }
+    };
+    for pass in 0..12 {
+        put(&engine, pass, 1_500);
+        *hook.lock() = Some(Box::new(work.clone()));
+        let report = engine.scrub_now().expect("works");
+        *hook.lock() = None;
+        assert_eq!(engine.damaged(), [], "pass {pass}: {report:?}");
+    }
+    engine.checkpoint().expect("works");
+    assert!(engine.scrub_now().expect("works").proven);
+    check(&engine);
+}
+
+/// Writers, checkpoints and passes on threads of their own, on files that have maps.
+#[test]
+fn scrubbing_beside_writers_and_checkpoints_finds_nothing() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+    let paced = EngineOptions {
+        background: true,
+        checkpoint_journal_bytes: 1 << 20,
+        scrub_pass: std::time::Duration::from_millis(100),
+        scrub_bytes_per_second: 1 << 40,
+        journal: JournalOptions { segment_bytes: 4 << 20, ..options().journal },
+        ..options()
+    };
+    let identity = crate::engine::rig_test::identity(1);
+    let engine = Engine::create(disk, home.path(), &identity, crate::ids::DatabaseId(9), paced).expect("new");
+    put(&engine, 0, 3_000);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..25_u8 {
+                put(&engine, round, 1_000 + 50 * u16::from(round));
+            }
+            stop.store(true, Ordering::Release);
+        });
+        while !stop.load(Ordering::Acquire) {
+            engine.scrub_now().expect("works");
+        }
+    });
+    assert_eq!(engine.damaged(), []);
+    engine.checkpoint().expect("works");
+    assert!(engine.scrub_now().expect("works").proven);
+    assert_eq!(contents(&engine, "t").len(), 3_000);
+    // The thread's own passes go on.
+    let passes = engine.scrub_status().passes;
+    assert!(engine.scrub_status().expected_pass.is_some());
+    crate::scrub::background::wait_for_pass(&engine, passes);
+}
