@@ -3,15 +3,16 @@
 //!     cargo run -p calamus-engine --example search_index [NEW DIRECTORY]
 //!
 //! ```text
-//! texts      document id                -> the text
-//! postings   word, zero byte, document  -> how often it is in that text, and how many words that text has
-//! words      word                       -> in how many texts it is
-//! totals     "texts", "words"           -> how many there are
+//! texts      document id      -> the text
+//! postings   word             -> many of: document, how often the word is in its text, how many words that text has
+//! totals     "texts", "words" -> how many there are
 //! ```
 //!
-//! The documents of a word stand together, so a search reads one stretch of `postings` for each of its words. A text is
-//! put, replaced or removed in one transaction with all that it changes of the other trees. Ranks are by BM25 (Robertson,
-//! Walker, Jones, Hancock-Beaulieu, Gatford: Okapi at TREC-3, 1994).
+//! `postings` is a multi-value tree. What stands under a word is sorted by document, and counted, so a search reads the
+//! values of each of its words, and knows how rare a word is without a look at them. A word that few texts have takes a few
+//! bytes in a page with others; one that all have becomes a tree of its own. A text is put, replaced or removed in one
+//! transaction with all that it changes of the other trees. Ranks are by BM25 (Robertson, Walker, Jones, Hancock-Beaulieu,
+//! Gatford: Okapi at TREC-3, 1994).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,10 +20,9 @@ use std::path::Path;
 
 use calamus_engine::{Batch, BatchError, Database, OpenError, ReadError, ReadTxn, WriteError};
 
-const TREES: [&str; 4] = [TEXTS, POSTINGS, WORDS, TOTALS];
+const TREES: [&str; 3] = [TEXTS, POSTINGS, TOTALS];
 const TEXTS: &str = "texts";
 const POSTINGS: &str = "postings";
-const WORDS: &str = "words";
 const TOTALS: &str = "totals";
 
 /// Texts in a directory.
@@ -46,8 +46,37 @@ fn words(text: &str) -> BTreeMap<String, u64> {
     found
 }
 
-fn posting_key(word: &str, document: u64) -> Vec<u8> {
-    [word.as_bytes(), &[0], &document.to_be_bytes()].concat()
+/// That a word is in a text: the document first, so that postings are sorted by it. The numbers behind it are what the
+/// rank needs.
+#[derive(Clone, Copy)]
+struct Posting {
+    document: u64,
+    /// How often the word is in the text.
+    count: u64,
+    /// How many words the text has.
+    length: u64,
+}
+
+impl Posting {
+    fn encode(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.document.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.count.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let document = u64::from_be_bytes(bytes[..8].try_into().expect("a number has 8 bytes"));
+        Self { document, count: number(&bytes[8..16]), length: number(&bytes[16..]) }
+    }
+}
+
+/// The postings of a text, by word.
+fn postings(document: u64, text: &str) -> BTreeMap<String, Posting> {
+    let words = words(text);
+    let length = words.values().sum();
+    words.into_iter().map(|(word, count)| (word, Posting { document, count, length })).collect()
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -74,17 +103,15 @@ impl Index {
     /// Puts a text, in place of the one that the document had.
     fn put(&self, document: u64, text: &str) -> Result<(), WriteError> {
         let written = self.database.write(|txn| {
-            for tree in TREES {
-                txn.create_tree(tree)?;
-            }
+            txn.create_tree(TEXTS)?;
+            txn.create_tree(TOTALS)?;
+            txn.create_multi_tree(POSTINGS)?;
             Self::take_out(txn, document)?;
             txn.put(TEXTS, &document.to_be_bytes(), text.as_bytes())?;
-            let words = words(text);
-            let length: u64 = words.values().sum();
-            for (word, count) in &words {
-                let posting = [count.to_le_bytes(), length.to_le_bytes()].concat();
-                txn.put(POSTINGS, &posting_key(word, document), &posting)?;
-                add(txn, WORDS, word, 1)?;
+            let mut length = 0;
+            for (word, posting) in postings(document, text) {
+                txn.add(POSTINGS, word.as_bytes(), &posting.encode())?;
+                length = posting.length;
             }
             add(txn, TOTALS, "texts", 1)?;
             add(txn, TOTALS, "words", length as i64)
@@ -100,14 +127,14 @@ impl Index {
     fn take_out(txn: &mut Batch, document: u64) -> Result<(), BatchError> {
         let Some(text) = txn.get(TEXTS, &document.to_be_bytes())? else { return Ok(()) };
         let text = text.value.to_vec()?;
-        let words = words(&String::from_utf8_lossy(&text));
-        for word in words.keys() {
-            txn.delete(POSTINGS, &posting_key(word, document))?;
-            add(txn, WORDS, word, -1)?;
+        let mut length = 0;
+        for (word, posting) in postings(document, &String::from_utf8_lossy(&text)) {
+            txn.remove_value(POSTINGS, word.as_bytes(), &posting.encode())?;
+            length = posting.length;
         }
         txn.delete(TEXTS, &document.to_be_bytes())?;
         add(txn, TOTALS, "texts", -1)?;
-        add(txn, TOTALS, "words", -(words.values().sum::<u64>() as i64))
+        add(txn, TOTALS, "words", -(length as i64))
     }
 
     fn text(&self, document: u64) -> Result<Option<String>, ReadError> {
@@ -123,23 +150,18 @@ impl Index {
         let (texts, all_words): (f64, f64) = (total("texts")? as f64, total("words")? as f64);
         let mut scores: BTreeMap<u64, f64> = BTreeMap::new();
         for word in words(query).keys() {
-            let holders = look_up(&snapshot, WORDS, word)? as f64;
+            let mut postings = snapshot.values(POSTINGS, word.as_bytes())?;
+            let holders = postings.count() as f64;
             let rarity = (1.0_f64 + (texts - holders + 0.5) / (holders + 0.5)).ln();
-            let Some(mut postings) = snapshot.cursor(POSTINGS)? else { continue };
-            let prefix = [word.as_bytes(), &[0]].concat();
-            let mut there = postings.seek(&prefix)?;
-            while there && postings.key().starts_with(&prefix) {
-                let document = u64::from_be_bytes(*postings.key().last_chunk().expect("a key ends with its document"));
-                let posting = postings.value();
-                let (count, length) = posting.as_slice().expect("a few bytes stand in a leaf").split_at(8);
-                let (count, length) = (number(count) as f64, number(length) as f64);
+            while postings.next()? {
+                let Posting { document, count, length } = Posting::decode(postings.value());
+                let (count, length) = (count as f64, length as f64);
                 // How fast a word's weight is used up by being repeated, and how much a text's length counts.
                 const SATURATION: f64 = 1.2;
                 const LENGTH: f64 = 0.75;
                 let norm = 1.0 - LENGTH + LENGTH * length * texts / all_words;
                 *scores.entry(document).or_default() +=
                     rarity * count * (SATURATION + 1.0) / (count + SATURATION * norm);
-                there = postings.next()?;
             }
         }
         let mut hits: Vec<Hit> = scores.into_iter().map(|(document, score)| Hit { document, score }).collect();
@@ -148,9 +170,9 @@ impl Index {
         Ok(hits)
     }
 
-    /// How many entries a tree has, without a walk over them.
-    fn entries(&self, tree: &str) -> Result<u64, ReadError> {
-        Ok(self.database.read().tree(tree)?.map_or(0, |tree| tree.entries))
+    /// How many keys and pages a tree has, without a walk over it.
+    fn size(&self, tree: &str) -> Result<(u64, u64), ReadError> {
+        Ok(self.database.read().tree_info(tree)?.map_or((0, 0), |tree| (tree.entries, tree.pages)))
     }
 }
 
@@ -191,6 +213,20 @@ fn run(directory: &Path) -> Result<(), Box<dyn Error>> {
     assert_eq!(documents(&index.search("plough", 10)?), [], "the old text is not found any more");
     assert!(documents(&index.search("heron", 10)?).contains(&5));
 
+    // A word that every text has takes pages of its own, until it is rare again.
+    let common = 100..500;
+    for document in common.clone() {
+        index.put(document, &format!("Feather number {document}"))?;
+    }
+    let (_, pages) = index.size(POSTINGS)?;
+    assert!(pages > 4, "{pages} pages of postings");
+    assert_eq!(index.search("feather", 1000)?.len(), common.clone().count());
+    assert_eq!(documents(&index.search("feather 321", 1)?), [321], "the rare word decides");
+    for document in common {
+        index.remove(document)?;
+    }
+    assert!(index.size(POSTINGS)?.1 < pages);
+
     drop(index);
     let index = Index::open(directory)?;
     assert_eq!(documents(&index.search("heron water", 1)?), [1], "it is the same after reopening");
@@ -198,7 +234,7 @@ fn run(directory: &Path) -> Result<(), Box<dyn Error>> {
         index.remove(document)?;
     }
     for tree in TREES {
-        assert_eq!(index.entries(tree)?, 0, "nothing is left in {tree}");
+        assert_eq!(index.size(tree)?, (0, 0), "nothing is left in {tree}");
     }
     Ok(())
 }

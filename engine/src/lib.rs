@@ -56,6 +56,8 @@
 //!
 //! - Keys are 1 to [`MAX_KEY_BYTES`](btree::MAX_KEY_BYTES) bytes, in the order of their bytes; values up to
 //!   [`MAX_VALUE_BYTES`](btree::MAX_VALUE_BYTES). An entry says which transaction wrote it.
+//! - A tree made by [`Batch::create_multi_tree`] has many values under a key, sorted, each of them there once; they are as
+//!   long as keys at most. [`ValuesCursor`] walks over them in both directions, [`Keys`] over the keys.
 //! - One transaction writes at a time. Any number of snapshots read meanwhile, on any thread, and wait for nobody. A snapshot
 //!   that is kept for long keeps old pages in memory: past a bound it is expired, and says so.
 //! - Every operation has its own error: [`OpenError`], [`WriteError`], [`BatchError`] within a transaction,
@@ -130,7 +132,8 @@ pub mod verify;
 mod verify_test;
 pub mod versions;
 
-pub use btree::{Cursor, Entry, ReadError, TreeState, Value};
+pub use btree::multi::{Keys, ValuesCursor};
+pub use btree::{Cursor, Entry, ReadError, TreeKind, TreeState, Value};
 pub use checkpoint::meta::NodeIdentity;
 pub use database::{Committed, Database, Durability, WriteError, WriteTxn};
 pub use engine::{
@@ -138,4 +141,6 @@ pub use engine::{
     RecoveryReport, TailCloser, TailError, TailNext, Vote,
 };
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
-pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeView, WriteCursor};
+pub use txn::{
+    Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeInfo, TreeView, WriteCursor,
+};

@@ -176,6 +176,12 @@ impl TreeVisitor for Visitor<'_> {
         }
     }
 
+    fn value(&mut self, page: PageNumber, version: TxnId) {
+        if version > self.newest {
+            self.report.problem(page, format!("a value of txn {version}, newer than the state's {}", self.newest));
+        }
+    }
+
     fn problem(&mut self, page: PageNumber, what: String) {
         self.report.problem(page, what);
     }

@@ -62,6 +62,8 @@ pub mod reason {
         BAD_OPERATION = "bad_operation";
         /// The tree is not there.
         NO_SUCH_TREE = "no_such_tree";
+        /// The tree holds another number of values under a key than the operation is for.
+        TREE_KIND = "tree_kind";
         /// The new name of a tree is taken.
         TREE_EXISTS = "tree_exists";
         /// An integer operation on a value that is not an integer.

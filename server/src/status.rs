@@ -70,7 +70,7 @@ fn code_of(error: &TxnError) -> Code {
     match error.reason {
         reason::NO_SUCH_TREE => Code::NotFound,
         reason::TREE_EXISTS => Code::AlreadyExists,
-        reason::NOT_AN_INTEGER => Code::FailedPrecondition,
+        reason::NOT_AN_INTEGER | reason::TREE_KIND => Code::FailedPrecondition,
         reason::OVERFLOW | reason::RESULT_TOO_LARGE => Code::OutOfRange,
         reason::SYSTEM_TREE => Code::PermissionDenied,
         reason::OVERLOADED => Code::ResourceExhausted,

@@ -2,13 +2,13 @@
 //!
 //! Every log entry carries the whole state after it, so the state at any index is at hand, whatever a crash leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use calamus_engine::ReadTxn;
 use calamus_engine::ids::{LogId, TxnId};
 use calamus_engine::journal::frame::{Frame, FrameKind};
+use calamus_engine::{ReadTxn, TreeKind};
 
 /// What a tree should hold under a key.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,13 +22,27 @@ pub struct Item {
 /// A tree as a plain map.
 pub type Tree = BTreeMap<Vec<u8>, Item>;
 
+/// What a multi-value tree should hold under a key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The transaction that last added or removed a value.
+    pub version: TxnId,
+    /// The values.
+    pub values: BTreeSet<Vec<u8>>,
+}
+
+/// A multi-value tree as a plain map.
+pub type ManyTree = BTreeMap<Vec<u8>, Held>;
+
 /// The whole state at some point of the log.
 #[derive(Clone, Default)]
 pub struct State {
     /// The newest transaction.
     pub txn_id: TxnId,
-    /// All trees, by name.
+    /// All plain trees, by name.
     pub trees: BTreeMap<String, Tree>,
+    /// All multi-value trees, by name.
+    pub many: BTreeMap<String, ManyTree>,
     /// The membership, and the entry that set it.
     pub membership: Option<(LogId, Bytes)>,
 }
@@ -42,17 +56,62 @@ impl State {
         if read.txn_id() != self.txn_id {
             return Err(format!("the snapshot is of txn {}, and should be of txn {}", read.txn_id(), self.txn_id));
         }
-        let found = read.trees().map_err(|error| error.to_string())?;
-        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-        let expected: Vec<&str> = self.trees.keys().map(String::as_str).collect();
-        if names != expected {
-            return Err(format!("the trees are {names:?} and should be {expected:?}"));
+        let found = read.list_trees().map_err(|error| error.to_string())?;
+        let found: BTreeSet<_> =
+            found.into_iter().map(|tree| (tree.name, tree.kind as u8, tree.entries, tree.values)).collect();
+        let plain =
+            self.trees.iter().map(|(name, tree)| (name.clone(), TreeKind::Plain as u8, count(tree), count(tree)));
+        let many = self.many.iter().map(|(name, tree)| {
+            let values = tree.values().map(|held| held.values.len() as u64).sum();
+            (name.clone(), TreeKind::Multi as u8, count(tree), values)
+        });
+        let expected: BTreeSet<_> = plain.chain(many).collect();
+        if found != expected {
+            return Err(format!("the trees (name, kind, keys, values) are {found:?} and should be {expected:?}"));
+        }
+        for (name, tree) in &self.many {
+            compare_many(read, name, tree).map_err(|what| format!("tree {name:?}: {what}"))?;
         }
         for (name, tree) in &self.trees {
             compare_tree(read, name, tree).map_err(|what| format!("tree {name:?}: {what}"))?;
         }
         Ok(())
     }
+}
+
+fn count<K, V>(tree: &BTreeMap<K, V>) -> u64 {
+    tree.len() as u64
+}
+
+fn compare_many(read: &ReadTxn, name: &str, tree: &ManyTree) -> Result<(), String> {
+    let text = |error: calamus_engine::btree::ReadError| error.to_string();
+    let mut keys = read.keys(name).map_err(text)?.ok_or("it is listed and cannot be opened")?;
+    for (key, held) in tree {
+        if !keys.next().map_err(text)? || keys.key() != key {
+            return Err(format!("the key {} is missing", short(key)));
+        }
+        if keys.version() != held.version {
+            return Err(format!("{} has version {}, not {}", short(key), keys.version(), held.version));
+        }
+        let mut values = keys.values().map_err(text)?;
+        for value in &held.values {
+            if !values.next().map_err(text)? || values.value() != value {
+                return Err(format!("the value {} of {} is missing", short(value), short(key)));
+            }
+        }
+        if values.next().map_err(text)? {
+            return Err(format!("{} has the value {}, which should not be there", short(key), short(values.value())));
+        }
+        for value in held.values.iter().rev() {
+            if !values.previous().map_err(text)? || values.value() != value {
+                return Err(format!("going back, the value {} of {} is not met", short(value), short(key)));
+            }
+        }
+    }
+    if keys.next().map_err(text)? {
+        return Err(format!("the key {} should not be there", short(keys.key())));
+    }
+    Ok(())
 }
 
 fn compare_tree(read: &ReadTxn, name: &str, tree: &Tree) -> Result<(), String> {

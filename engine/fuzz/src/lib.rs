@@ -16,6 +16,7 @@
 //! of the engine's would leave them.
 
 pub mod journal;
+mod many;
 pub mod operations;
 pub mod page;
 pub mod record;

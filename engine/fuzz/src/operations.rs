@@ -15,7 +15,8 @@ use calamus_engine::offline::check_directory;
 use calamus_engine::txn::BatchError;
 use calamus_engine::{Batch, Database, EngineOptions, ReadTxn, WriteError};
 
-use crate::sound::{Contents, DIRECTORY, contents, door, options};
+use crate::many::{self, ManyOperation};
+use crate::sound::{Contents, DIRECTORY, Map, contents, door, options};
 
 const TREES: [&str; 4] = ["a", "b", "birds", "$system"];
 /// The size of a segment of the journal, in bytes: a transaction's values must fit.
@@ -85,6 +86,7 @@ enum Operation {
         back: bool,
         turns: u8,
     },
+    Many(ManyOperation),
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -197,7 +199,7 @@ impl Life {
         Self {
             database: Some(database),
             disk,
-            map: Contents::new(),
+            map: Contents::default(),
             readers: Vec::new(),
             choice: CrashChoice::LoseAll,
             armed: false,
@@ -295,7 +297,7 @@ impl Life {
     }
 
     fn txn(&mut self, operations: &[Operation], commit: bool) {
-        let mut after = Contents::new();
+        let mut after = Contents::default();
         let mut finished = false;
         let outcome = self.database().write(|batch| {
             (after, finished) = (self.map.clone(), false);
@@ -319,11 +321,18 @@ impl Life {
     }
 }
 
-type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+type Maps = BTreeMap<String, Map>;
 
 /// Runs an operation on both. An error that the map foretells gives the transaction up.
-fn apply(batch: &mut Batch, map: &mut Contents, operation: &Operation, room: &mut usize) -> Result<(), BatchError> {
+fn apply(
+    batch: &mut Batch,
+    contents: &mut Contents,
+    operation: &Operation,
+    room: &mut usize,
+) -> Result<(), BatchError> {
+    let map = &mut contents.plain;
     match operation {
+        Operation::Many(operation) => many::apply(batch, contents, operation, room)?,
         Operation::CreateTree(number) => {
             let made = batch.create_tree(tree(*number))?;
             assert_eq!(made, !map.contains_key(tree(*number)));
@@ -365,7 +374,7 @@ fn apply(batch: &mut Batch, map: &mut Contents, operation: &Operation, room: &mu
 
 /// The map's tree, after an operation that needs it; `None` if the operation said rightly that there is none, or that
 /// the disk is gone.
-fn in_both<'m, T>(map: &'m mut Contents, tree: &str, outcome: &Result<T, BatchError>) -> Option<&'m mut Map> {
+fn in_both<'m, T>(map: &'m mut Maps, tree: &str, outcome: &Result<T, BatchError>) -> Option<&'m mut Map> {
     let entries = map.get_mut(tree);
     match outcome {
         Ok(_) => entries,
@@ -377,7 +386,7 @@ fn in_both<'m, T>(map: &'m mut Contents, tree: &str, outcome: &Result<T, BatchEr
 
 fn put(
     batch: &mut Batch,
-    map: &mut Contents,
+    map: &mut Maps,
     tree: &str,
     key: Key,
     value: Value,
@@ -392,7 +401,7 @@ fn put(
     Ok(())
 }
 
-fn rename(batch: &mut Batch, map: &mut Contents, from: &str, to: &str) -> Result<(), BatchError> {
+fn rename(batch: &mut Batch, map: &mut Maps, from: &str, to: &str) -> Result<(), BatchError> {
     match batch.rename_tree(from, to) {
         Ok(renamed) => {
             assert!(!map.contains_key(to));
@@ -478,13 +487,42 @@ mod tests {
         }
     }
 
+    /// Values that become a page, and a list again, with a cut at every operation of the disk.
+    #[test]
+    fn many_values_with_power_cuts() {
+        let many = |operation| Operation::Many(operation);
+        let txn = |operations| Step::Txn { operations, commit: true };
+        let place = || many::Place::example();
+        for operations in 0..40 {
+            let soon = Step::PowerCutSoon { operations, choice: operations };
+            let grow = vec![
+                many(ManyOperation::Create(0)),
+                many(ManyOperation::Add(place(), 50)),
+                many(ManyOperation::Look(place(), 0x55)),
+            ];
+            let shrink = vec![
+                many(ManyOperation::Remove(place(), 48)),
+                many(ManyOperation::Look(place(), 0)),
+                many(ManyOperation::Other(place())),
+            ];
+            let gone = vec![
+                many(ManyOperation::Rename(0)),
+                many(ManyOperation::Delete(place())),
+                many(ManyOperation::Drop(1)),
+            ];
+            run(&Input {
+                steps: vec![txn(grow), Step::Reader(9), soon, txn(shrink), Step::Checkpoint, Step::Reopen, txn(gone)],
+            });
+        }
+    }
+
     /// Would a difference be seen?
     #[test]
     #[should_panic(expected = "what was acknowledged")]
     fn a_lost_write_is_found() {
         let mut life = Life::new();
         life.step(&put_step(1));
-        life.map.get_mut("a").unwrap().insert(b"more".to_vec(), b"than there is".to_vec());
+        life.map.plain.get_mut("a").unwrap().insert(b"more".to_vec(), b"than there is".to_vec());
         life.step(&Step::PowerCut(0));
     }
 }

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use calamus_engine::Database;
 use calamus_engine::alloc::Allocator;
-use calamus_engine::btree::{self, Cursor, PageRef, PageSource, ReadError, TreeState, Value};
+use calamus_engine::btree::{self, Cursor, PageRef, PageSource, ReadError, TreeKind, TreeState, Value};
 use calamus_engine::error::StorageError;
 use calamus_engine::ids::{PageNumber, TxnId};
 use calamus_engine::page::superblock::Superblock;
 use calamus_engine::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, checksum};
 use calamus_engine::verify::check_pages;
+use calamus_engine::{Database, Keys, ReadTxn, ValuesCursor};
 
 use crate::sound::{Sound, data_path, door, options, write_file};
 
@@ -163,6 +163,7 @@ fn apply(edit: &Edit, pages: &mut [Arc<Page>]) -> usize {
                     height: *height,
                     entries: *entries,
                     pages: *tree_pages,
+                    ..TreeState::default()
                 };
                 let page_count = u32::from(*page_count).max(2);
                 let changed = Superblock { trees, page_count, txn_id: TxnId(*txn_id), ..superblock };
@@ -228,6 +229,10 @@ fn read_all(pages: &Pages, keys: &[Vec<u8>]) {
         only_damage(Allocator::load(pages, superblock.page_count));
     }
     for tree in trees(pages) {
+        if tree.kind == TreeKind::Multi {
+            read_many(pages, tree, keys);
+            continue;
+        }
         for key in keys {
             if let Some(Some(entry)) = only_damage(btree::get(pages, &tree, key)) {
                 read_value(entry.value);
@@ -236,6 +241,37 @@ fn read_all(pages: &Pages, keys: &[Vec<u8>]) {
             walk(pages, tree, key);
         }
         walk(pages, tree, &[]);
+    }
+}
+
+/// A multi-value tree: the values of some keys, and of all.
+fn read_many(pages: &Pages, tree: TreeState, keys: &[Vec<u8>]) {
+    for key in keys {
+        only_damage(btree::multi::contains(pages, &tree, b"tree", key));
+        only_damage(btree::multi::count_values(pages, &tree, key));
+        walk_values(ValuesCursor::new(pages, &tree, key), key);
+        walk_values(ValuesCursor::new(pages, &tree, b"tree"), key);
+    }
+    let mut cursor = Keys::new(pages, tree);
+    for _ in 0..MAX_STEPS {
+        if only_damage(cursor.next()) != Some(true) {
+            break;
+        }
+        walk_values(cursor.values(), cursor.key());
+    }
+}
+
+fn walk_values(values: Result<ValuesCursor<'_, Pages>, ReadError>, from: &[u8]) {
+    let Some(mut values) = only_damage(values) else { return };
+    for forward in [true, false] {
+        let mut there = if forward { values.seek(from) } else { values.seek_back(from) };
+        for _ in 0..MAX_STEPS {
+            if only_damage(there) != Some(true) {
+                break;
+            }
+            assert!(!values.value().is_empty() && values.is_at_value());
+            there = if forward { values.next() } else { values.previous() };
+        }
     }
 }
 
@@ -262,7 +298,8 @@ fn serve(sound: &Sound, pages: &Pages) {
     write_file(&disk, &data_path(), &bytes);
     let Ok(database) = Database::open_with(door(&disk), crate::sound::DIRECTORY.as_ref(), options()) else { return };
     let snapshot = database.read();
-    for (tree, entries) in &sound.contents {
+    serve_many(sound, &snapshot);
+    for (tree, entries) in &sound.contents.plain {
         for (key, value) in entries {
             let Some(found) = only_damage(snapshot.get(tree, key)) else { continue };
             let found = found.unwrap_or_else(|| panic!("{key:?} is missing in {tree}"));
@@ -277,6 +314,30 @@ fn serve(sound: &Sound, pages: &Pages) {
             assert_eq!(entry.as_ref(), expected.next().map(|(key, _)| key), "walking over {tree}");
             if !there {
                 break;
+            }
+        }
+    }
+}
+
+/// Values are right, or an error.
+fn serve_many(sound: &Sound, snapshot: &ReadTxn) {
+    for (tree, entries) in &sound.contents.many {
+        for (key, expected) in entries {
+            for value in expected.iter().step_by(17) {
+                assert_ne!(
+                    only_damage(snapshot.contains(tree, key, value)),
+                    Some(false),
+                    "{value:?} of {key:?} is missing"
+                );
+            }
+            let Some(mut values) = only_damage(snapshot.values(tree, key)) else { continue };
+            let mut expected = expected.iter();
+            while let Some(there) = only_damage(values.next()) {
+                let value = there.then(|| values.value().to_vec());
+                assert_eq!(value.as_ref(), expected.next(), "walking over {key:?} of {tree}");
+                if !there {
+                    break;
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use calamus_engine::btree::{PageSource, ReadError, TreeState};
+use calamus_engine::btree::{PageSource, ReadError, TreeKind, TreeState};
 use calamus_engine::env::SimDisk;
 use calamus_engine::error::StorageError;
 use calamus_engine::ids::{Digest, LogId, LogIndex, PageNumber, TxnId};
@@ -126,6 +126,8 @@ fn records() -> &'static [Bytes] {
             make(&|batch| batch.put("small", b"key 00007", b"another").map(drop)),
             make(&|batch| batch.put("large", &[9], &[1; 20_000]).map(drop)),
             make(&|batch| batch.drop_tree("large").map(drop)),
+            make(&|batch| batch.add("many", b"tree", b"another").map(drop)),
+            make(&|batch| batch.delete("many", b"page").map(drop)),
             make(&|batch| batch.delete_range("long", std::ops::Bound::Unbounded, std::ops::Bound::Unbounded).map(drop)),
             make(&|batch| {
                 batch.create_tree("new")?;
@@ -217,7 +219,8 @@ impl Forged {
             }
             Edit::Trees { root, height, entries, pages } => {
                 let root = (*root != 0).then_some(PageNumber(*root));
-                let trees = TreeState { root, height: *height, entries: *entries, pages: *pages };
+                let trees =
+                    TreeState { root, height: *height, entries: *entries, pages: *pages, ..TreeState::default() };
                 self.superblock(|superblock| superblock.trees = trees);
             }
             Edit::PageCount(count) => self.superblock(|superblock| superblock.page_count = u32::from(*count).max(2)),
@@ -305,13 +308,33 @@ fn read_all(engine: &Engine) {
     if snapshot.view().superblock.page_count <= MAX_PAGE_COUNT {
         check_pages(&snapshot, &mut |_| ()).expect("damage is in the report");
     }
-    for (name, _) in only_damage(snapshot.trees()).unwrap_or_default() {
+    for (name, state) in only_damage(snapshot.trees()).unwrap_or_default() {
+        if state.kind == TreeKind::Multi {
+            read_many(&snapshot, &name);
+            continue;
+        }
         let Some(Some(mut cursor)) = only_damage(snapshot.cursor(&name)) else { continue };
         for _ in 0..MAX_STEPS {
             if only_damage(cursor.next()) != Some(true) {
                 break;
             }
             only_damage(cursor.value().to_vec());
+        }
+    }
+}
+
+fn read_many(snapshot: &ReadTxn, name: &str) {
+    let Some(Some(mut keys)) = only_damage(snapshot.keys(name)) else { return };
+    for _ in 0..MAX_STEPS {
+        if only_damage(keys.next()) != Some(true) {
+            break;
+        }
+        let Some(mut values) = only_damage(keys.values()) else { continue };
+        for _ in 0..MAX_STEPS {
+            if only_damage(values.next()) != Some(true) {
+                break;
+            }
+            assert!(!values.value().is_empty());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A sound directory on a simulated disk, made once, from which each input starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use calamus_engine::ids::Digest;
 use calamus_engine::journal::{JournalMode, JournalOptions};
 use calamus_engine::page::{PAGE_BYTES, Page};
 use calamus_engine::txn::BatchError;
-use calamus_engine::{Batch, Database, EngineOptions, ReadTxn};
+use calamus_engine::{Batch, Database, EngineOptions, ReadTxn, TreeKind};
 
 /// Where the database is, on its disk.
 pub const DIRECTORY: &str = "/db";
@@ -18,8 +18,19 @@ const SPACE_LIMIT_BYTES: u64 = 64 << 20;
 /// The size of a segment of the journal, in bytes: little more than the longest record.
 pub const SEGMENT_BYTES: u64 = 96 << 10;
 
-/// What trees hold.
-pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+/// What a plain tree holds.
+pub type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+/// What a multi-value tree holds.
+pub type ManyMap = BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>;
+
+/// What trees hold, by their names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Contents {
+    /// The plain ones.
+    pub plain: BTreeMap<String, Map>,
+    /// The multi-value ones.
+    pub many: BTreeMap<String, ManyMap>,
+}
 
 /// A database, closed, and what is known of it.
 pub struct Sound {
@@ -98,6 +109,7 @@ impl Sound {
             digests.push(applied.digest);
         };
         write(&database, &|batch| {
+            batch.create_multi_tree("many")?;
             ["small", "large", "long", "empty", "gone"].iter().try_for_each(|tree| batch.create_tree(tree).map(drop))
         });
         for part in 0..6_u32 {
@@ -142,6 +154,12 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
         batch.put("long", &bytes, b"a value")?;
     }
     batch.put("large", &[part as u8 + 1], &vec![part as u8; [2_500, 9_000, 0, 17_000, 8_176, 8_177][part as usize]])?;
+    // A list, a page, and a tree of several pages.
+    for (key, values) in [(&b"list"[..], 4), (b"page", 40), (b"tree", 90)] {
+        for value in 0..values {
+            batch.add("many", key, format!("value {:05} of {values:080}", value * 7 + part).as_bytes())?;
+        }
+    }
     if part < 4 {
         batch.put("gone", &[part as u8], &[7; 3_000])?;
     }
@@ -150,14 +168,34 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
 
 /// All that a snapshot shows.
 pub fn contents(snapshot: &ReadTxn) -> Contents {
-    let names = snapshot.trees().expect("the state is sound");
-    let of = |name: &str| {
-        let mut cursor = snapshot.cursor(name).expect("the state is sound").expect("it was listed");
-        let mut entries = BTreeMap::new();
-        while cursor.next().expect("the state is sound") {
-            entries.insert(cursor.key().to_vec(), cursor.value().to_vec().expect("the state is sound"));
+    let mut contents = Contents::default();
+    for tree in snapshot.list_trees().expect("the state is sound") {
+        match tree.kind {
+            TreeKind::Plain => drop(contents.plain.insert(tree.name.clone(), plain(snapshot, &tree.name))),
+            TreeKind::Multi => drop(contents.many.insert(tree.name.clone(), many(snapshot, &tree.name))),
         }
-        entries
-    };
-    names.into_iter().map(|(name, _)| (name.clone(), of(&name))).collect()
+    }
+    contents
+}
+
+fn many(snapshot: &ReadTxn, name: &str) -> ManyMap {
+    let mut keys = snapshot.keys(name).expect("the state is sound").expect("it was listed");
+    let mut entries = ManyMap::new();
+    while keys.next().expect("the state is sound") {
+        let (mut values, mut set) = (keys.values().expect("the state is sound"), BTreeSet::new());
+        while values.next().expect("the state is sound") {
+            set.insert(values.value().to_vec());
+        }
+        entries.insert(keys.key().to_vec(), set);
+    }
+    entries
+}
+
+fn plain(snapshot: &ReadTxn, name: &str) -> Map {
+    let mut cursor = snapshot.cursor(name).expect("the state is sound").expect("it was listed");
+    let mut entries = BTreeMap::new();
+    while cursor.next().expect("the state is sound") {
+        entries.insert(cursor.key().to_vec(), cursor.value().to_vec().expect("the state is sound"));
+    }
+    entries
 }

@@ -118,7 +118,7 @@ impl PageSource for Nothing {
 
 #[test]
 fn a_whole_tree_is_counted_without_a_page() {
-    let tree = TreeState { root: Some(PageNumber(9)), height: 3, entries: 77, pages: 8 };
+    let tree = TreeState { root: Some(PageNumber(9)), height: 3, entries: 77, pages: 8, ..TreeState::default() };
     assert_eq!(count_range(&Nothing, &tree, Bound::Unbounded, Bound::Unbounded).unwrap(), 77);
     assert_eq!(count_range(&Nothing, &tree, Bound::Excluded(b"b"), Bound::Included(b"a")).unwrap(), 0);
 }

@@ -4,24 +4,39 @@ use crate::error::StorageError;
 use crate::ids::{PageNumber, TxnId};
 use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 
-use super::node::{Damage, Node, Payload, overflows};
+use super::multi::check_bare;
+use super::multi::payload::{Values, list_fits};
+use super::node::{Damage, LeafCell, Node, Payload, overflows};
 use super::overflow::run_pages;
-use super::{MAX_HEIGHT, MAX_KEY_BYTES, PageRef, PageSource, ReadError, TreeState};
+use super::{MAX_HEIGHT, MAX_KEY_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState};
 
 /// Who is told what a check meets.
 pub(crate) trait TreeVisitor {
     /// A run of pages belongs to the tree. `false` if that cannot be: the check does not look into them then.
     fn reach(&mut self, first: PageNumber, count: u32) -> bool;
-    /// An entry; its value, if it stands in the leaf.
+    /// An entry; its value, if the tree is a plain one and it stands in the leaf.
     fn entry(&mut self, page: PageNumber, key: &[u8], version: TxnId, value: Option<&[u8]>);
+    /// An entry of a tree of values.
+    fn value(&mut self, page: PageNumber, version: TxnId);
     /// Something is wrong with a page.
     fn problem(&mut self, page: PageNumber, what: String);
 }
 
-struct Check<'c, S: ?Sized, V: ?Sized> {
+/// What the leaves of a tree hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// What the tree's kind says.
+    Entries(TreeKind),
+    /// The values of one key.
+    Values,
+}
+
+struct Check<'c, 'v, S: ?Sized, V: ?Sized> {
     source: &'c S,
-    visitor: &'c mut V,
+    visitor: &'v mut V,
+    content: Content,
     entries: u64,
+    values: u64,
     pages: u64,
 }
 
@@ -32,26 +47,40 @@ pub(crate) fn check_tree<S: PageSource + ?Sized, V: TreeVisitor + ?Sized>(
     visitor: &mut V,
 ) -> Result<(), ReadError> {
     let Some(root) = tree.root else {
-        if *tree != TreeState::default() {
+        if *tree != TreeState::empty(tree.kind) {
             visitor.problem(PageNumber(0), "a tree without a root, yet not empty".to_owned());
         }
         return Ok(());
     };
+    walk(source, tree, root, Content::Entries(tree.kind), visitor).map(drop)
+}
+
+/// Checks a tree with a root, and returns how many pages were met.
+fn walk<S: PageSource + ?Sized, V: TreeVisitor + ?Sized>(
+    source: &S,
+    tree: &TreeState,
+    root: PageNumber,
+    content: Content,
+    visitor: &mut V,
+) -> Result<u64, ReadError> {
     if !(1..=MAX_HEIGHT).contains(&usize::from(tree.height)) {
         visitor.problem(root, format!("a tree of height {}", tree.height));
-        return Ok(());
+        return Ok(0);
     }
-    let mut check = Check { source, visitor, entries: 0, pages: 0 };
+    let mut check = Check { source, visitor, content, entries: 0, values: 0, pages: 0 };
     check.subtree(root, tree.height - 1, None, None, true)?;
-    let (entries, pages) = (check.entries, check.pages);
+    let (entries, values, pages) = (check.entries, check.values, check.pages);
     if (entries, pages) != (tree.entries, tree.pages) {
         let counted = format!("{entries} entries in {pages} pages");
         visitor.problem(root, format!("the tree has {counted}, not {} in {} as it says", tree.entries, tree.pages));
     }
-    Ok(())
+    if values != tree.values {
+        visitor.problem(root, format!("the tree has {values} values, not {} as it says", tree.values));
+    }
+    Ok(pages)
 }
 
-impl<'c, S: PageSource + ?Sized, V: TreeVisitor + ?Sized> Check<'c, S, V> {
+impl<'c, S: PageSource + ?Sized, V: TreeVisitor + ?Sized> Check<'c, '_, S, V> {
     /// Takes note of pages and reads the first of them; `None` if that is not possible.
     fn reach(&mut self, first: PageNumber, count: u32) -> Result<Option<PageRef<'c>>, ReadError> {
         self.pages += u64::from(count);
@@ -139,6 +168,17 @@ impl<'c, S: PageSource + ?Sized, V: TreeVisitor + ?Sized> Check<'c, S, V> {
             Err(damage) => return Ok(Err(damage)),
         };
         self.entries += 1;
+        match self.content {
+            Content::Entries(TreeKind::Plain) => self.plain_entry(number, &cell),
+            Content::Entries(TreeKind::Multi) => self.multi_entry(number, &cell),
+            Content::Values => {
+                self.visitor.value(number, cell.version);
+                Ok(check_bare(&cell))
+            }
+        }
+    }
+
+    fn plain_entry(&mut self, number: PageNumber, cell: &LeafCell<'_>) -> Result<Result<(), Damage>, ReadError> {
         let (value, bytes) = match cell.payload {
             Payload::Inline(value) => (Some(value), value.len()),
             Payload::Overflow(_, length) => (None, length as usize),
@@ -149,6 +189,23 @@ impl<'c, S: PageSource + ?Sized, V: TreeVisitor + ?Sized> Check<'c, S, V> {
         self.visitor.entry(number, cell.key, cell.version, value);
         if let Payload::Overflow(first, length) = cell.payload {
             self.run(first, run_pages(length as usize))?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn multi_entry(&mut self, number: PageNumber, cell: &LeafCell<'_>) -> Result<Result<(), Damage>, ReadError> {
+        let values = match (cell.multi_values(), cell.payload) {
+            (Err(damage), _) => return Ok(Err(damage)),
+            (Ok(Values::List(_)), Payload::Inline(list)) if !list_fits(cell.key.len(), list.len()) => {
+                return Ok(Err(Damage("a list of values in the wrong place for its length")));
+            }
+            (Ok(values), _) => values,
+        };
+        self.values = self.values.saturating_add(values.count());
+        self.visitor.entry(number, cell.key, cell.version, None);
+        if let Values::Tree(tree) = &values {
+            let root = tree.root.expect("a tree of values has a root");
+            self.pages += walk(self.source, tree, root, Content::Values, self.visitor)?;
         }
         Ok(Ok(()))
     }

@@ -3,11 +3,13 @@
 //! A cursor holds one page: the leaf it stands in. Branches are looked up again when a leaf ends, once for a hundred
 //! entries or so; so a cursor is small, and standing still it holds nothing that others wait for but that leaf.
 
+use std::ops::Range;
+
 use crate::ids::{PageNumber, TxnId};
 
 use super::node::{Damage, Node, Payload};
 use super::search::{Step, checked_height};
-use super::{MAX_HEIGHT, PageRef, PageSource, ReadError, TreeState, Value, damaged};
+use super::{MAX_HEIGHT, PageRef, PageSource, ReadError, TreeKind, TreeState, Value, damaged};
 
 /// A place in a tree, as its source shows it.
 ///
@@ -157,6 +159,23 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         self.leaf.as_ref().expect("an entry stands in a leaf")
     }
 
+    /// Where the payload of the current entry stands in its leaf, which it is to be read from by who knows what it is.
+    pub(super) fn place_in_leaf(&self) -> Result<(PageNumber, PageRef<'a>, Range<usize>), ReadError> {
+        let (leaf, number) = (self.current_leaf().clone(), self.steps[self.branches()].page);
+        if self.entry.run.is_some() {
+            return Err(damaged(self.source, number, Damage("an overflow run in a multi-value tree")));
+        }
+        Ok((number, leaf, self.entry.payload_start..self.entry.payload_end))
+    }
+
+    /// Says that it is damage if the current entry is more than a key: those of a tree of values are nothing else.
+    pub(super) fn expect_bare(&mut self) -> Result<(), ReadError> {
+        if self.entry.run.is_none() && self.entry.payload_start == self.entry.payload_end {
+            return Ok(());
+        }
+        Err(self.fail(self.steps[self.branches()].page, Damage("more than a value in a tree of values")))
+    }
+
     /// How many branches are above a leaf.
     fn branches(&self) -> usize {
         usize::from(self.tree.height) - 1
@@ -177,10 +196,13 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         false
     }
 
-    /// The root, if there is one and the height is possible. Until a descent has ended well, the cursor stands nowhere.
+    /// The root, if there is one, the height is possible, and the tree is one to be read by its values. Until a descent has ended well, the cursor stands nowhere.
     fn begin(&mut self) -> Result<Option<PageNumber>, ReadError> {
         self.standing = Standing::Nowhere;
         self.leaf = None;
+        if self.tree.kind != TreeKind::Plain {
+            return Err(ReadError::OtherKind(self.tree.kind));
+        }
         let Some(root) = self.tree.root else { return Ok(None) };
         checked_height(self.source, root, &self.tree)?;
         Ok(Some(root))

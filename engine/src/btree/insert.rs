@@ -5,10 +5,11 @@ use crate::ids::{PageNumber, TxnId};
 use super::node::{MAX_INLINE_CELL_BYTES, Node, Payload, overflows};
 use super::node_mut::{self, Cell};
 use super::overflow::{fill_run, reserve_run, reuse_run, run_pages, write_run};
+use super::owned::{Holding, Owned};
 use super::rebalance::{Reach, make_room, rebalance};
-use super::search::{Step, descend};
+use super::search::{Path, Step, descend};
 use super::split::{Split, split};
-use super::{MAX_HEIGHT, PageStore, ReadError, TreeState, check_entry, damaged};
+use super::{MAX_HEIGHT, PageStore, ReadError, TreeKind, TreeState, check_entry, damaged};
 
 /// A value to be put.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ impl<'v> NewValue<'v> {
 /// more pages.
 ///
 /// # Panics
-/// When key or value are not within their limits: see [`check_entry`].
+/// When key or value are not within their limits: see [`check_entry`]. When the tree is not a plain one.
 pub fn insert<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
@@ -52,7 +53,18 @@ pub fn insert<S: PageStore + ?Sized>(
     value: &[u8],
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
+    store.note_mutation();
     put_entry(store, tree, key, NewValue::Bytes(value), version)
+}
+
+/// As [`insert`], of a value into a tree of values: a part of another operation.
+pub(super) fn insert_value<S: PageStore + ?Sized>(
+    store: &mut S,
+    values: &mut TreeState,
+    value: &[u8],
+    version: TxnId,
+) -> Result<Option<TxnId>, ReadError> {
+    put_entry(store, values, value, NewValue::Bytes(&[]), version)
 }
 
 /// As [`insert`], with a value of so many zeros. It is there to be filled: [`locate`](super::locate) says where.
@@ -63,6 +75,7 @@ pub fn reserve<S: PageStore + ?Sized>(
     length_bytes: usize,
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
+    store.note_mutation();
     put_entry(store, tree, key, NewValue::Zeros(length_bytes), version)
 }
 
@@ -76,34 +89,58 @@ fn put_entry<S: PageStore + ?Sized>(
     if let Err(error) = check_entry(key, value.len()) {
         panic!("{error}");
     }
-    store.note_mutation();
-    let Some(root) = tree.root else {
-        let payload = write_payload(store, tree, key, value)?;
-        let root = new_page(store, tree, 0)?;
-        change(store, root, |page| node_mut::append(page, &Cell::leaf(key, version, payload)))?;
-        (tree.root, tree.height, tree.entries) = (Some(root), 1, 1);
-        return Ok(None);
-    };
-    let (path, found) = descend(&*store, root, tree, key)?;
-    let leaf = path.leaf();
-    let rightmost = path.rightmost;
-    if !found {
-        let payload = write_payload(store, tree, key, value)?;
-        tree.entries += 1;
-        put_in_leaf(store, tree, path.steps(), leaf.slot, &Cell::leaf(key, version, payload), rightmost)?;
-        return Ok(None);
+    assert!(tree.kind == TreeKind::Plain, "a value is put into a plain tree");
+    let path = tree.root.map(|root| descend(&*store, root, tree, key)).transpose()?;
+    match path {
+        Some((path, true)) => {
+            let (old_version, payload) = replace_payload(store, tree, path.leaf(), key, value)?;
+            replace_cell(store, tree, &path, &Cell::leaf(key, version, payload))?;
+            Ok(Some(old_version))
+        }
+        path => {
+            let payload = write_payload(store, tree, key, value)?;
+            let cell = Cell::leaf(key, version, payload);
+            put_new_cell(store, tree, path.as_ref().map(|(path, _)| path), &cell)?;
+            Ok(None)
+        }
     }
-    let (old_version, payload) = replace_payload(store, tree, leaf, key, value)?;
-    let cell = Cell::leaf(key, version, payload);
+}
+
+/// Puts the cell of a key that is not there, at the end of the path to where it would be; `None` in an empty tree.
+pub(super) fn put_new_cell<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    path: Option<&Path>,
+    cell: &Cell<'_>,
+) -> Result<(), ReadError> {
+    tree.entries += 1;
+    if let Some(path) = path {
+        return put_in_leaf(store, tree, path.steps(), path.leaf().slot, cell, path.rightmost);
+    }
+    let root = new_page(store, tree, 0)?;
+    change(store, root, |page| node_mut::append(page, cell))?;
+    (tree.root, tree.height) = (Some(root), 1);
+    Ok(())
+}
+
+/// Puts a cell in place of the one at the end of `path`, which has the same key.
+pub(super) fn replace_cell<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    path: &Path,
+    cell: &Cell<'_>,
+) -> Result<(), ReadError> {
+    let leaf = path.leaf();
     let slot = usize::from(leaf.slot);
     let used_before = used_bytes(&*store, leaf.page)?;
-    if !change(store, leaf.page, |page| node_mut::replace(page, slot, &cell))? {
+    if !change(store, leaf.page, |page| node_mut::replace(page, slot, cell))? {
         change(store, leaf.page, |page| node_mut::remove(page, slot..slot + 1))?;
-        put_in_leaf(store, tree, path.steps(), leaf.slot, &cell, false)?;
-    } else if used_bytes(&*store, leaf.page)? < used_before {
+        return put_in_leaf(store, tree, path.steps(), leaf.slot, cell, false);
+    }
+    if used_bytes(&*store, leaf.page)? < used_before {
         rebalance(store, tree, path.steps(), Reach::WhileUnderfull)?;
     }
-    Ok(Some(old_version))
+    Ok(())
 }
 
 fn used_bytes<S: PageStore + ?Sized>(store: &S, leaf: PageNumber) -> Result<usize, ReadError> {
@@ -180,30 +217,36 @@ fn replace_payload<'v, S: PageStore + ?Sized>(
     key: &[u8],
     value: NewValue<'v>,
 ) -> Result<(TxnId, Payload<'v>), ReadError> {
-    let (old_version, old_run) = {
-        let page = store.page(leaf.page)?;
-        let cell = Node::leaf(&page).and_then(|node| node.leaf_cell(usize::from(leaf.slot)));
-        let cell = cell.map_err(|damage| damaged(store, leaf.page, damage))?;
-        let run = match cell.payload {
-            Payload::Inline(_) => None,
-            Payload::Overflow(first, length) => Some((first, run_pages(length as usize))),
-        };
-        (cell.version, run)
-    };
-    if let Some((first, pages)) = old_run {
-        if overflows(key.len(), value.len()) && run_pages(value.len()) <= pages {
-            reuse_run(store, first, pages, value.len())?;
-            if let NewValue::Bytes(bytes) = value {
-                fill_run(store, first, bytes)?;
-            }
-            tree.pages -= u64::from(pages - run_pages(value.len()));
-            let length = u32::try_from(value.len()).expect("a value is at most 8 MiB");
-            return Ok((old_version, Payload::Overflow(first, length)));
+    let (old_version, old) = read_holding(&*store, tree.kind, leaf)?;
+    if let Owned::Run(first, length) = old.owned
+        && overflows(key.len(), value.len())
+        && run_pages(value.len()) <= run_pages(length as usize)
+    {
+        let pages = run_pages(length as usize);
+        reuse_run(store, first, pages, value.len())?;
+        if let NewValue::Bytes(bytes) = value {
+            fill_run(store, first, bytes)?;
         }
-        store.free(first, pages)?;
-        tree.pages -= u64::from(pages);
+        tree.pages -= u64::from(pages - run_pages(value.len()));
+        let length = u32::try_from(value.len()).expect("a value is at most 8 MiB");
+        return Ok((old_version, Payload::Overflow(first, length)));
     }
+    old.release(store, tree, leaf.page)?;
     Ok((old_version, write_payload(store, tree, key, value)?))
+}
+
+/// The version of an entry, and what it holds.
+pub(super) fn read_holding<S: PageStore + ?Sized>(
+    store: &S,
+    kind: TreeKind,
+    leaf: Step,
+) -> Result<(TxnId, Holding), ReadError> {
+    let page = store.page(leaf.page)?;
+    let read = |node: Node<'_>| {
+        let cell = node.leaf_cell(usize::from(leaf.slot))?;
+        Ok((cell.version, Holding::of(kind, &cell)?))
+    };
+    Node::leaf(&page).and_then(read).map_err(|damage| damaged(store, leaf.page, damage))
 }
 
 /// Puts a cell before `slot` of the page at the end of `path`, splitting pages upwards as needed.

@@ -10,6 +10,7 @@
 //! - how full pages are is a goal (at least a quarter, and no three leaves side by side that fit into two, where one of
 //!   them was last changed by taking something out; but for the right edge and where long keys leave no room to move a
 //!   separator), not an invariant;
+//! - in a multi-value tree, the values of a key ascend strictly too, and a key has at least one;
 //! - pages have no links to siblings: a change touches the path to a leaf, and no more.
 //!
 //! Bytes that a page does not use (gap, dead bytes, the end of the last page of an overflow run) keep whatever was
@@ -23,6 +24,8 @@
 //! | `remove`, `rebalance`, `range` | taking out an entry; joining pages; taking out many |
 //! | `settle` | moving pages to free places below them |
 //! | `overflow`, `value` | long values; reading values |
+//! | [`multi`] | trees with many values under a key |
+//! | `owned` | the pages that an entry has besides its cell |
 //! | `cursor`, `bounded` | walking in both directions: over all of a tree, or a part |
 //! | `count` | how many entries a part has |
 //! | `check` | proving all of the above |
@@ -32,9 +35,11 @@ mod check;
 mod count;
 mod cursor;
 mod insert;
+pub mod multi;
 pub(crate) mod node;
 pub(crate) mod node_mut;
 pub(crate) mod overflow;
+mod owned;
 mod range;
 mod rebalance;
 mod remove;
@@ -73,8 +78,8 @@ pub use insert::{insert, reserve};
 pub use range::{destroy, remove_range};
 pub use remove::remove;
 pub use search::{Finger, ValueLocation, get, locate, locate_near};
-pub use settle::{SettleLimits, Settled, key_behind_leaf, settle_leaf};
-pub use state::TreeState;
+pub use settle::{SettleLimits, SettlePlace, Settled, key_behind_leaf, settle_leaf};
+pub use state::{TreeKind, TreeState};
 pub use value::{Chunks, Entry, Value, ValueChunk};
 
 use crate::error::StorageError;
@@ -144,9 +149,21 @@ pub enum ReadError {
     /// The reader was expired to free memory: open a new one.
     #[error("this reader was expired to free memory, after it held its snapshot for too long; open a new one")]
     Expired,
+    /// The tree is of another kind than the operation is for; which kind it is.
+    #[error("{}", describe_kind(*.0))]
+    OtherKind(TreeKind),
     /// The batch that changes the tree has no room for more; why. The tree is left in the middle of the operation.
     #[error("{0}")]
     NoRoom(String),
+}
+
+fn describe_kind(kind: TreeKind) -> &'static str {
+    match kind {
+        TreeKind::Plain => "the tree has one value under each key; read it with `get` or a cursor",
+        TreeKind::Multi => {
+            "the tree has many values under a key; read its keys with `keys`, and the values of one with `values`"
+        }
+    }
 }
 
 /// Sees any source as a trait object; implemented for all of them.

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::overflow::fill_run;
 use super::test_store::TestStore;
 use super::{
-    Cursor, MAX_KEY_BYTES, PageSource, PageStore, SettleLimits, SplitPolicy, TreeState, ValueLocation, destroy, get,
-    insert, locate, remove, remove_range, reserve, settle_leaf,
+    Cursor, MAX_KEY_BYTES, PageSource, PageStore, SettleLimits, SettlePlace, SplitPolicy, TreeState, ValueLocation,
+    destroy, get, insert, locate, remove, remove_range, reserve, settle_leaf,
 };
 use crate::ids::{PageNumber, TxnId};
 use crate::page::PAGE_HEADER_BYTES;
@@ -164,9 +164,9 @@ impl Run {
     fn settle(&mut self, percent: u32) {
         let end = PageNumber((u64::from(self.store.page_count) * u64::from(percent) / 100) as u32);
         let limits = SettleLimits { end, pages: 40, longest_run: 30 };
-        let (mut key, before) = (Vec::new(), self.tree.pages);
+        let (mut place, before) = (SettlePlace::default(), self.tree.pages);
         loop {
-            let settled = settle_leaf(&mut self.store, &mut self.tree, &key, &limits).unwrap();
+            let settled = settle_leaf(&mut self.store, &mut self.tree, &place, &limits).unwrap();
             assert!(settled.moved <= limits.pages, "{settled:?}");
             assert_eq!(before, self.tree.pages);
             if !settled.done {
@@ -174,7 +174,7 @@ impl Run {
                 continue;
             }
             match settled.next {
-                Some(next) => assert!(std::mem::replace(&mut key, next.clone()) < next),
+                Some(next) => assert!(std::mem::replace(&mut place, next.clone()) < next),
                 None => break,
             }
         }

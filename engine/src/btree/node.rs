@@ -27,6 +27,7 @@
 //!   keep whatever was written there before: clearing them would be bytes in the journal for nothing.
 //! - A value moves to an overflow run if its cell would be longer than a quarter of the body, unless the reference
 //!   would be no shorter than the value. So at least three cells fit into any page.
+//! - In a multi-value tree the payload is that of [`super::multi::payload`], and bit 15 is never set.
 //! - A tree knows its height, so the level at which a page is met says of which kind it must be.
 //! - Nothing in a page is trusted: every access checks what it uses, and damage is an error, not a panic.
 
@@ -34,6 +35,7 @@ use crate::ids::{PageNumber, TxnId};
 use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 
 use super::MAX_KEY_BYTES;
+use super::multi::payload::Values;
 
 /// What cells and slots of a page can use, in bytes.
 pub(crate) const BODY_BYTES: usize = PAGE_BYTES - PAGE_HEADER_BYTES;
@@ -51,8 +53,10 @@ pub(crate) const MAX_INLINE_CELL_BYTES: usize = BODY_BYTES / 4;
 pub(crate) const SPARSE_BYTES: usize = BODY_BYTES / 16 * 11;
 /// A page that uses fewer bytes than this, and fits into no sibling, takes cells from one.
 pub(crate) const UNDERFULL_BYTES: usize = BODY_BYTES / 4;
+/// The size of a reference to a tree of values, in bytes: see [`super::multi::payload`].
+pub(crate) const SUB_TREE_BYTES: usize = 24;
 /// The longest cell there can be, in bytes.
-pub(crate) const MAX_CELL_BYTES: usize = LEAF_CELL_HEADER_BYTES + MAX_KEY_BYTES + REFERENCE_BYTES;
+pub(crate) const MAX_CELL_BYTES: usize = LEAF_CELL_HEADER_BYTES + MAX_KEY_BYTES + SUB_TREE_BYTES;
 /// The most slots that a page has room for.
 pub(crate) const MAX_SLOTS: usize = BODY_BYTES / (SLOT_BYTES + BRANCH_CELL_HEADER_BYTES);
 
@@ -65,6 +69,7 @@ pub(super) const CHILD_OFFSET: usize = 2;
 
 const _: () = assert!(DEAD_BYTES_OFFSET + 2 == PAGE_HEADER_BYTES);
 const _: () = assert!(VERSION_OFFSET + 8 == LEAF_CELL_HEADER_BYTES && CHILD_OFFSET + 4 == BRANCH_CELL_HEADER_BYTES);
+const _: () = assert!(REFERENCE_BYTES <= SUB_TREE_BYTES && MAX_INLINE_CELL_BYTES <= MAX_CELL_BYTES);
 const _: () = assert!(3 * (MAX_CELL_BYTES + SLOT_BYTES) <= BODY_BYTES, "a split must always find a place");
 const _: () = assert!(MAX_KEY_BYTES < OVERFLOW_BIT as usize && PAGE_BYTES <= u16::MAX as usize);
 
@@ -115,6 +120,16 @@ pub(crate) enum Payload<'p> {
     Inline(&'p [u8]),
     /// The first page of a run, and the value's length in bytes.
     Overflow(PageNumber, u32),
+}
+
+impl<'p> LeafCell<'p> {
+    /// The values, in a multi-value tree.
+    pub(crate) fn multi_values(&self) -> Result<Values<'p>, Damage> {
+        match self.payload {
+            Payload::Inline(bytes) => Values::parse(bytes),
+            Payload::Overflow(..) => Err(Damage("an overflow run in a multi-value tree")),
+        }
+    }
 }
 
 impl<'p> Node<'p> {

@@ -1,16 +1,16 @@
 //! Taking out many entries at once.
 //!
 //! Only the two paths to the ends of the range are changed. Subtrees that lie wholly inside it are freed: their pages
-//! are read to find what else they own, and not written. The two paths are rebalanced once, at the end.
+//! are read to find what else they hold, and not written. The two paths are rebalanced once, at the end.
 
 use std::ops::{Bound, Range};
 
 use crate::ids::PageNumber;
 
 use super::insert::change;
-use super::node::{Damage, Node, Payload};
+use super::node::{Damage, Node};
 use super::node_mut;
-use super::overflow::run_pages;
+use super::owned::{Holding, Owned};
 use super::rebalance::{Reach, lower_root, rebalance};
 use super::search::{checked_height, descend};
 use super::{PageStore, ReadError, TreeState, damaged};
@@ -23,6 +23,16 @@ pub fn remove_range<S: PageStore + ?Sized>(
     end: Bound<&[u8]>,
 ) -> Result<u64, ReadError> {
     store.note_mutation();
+    take_range(store, tree, start, end)
+}
+
+/// As [`remove_range`], as a part of another operation.
+pub(super) fn take_range<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    start: Bound<&[u8]>,
+    end: Bound<&[u8]>,
+) -> Result<u64, ReadError> {
     let Some(root) = tree.root else { return Ok(0) };
     if is_empty(start, end) {
         return Ok(0);
@@ -46,16 +56,21 @@ pub fn remove_range<S: PageStore + ?Sized>(
     Ok(before - tree.entries)
 }
 
-/// Frees all pages of a tree, which is empty then.
+/// Frees all pages of a tree, which is empty then, and of the same kind.
 pub fn destroy<S: PageStore + ?Sized>(store: &mut S, tree: &mut TreeState) -> Result<(), ReadError> {
     store.note_mutation();
+    free_tree(store, tree)
+}
+
+/// As [`destroy`], as a part of another operation.
+pub(super) fn free_tree<S: PageStore + ?Sized>(store: &mut S, tree: &mut TreeState) -> Result<(), ReadError> {
     if let Some(root) = tree.root {
         let level = checked_height(&*store, root, tree)? - 1;
         free_subtree(store, tree, root, level)?;
-        if (tree.entries, tree.pages) != (0, 0) {
+        if (tree.entries, tree.pages, tree.values) != (0, 0, 0) {
             return Err(damaged(&*store, root, Damage("a tree with other counts than its state says")));
         }
-        *tree = TreeState::default();
+        *tree = TreeState::empty(tree.kind);
     }
     Ok(())
 }
@@ -99,7 +114,7 @@ fn prune<S: PageStore + ?Sized>(
     Ok(false)
 }
 
-/// Frees what the entries in the range own. Returns their slots, and how many the leaf has.
+/// Frees what the entries in the range hold. Returns their slots, and how many the leaf has.
 fn prune_leaf<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
@@ -130,7 +145,7 @@ fn prune_leaf<S: PageStore + ?Sized>(
         };
         Node::leaf(&page).and_then(find).map_err(|damage| damaged(&*store, number, damage))?
     };
-    free_runs(store, tree, number, slots.clone())?;
+    free_held(store, tree, number, slots.clone())?;
     Ok((slots, count))
 }
 
@@ -182,7 +197,7 @@ fn child<S: PageStore + ?Sized>(store: &S, number: PageNumber, slot: usize) -> R
     Node::branch(&page).and_then(|node| node.child(slot)).map_err(|damage| damaged(store, number, damage))
 }
 
-/// Frees a subtree with all that its entries own.
+/// Frees a subtree with all that its entries hold.
 fn free_subtree<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
@@ -194,7 +209,7 @@ fn free_subtree<S: PageStore + ?Sized>(
         Node::at_level(&page, level).map_err(|damage| damaged(&*store, number, damage))?.count()
     };
     if level == 0 {
-        free_runs(store, tree, number, 0..count)?;
+        free_held(store, tree, number, 0..count)?;
     } else {
         for slot in 0..count {
             let child = child(store, number, slot)?;
@@ -205,8 +220,8 @@ fn free_subtree<S: PageStore + ?Sized>(
     take_off(store, number, &mut tree.pages, 1)
 }
 
-/// Frees the overflow runs of some entries of a leaf, which count as gone then.
-fn free_runs<S: PageStore + ?Sized>(
+/// Frees what some entries of a leaf hold, which count as gone then.
+fn free_held<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
     number: PageNumber,
@@ -214,28 +229,33 @@ fn free_runs<S: PageStore + ?Sized>(
 ) -> Result<(), ReadError> {
     let mut slot = slots.start;
     while slot < slots.end {
-        let run = {
+        let holding = {
             let page = store.page(number)?;
             let next = |node: Node<'_>| {
+                let mut values = 0;
                 while slot < slots.end {
                     slot += 1;
-                    if let Payload::Overflow(first, length) = node.leaf_cell(slot - 1)?.payload {
-                        return Ok(Some((first, run_pages(length as usize))));
+                    let holding = Holding::of(tree.kind, &node.leaf_cell(slot - 1)?)?;
+                    values += holding.values;
+                    if holding.owned != Owned::Nothing {
+                        return Ok(Holding { values, ..holding });
                     }
                 }
-                Ok(None)
+                Ok(Holding { owned: Owned::Nothing, values })
             };
             Node::leaf(&page).and_then(next).map_err(|damage| damaged(&*store, number, damage))?
         };
-        if let Some((first, pages)) = run {
-            store.free(first, pages)?;
-            take_off(store, number, &mut tree.pages, u64::from(pages))?;
-        }
+        holding.release(store, tree, number)?;
     }
     take_off(store, number, &mut tree.entries, slots.len() as u64)
 }
 
-fn take_off<S: PageStore + ?Sized>(store: &S, number: PageNumber, count: &mut u64, by: u64) -> Result<(), ReadError> {
+pub(super) fn take_off<S: PageStore + ?Sized>(
+    store: &S,
+    number: PageNumber,
+    count: &mut u64,
+    by: u64,
+) -> Result<(), ReadError> {
     *count =
         count.checked_sub(by).ok_or_else(|| damaged(store, number, Damage("a tree with more than its state says")))?;
     Ok(())

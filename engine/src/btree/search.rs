@@ -3,7 +3,7 @@
 use crate::ids::{PageNumber, TxnId};
 
 use super::node::{Damage, LeafCell, Node, Payload};
-use super::{Entry, MAX_HEIGHT, PageRef, PageSource, ReadError, TreeState, Value, damaged};
+use super::{Entry, MAX_HEIGHT, PageRef, PageSource, ReadError, TreeKind, TreeState, Value, damaged};
 
 /// Where the bytes of a value stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,9 +94,15 @@ fn child_for(page: &PageRef<'_>, key: &[u8]) -> Result<(usize, bool, PageNumber)
     Ok((slot, slot + 1 == node.count(), node.child(slot)?))
 }
 
+/// Refuses to read a tree by its values that has more than one under a key.
+#[inline]
+fn check_plain(tree: &TreeState) -> Result<(), ReadError> {
+    if tree.kind == TreeKind::Plain { Ok(()) } else { Err(ReadError::OtherKind(tree.kind)) }
+}
+
 /// Finds the leaf that holds `key`, and calls `take` with its number, itself and the entry.
 #[inline]
-fn find<'a, S: PageSource + ?Sized, T>(
+pub(super) fn find<'a, S: PageSource + ?Sized, T>(
     source: &'a S,
     tree: &TreeState,
     key: &[u8],
@@ -123,6 +129,7 @@ pub fn get<'a, S: PageSource + ?Sized>(
     tree: &TreeState,
     key: &[u8],
 ) -> Result<Option<Entry<'a>>, ReadError> {
+    check_plain(tree)?;
     find(source, tree, key, |_, page, cell| {
         let value = match cell.payload {
             Payload::Inline(bytes) => Value::in_page(page.clone(), cell.payload_offset, bytes.len()),
@@ -138,6 +145,7 @@ pub fn locate<S: PageSource + ?Sized>(
     tree: &TreeState,
     key: &[u8],
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
+    check_plain(tree)?;
     find(source, tree, key, |number, _, cell| (cell.version, location_of(number, cell)))
 }
 
@@ -162,6 +170,7 @@ pub fn locate_near<S: PageSource + ?Sized>(
     key: &[u8],
     finger: &mut Finger,
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
+    check_plain(tree)?;
     if let Some(number) = finger.0 {
         let page = source.page(number)?;
         let near = Node::leaf(&page).and_then(|node| match node.find(key)? {

@@ -6,12 +6,14 @@
 use crate::ids::PageNumber;
 use crate::page::Page;
 
-use super::insert::change;
+use super::insert::{change, read_holding};
+use super::multi::payload::encode_tree;
 use super::node::{Node, Payload};
 use super::node_mut::{self, Cell};
 use super::overflow::{run_page, run_pages};
-use super::search::{Step, descend};
-use super::{PageSource, PageStore, ReadError, TreeState, damaged};
+use super::owned::{Holding, Owned};
+use super::search::{Path, Step, descend};
+use super::{PageSource, PageStore, ReadError, TreeKind, TreeState, damaged};
 
 /// What [`settle_leaf`] may do.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,23 @@ pub struct SettleLimits {
     pub longest_run: u32,
 }
 
+/// Where a walk over a tree stands: before everything, at first.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct SettlePlace {
+    /// A key of the leaf; the empty key stands for the first leaf.
+    pub key: Vec<u8>,
+    /// A value of the leaf in the tree of values under `key`; the empty value stands for its first leaf. `None` for the
+    /// leaf of the tree itself.
+    pub value: Option<Vec<u8>>,
+}
+
+impl SettlePlace {
+    /// A leaf of the tree itself.
+    fn leaf(key: Vec<u8>) -> Self {
+        Self { key, value: None }
+    }
+}
+
 /// What [`settle_leaf`] did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settled {
@@ -31,29 +50,32 @@ pub struct Settled {
     pub moved: u32,
     /// Whether the leaf has nothing more to be moved; else more pages than were allowed.
     pub done: bool,
-    /// The least key that the next leaf may have; `None` if there is no next leaf.
-    pub next: Option<Vec<u8>>,
+    /// Where the walk goes on; `None` if this was the last leaf.
+    pub next: Option<SettlePlace>,
 }
 
-/// Moves what lies at or beyond the limit's end of the leaf for `key`, the branches above it and the overflow runs of its
-/// entries, where there is a free place below. The empty key stands for the first leaf.
+/// Moves what lies at or beyond the limit's end of the leaf at `place`, the branches above it and the overflow runs of its
+/// entries, where there is a free place below. The leaves of a tree of values come behind the one that the tree hangs on.
 pub fn settle_leaf<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
-    key: &[u8],
+    place: &SettlePlace,
     limits: &SettleLimits,
 ) -> Result<Settled, ReadError> {
     let Some(root) = tree.root else { return Ok(Settled { moved: 0, done: true, next: None }) };
-    let (path, _) = descend(&*store, root, tree, key)?;
+    let (path, found) = descend(&*store, root, tree, &place.key)?;
+    if let Some(value) = &place.value {
+        return settle_values(store, tree, &path, found, value, limits);
+    }
     let mut steps = path.steps().to_vec();
-    let next = next_key(&*store, &steps)?;
+    let behind = next_key(&*store, &steps)?.map(SettlePlace::leaf);
     let mut moved = 0;
     for index in 0..steps.len() {
         if steps[index].page < limits.end {
             continue;
         }
         if moved == limits.pages {
-            return Ok(Settled { moved, done: false, next });
+            return Ok(Settled { moved, done: false, next: behind });
         }
         let Some(to) = move_run(store, steps[index].page, 1)? else { continue };
         match index.checked_sub(1).map(|above| steps[above]) {
@@ -66,8 +88,83 @@ pub fn settle_leaf<S: PageStore + ?Sized>(
         moved += 1;
     }
     let leaf = steps.last().expect("a tree with a root has a leaf").page;
+    if tree.kind == TreeKind::Multi {
+        let next = values_from(&*store, leaf, 0)?.or(behind);
+        return Ok(Settled { moved, done: true, next });
+    }
     let (runs_moved, done) = settle_runs(store, leaf, limits, limits.pages - moved)?;
-    Ok(Settled { moved: moved + runs_moved, done, next })
+    Ok(Settled { moved: moved + runs_moved, done, next: behind })
+}
+
+/// Settles a leaf of the tree of values at the end of `path`; if there is none any more, says what comes next.
+fn settle_values<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &TreeState,
+    path: &Path,
+    found: bool,
+    value: &[u8],
+    limits: &SettleLimits,
+) -> Result<Settled, ReadError> {
+    let (leaf, mut slot) = (path.leaf(), usize::from(path.leaf().slot));
+    let mut settled = Settled { moved: 0, done: true, next: None };
+    if found {
+        if let (_, Holding { owned: Owned::Values(mut values), .. }) = read_holding(&*store, tree.kind, leaf)? {
+            let before = values.root;
+            settled = settle_leaf(store, &mut values, &SettlePlace::leaf(value.to_vec()), limits)?;
+            if values.root != before {
+                replant(store, leaf, &values)?;
+            }
+        }
+        slot += 1;
+    }
+    settled.next = match settled.next {
+        Some(SettlePlace { key: value, .. }) => {
+            let page = store.page(leaf.page)?;
+            let key = Node::leaf(&page).and_then(|node| node.key(slot - 1).map(<[u8]>::to_vec));
+            let key = key.map_err(|damage| damaged(&*store, leaf.page, damage))?;
+            Some(SettlePlace { key, value: Some(value) })
+        }
+        None => match values_from(&*store, leaf.page, slot)? {
+            Some(next) => Some(next),
+            None => next_key(&*store, path.steps())?.map(SettlePlace::leaf),
+        },
+    };
+    Ok(settled)
+}
+
+/// The first tree of values of a leaf, from a slot on.
+fn values_from<S: PageSource + ?Sized>(
+    store: &S,
+    leaf: PageNumber,
+    from: usize,
+) -> Result<Option<SettlePlace>, ReadError> {
+    let page = store.page(leaf)?;
+    let search = |node: Node<'_>| {
+        for slot in from..node.count() {
+            let cell = node.leaf_cell(slot)?;
+            if let Owned::Values(_) = Holding::of(TreeKind::Multi, &cell)?.owned {
+                return Ok(Some(SettlePlace { key: cell.key.to_vec(), value: Some(Vec::new()) }));
+            }
+        }
+        Ok(None)
+    };
+    Node::leaf(&page).and_then(search).map_err(|damage| damaged(store, leaf, damage))
+}
+
+/// Lets an entry refer to its tree of values where that is now.
+fn replant<S: PageStore + ?Sized>(store: &mut S, leaf: Step, values: &TreeState) -> Result<(), ReadError> {
+    let slot = usize::from(leaf.slot);
+    let (key, version) = {
+        let page = store.page(leaf.page)?;
+        let cell = Node::leaf(&page).and_then(|node| node.leaf_cell(slot));
+        let cell = cell.map_err(|damage| damaged(&*store, leaf.page, damage))?;
+        (cell.key.to_vec(), cell.version)
+    };
+    let payload = encode_tree(values);
+    let cell = Cell::leaf(&key, version, Payload::Inline(&payload));
+    let fits = change(store, leaf.page, |page| node_mut::replace(page, slot, &cell))?;
+    assert!(fits, "a reference takes as much room as another");
+    Ok(())
 }
 
 /// Moves overflow runs of a leaf: how many pages, and whether that was all.

@@ -256,6 +256,7 @@ fn read_error(error: ReadError) -> StorageError {
         ReadError::Storage(error) => error,
         ReadError::Expired => unreachable!("no reader is open yet"),
         ReadError::NoRoom(_) => unreachable!("no batch is open yet"),
+        ReadError::OtherKind(_) => unreachable!("no tree is read by its values yet"),
     }
 }
 

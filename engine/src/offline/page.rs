@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::alloc::{PAGES_PER_GROUP, is_set};
+use crate::btree::multi::payload::Values;
 use crate::btree::node::{Damage, Node, Payload};
 use crate::engine::{OpenError, Paths, read_meta, take_lock};
 use crate::env::{Disk, OpenMode};
@@ -63,6 +64,10 @@ pub struct LeafEntry {
     pub value_bytes: u32,
     /// The first page of its value's run, if the value is not in the leaf.
     pub run: Option<PageNumber>,
+    /// What it is if the leaf is one of a multi-value tree, which a page does not say: how many values stand under the key.
+    pub many: Option<u64>,
+    /// The root of the tree of values, if it is one.
+    pub many_root: Option<PageNumber>,
 }
 
 impl PageReport {
@@ -119,7 +124,13 @@ fn leaf(page: &Page, entries: &mut Vec<LeafEntry>) -> Result<(), Damage> {
             Payload::Inline(value) => (u32::try_from(value.len()).expect("shorter than a page"), None),
             Payload::Overflow(first, length) => (length, Some(first)),
         };
-        entries.push(LeafEntry { key: cell.key.to_vec(), version: cell.version, value_bytes, run });
+        let many = cell.multi_values().ok();
+        let many_root = match many {
+            Some(Values::Tree(tree)) => tree.root,
+            _ => None,
+        };
+        let (key, many) = (cell.key.to_vec(), many.map(|values| values.count()));
+        entries.push(LeafEntry { key, version: cell.version, value_bytes, run, many, many_root });
     }
     Ok(())
 }

@@ -19,11 +19,17 @@ fn every_page_is_taken_apart_and_a_flipped_byte_is_seen() {
             batch.put("t", &key.to_be_bytes(), &[7; 900]).expect("fits");
         }
         batch.put("t", b"large", &[9; 20_000]).expect("fits");
+        batch.create_multi_tree("m").expect("works");
+        for value in 0..400_u32 {
+            batch.add("m", b"tree", &value.to_be_bytes()).expect("fits");
+            batch.add("m", b"list", &(value % 5).to_be_bytes()).expect("fits");
+        }
     });
     engine.checkpoint().expect("works");
     assert!(matches!(inspect_page(&disk, home.path(), PageNumber(0)), Err(OpenError::Locked(_))));
     drop(engine);
 
+    let mut many = Vec::new();
     let (mut large, mut plain, mut children, mut leaf, mut count) = (0, 0, 0, None, 0);
     while let Some(report) = inspect_page(&disk, home.path(), PageNumber(count)).expect("readable") {
         assert!(report.is_clean() && !report.checkpoint_under_way, "{report:?}");
@@ -35,6 +41,8 @@ fn every_page_is_taken_apart_and_a_flipped_byte_is_seen() {
                     large += u32::from(entry.key == b"large" && entry.value_bytes == 20_000 && entry.run.is_some());
                     plain += u32::from(entry.value_bytes == 900 && entry.run.is_none());
                 }
+                let of_many = entries.iter().filter(|entry| [&b"list"[..], b"tree"].contains(&&*entry.key));
+                many.extend(of_many.map(|entry| (entry.many, entry.many_root.is_some())));
                 leaf = Some(report.number);
             }
             (PageContent::Branch(found), _) => children += found.len(),
@@ -44,6 +52,7 @@ fn every_page_is_taken_apart_and_a_flipped_byte_is_seen() {
         count += 1;
     }
     assert_eq!((large, plain), (1, 100));
+    assert_eq!(many, [(Some(5), false), (Some(400), true)]);
     assert!(children >= 10, "{children}");
 
     let leaf = leaf.expect("there are leaves");

@@ -4,26 +4,26 @@
 //! offset  size  field (little endian)
 //!      0    16  the header of every page; kind 1
 //!     16     8  magic "CALAMUS\0"
-//!     24     4  format version (1)
+//!     24     4  format version (2)
 //!     28     4  page count: the length of the data file in pages
 //!     32     8  txn id: the last transaction of this state
 //!     40     8  timeline
 //!     48     8  wall time of the last batch, in microseconds since 1970; never goes back
 //!     56    16  database id
-//!     72    24  the tree of trees: see [`crate::btree::TreeState`]
-//!     96        zeros up to the end of the page
+//!     72    32  the tree of trees, a plain one: see [`crate::btree::TreeState`]
+//!    104        zeros up to the end of the page
 //! ```
 
-use crate::btree::TreeState;
+use crate::btree::{TreeKind, TreeState};
 use crate::ids::{DatabaseId, Timeline, TxnId};
 
 use super::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 
 const MAGIC: [u8; 8] = *b"CALAMUS\0";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const TREES_OFFSET: usize = 72;
 const END_OFFSET: usize = TREES_OFFSET + TreeState::ENCODED_BYTES;
-const _: () = assert!(PAGE_HEADER_BYTES == 16 && END_OFFSET == 96);
+const _: () = assert!(PAGE_HEADER_BYTES == 16 && END_OFFSET == 104);
 
 /// The least page count: the superblock and the first allocation bitmap.
 pub const MIN_PAGE_COUNT: u32 = 2;
@@ -67,6 +67,9 @@ impl Superblock {
         let Some(trees) = TreeState::decode(&bytes[TREES_OFFSET..END_OFFSET]) else {
             return Err("the superblock has an impossible tree of trees");
         };
+        if trees.kind != TreeKind::Plain {
+            return Err("the superblock has a tree of trees of the wrong kind");
+        }
         if bytes[END_OFFSET..].iter().any(|byte| *byte != 0) {
             return Err("the superblock has bytes behind its fields");
         }
@@ -105,7 +108,7 @@ mod tests {
         Superblock {
             txn_id: TxnId(0x1112_1314_1516_1718),
             page_count: 0x2122_2324,
-            trees: TreeState { root: Some(PageNumber(7)), height: 1, entries: 2, pages: 3 },
+            trees: TreeState { root: Some(PageNumber(7)), height: 1, entries: 2, pages: 3, ..TreeState::default() },
             database_id: DatabaseId(0x3132_3334_3536_3738_393a_3b3c_3d3e_3f30),
             timeline: Timeline(5),
             wall_time_micros: 6,
@@ -118,7 +121,7 @@ mod tests {
         example().encode(&mut page);
         let mut golden = [0_u8; PAGE_BYTES];
         golden[8] = 1;
-        golden[16..32].copy_from_slice(b"CALAMUS\0\x01\0\0\0\x24\x23\x22\x21");
+        golden[16..32].copy_from_slice(b"CALAMUS\0\x02\0\0\0\x24\x23\x22\x21");
         golden[32..40].copy_from_slice(&[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
         (golden[40], golden[48]) = (5, 6);
         golden[56..64].copy_from_slice(&[0x30, 0x3f, 0x3e, 0x3d, 0x3c, 0x3b, 0x3a, 0x39]);
@@ -126,6 +129,15 @@ mod tests {
         (golden[72], golden[76], golden[80], golden[88]) = (7, 1, 2, 3);
         assert_eq!(page.bytes(), &golden);
         assert_eq!(Superblock::decode(&page), Ok(example()));
+    }
+
+    /// The state of a tree was shorter in the first version.
+    #[test]
+    fn an_older_version_is_refused() {
+        let mut page = Page::zeroed();
+        example().encode(&mut page);
+        page.bytes_mut()[24] = 1;
+        assert_eq!(Superblock::decode(&page), Err("the superblock has an unknown format version"));
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl From<ReadError> for ApplyError {
             ReadError::Storage(error) => Self::Storage(error),
             ReadError::Expired => unreachable!("apply reads without a snapshot"),
             ReadError::NoRoom(_) => unreachable!("apply changes no tree"),
+            ReadError::OtherKind(_) => unreachable!("apply reads no tree"),
         }
     }
 }

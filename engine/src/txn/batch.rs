@@ -12,8 +12,10 @@ use super::ops::OperationKind;
 use super::pages::BatchPages;
 use super::record::RECORD_HEADER_BYTES;
 use super::savepoint::OpenTxn;
-use super::trees::OpenTrees;
-use crate::btree::{self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeState};
+use super::trees::{OpenTrees, TreeInfo};
+use crate::btree::{
+    self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState,
+};
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::MAX_PAYLOAD_BYTES;
 use crate::page::PAGE_BYTES;
@@ -179,19 +181,36 @@ impl Batch {
         Ok(self.trees.look(&self.pages, tree)?.is_some())
     }
 
+    /// What there is to know of a tree as it is now; `None` if there is none of this name.
+    pub fn tree_info(&self, tree: &str) -> Result<Option<TreeInfo>, BatchError> {
+        Ok(self.trees.look(&self.pages, tree)?.map(|state| TreeInfo::new(tree.to_owned(), &state)))
+    }
+
     /// All trees as they are now, by name.
-    pub fn list_trees(&self) -> Result<Vec<(String, TreeState)>, BatchError> {
-        Ok(self.trees.list(&self.pages)?)
+    pub fn list_trees(&self) -> Result<Vec<TreeInfo>, BatchError> {
+        let trees = self.trees.list(&self.pages)?;
+        Ok(trees.into_iter().map(|(name, state)| TreeInfo::new(name, &state)).collect())
     }
 
     /// Makes an empty tree; `false` if it was there.
+    ///
+    /// # Errors
+    /// [`BatchError::ManyValues`] if there is a multi-value tree of this name.
     pub fn create_tree(&mut self, tree: &str) -> Result<bool, BatchError> {
+        self.create(tree, TreeKind::Plain)
+    }
+
+    pub(super) fn create(&mut self, tree: &str, kind: TreeKind) -> Result<bool, BatchError> {
         let state = self.trees.open(&self.pages, tree)?;
-        if state.is_some() {
-            return Ok(false);
+        if let Some(state) = state {
+            return if state.kind == kind { Ok(false) } else { Err(BatchError::other_kind(state.kind, tree)) };
         }
-        *state = Some(TreeState::default());
-        self.note(OperationKind::CreateTree, tree, &[], PendingValue::None)?;
+        *state = Some(TreeState::empty(kind));
+        let operation = match kind {
+            TreeKind::Plain => OperationKind::CreateTree,
+            TreeKind::Multi => OperationKind::CreateMultiTree,
+        };
+        self.note(operation, tree, &[], PendingValue::None)?;
         Ok(true)
     }
 
@@ -240,6 +259,16 @@ impl Batch {
         trees.open(pages, tree)?.as_mut().ok_or_else(|| BatchError::NoSuchTree(tree.to_owned()))
     }
 
+    /// A plain tree, to change.
+    pub(super) fn plain_mut<'a>(
+        trees: &'a mut OpenTrees,
+        pages: &BatchPages,
+        tree: &str,
+    ) -> Result<&'a mut TreeState, BatchError> {
+        let state = Self::tree_mut(trees, pages, tree)?;
+        if state.kind == TreeKind::Plain { Ok(state) } else { Err(BatchError::other_kind(state.kind, tree)) }
+    }
+
     /// Writes a key; the version of what it replaces.
     pub fn put(&mut self, tree: &str, key: &[u8], value: &[u8]) -> Result<Option<TxnId>, BatchError> {
         check_key(key)?;
@@ -248,13 +277,14 @@ impl Batch {
         }
         self.keep_value(tree, key)?;
         let version = self.last_txn.next();
-        let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
+        let state = Self::plain_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::insert(&mut self.pages, state, key, value, version)?;
         self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
         Ok(previous)
     }
 
-    /// Deletes a key; the version of what it deletes, `None` if it was not there.
+    /// Deletes a key, in a multi-value tree with all its values; the version of what it deletes, `None` if it was not
+    /// there.
     pub fn delete(&mut self, tree: &str, key: &[u8]) -> Result<Option<TxnId>, BatchError> {
         check_key(key)?;
         self.keep_value(tree, key)?;
@@ -268,13 +298,7 @@ impl Batch {
 
     /// Deletes the keys of a range; how many there were. A bound may be empty, but no longer than a key.
     pub fn delete_range(&mut self, tree: &str, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<u64, BatchError> {
-        for bound in [start, end] {
-            if let Bound::Included(key) | Bound::Excluded(key) = bound
-                && key.len() > MAX_KEY_BYTES
-            {
-                return Err(BatchError::KeyLength(key.len()));
-            }
-        }
+        check_bounds(start, end)?;
         self.keep_values(tree, start, end)?;
         let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
         let deleted = btree::remove_range(&mut self.pages, state, start, end)?;
@@ -329,6 +353,18 @@ impl PageSource for Batch {
     }
 }
 
+/// A bound may be empty, but no longer than a key.
+pub(super) fn check_bounds(start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<(), BatchError> {
+    for bound in [start, end] {
+        if let Bound::Included(key) | Bound::Excluded(key) = bound
+            && key.len() > MAX_KEY_BYTES
+        {
+            return Err(BatchError::KeyLength(key.len()));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn check_key(key: &[u8]) -> Result<(), BatchError> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(BatchError::KeyLength(key.len()));
@@ -340,15 +376,20 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), BatchError> {
 /// most one beside it.
 fn in_tree_of_trees(kind: OperationKind) -> usize {
     match kind {
-        OperationKind::Put | OperationKind::Delete | OperationKind::DeleteRange => 0,
-        OperationKind::CreateTree | OperationKind::DropTree => 2 * PAGE_BYTES,
+        OperationKind::Put
+        | OperationKind::Delete
+        | OperationKind::DeleteRange
+        | OperationKind::AddValue
+        | OperationKind::RemoveValue
+        | OperationKind::RemoveValues => 0,
+        OperationKind::CreateTree | OperationKind::CreateMultiTree | OperationKind::DropTree => 2 * PAGE_BYTES,
         OperationKind::RenameTree => 4 * PAGE_BYTES,
     }
 }
 
 /// A range as an operation carries it: the start as its key; in the value, one byte of bounds (1: start excluded,
 /// 2: end excluded, 4: end included, neither: no end) and the end.
-fn encode_range(start: Bound<&[u8]>, end: Bound<&[u8]>) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn encode_range(start: Bound<&[u8]>, end: Bound<&[u8]>) -> (Vec<u8>, Vec<u8>) {
     let (start, start_bits) = match start {
         Bound::Included(key) => (key, 0),
         Bound::Excluded(key) => (key, 1),

@@ -270,7 +270,7 @@ fn a_tree_that_is_too_large_to_drop_is_refused_unread() {
     batch.create_tree("t").expect("new");
     // Its root is nowhere.
     let (root, height) = (Some(PageNumber(u32::MAX)), 4);
-    let huge = TreeState { root, height, entries: 1, pages: MAX_FREED_PAGES + 1 };
+    let huge = TreeState { root, height, entries: 1, pages: MAX_FREED_PAGES + 1, ..TreeState::default() };
     *batch.trees.open(&batch.pages, "t").expect("a name") = Some(huge);
     let error = batch.drop_tree("t").expect_err("too large");
     assert!(matches!(&error, BatchError::TooManyPages(_)), "{error}");

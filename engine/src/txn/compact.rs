@@ -10,7 +10,7 @@
 //!   the new place is a full image, the branch above gets a diff, the old place is freed. Followers, readers, crashes and
 //!   backups meet nothing new. Where the walk stands is in the leader's memory, and nowhere else: after a restart, or a
 //!   change of leader, it begins anew, which costs time and nothing else.
-//! - *Bounded.* A batch walks over as many leaves as it changed pages, and [`LEAVES`]; it may move a quarter of as many,
+//! - *Bounded.* A batch walks over as many leaves (those of trees of values among them) as it changed pages, and [`LEAVES`]; it may move a quarter of as many,
 //!   and one. What it does not use is kept for a long run, up to [`MAX_CREDIT`] pages. It never takes room in the record
 //!   that the batch's own changes may need.
 //! - *It ends.* Allocation takes the lowest place, so what was moved is not moved again before the file shrinks or grows.
@@ -19,12 +19,11 @@
 //!   the database is opened again; the batch is sealed as if it had not been.
 //!
 //! What limits it: a place for a long run must exist below, so runs of hundreds of pages in a file full of small holes
-//! stay; pages that only another kind of entry refers to than a key's value stay; and a database that nobody writes to
-//! keeps its length.
+//! stay; and a database that nobody writes to keeps its length.
 
 use super::Batch;
 use super::error::BatchError;
-use crate::btree::{self, Cursor, SettleLimits};
+use crate::btree::{self, Cursor, SettleLimits, SettlePlace};
 use crate::ids::PageNumber;
 use crate::page::PAGE_BYTES;
 
@@ -42,8 +41,8 @@ const RECORD_BYTES_PER_MOVE: usize = 4 * (PAGE_BYTES + 512);
 pub(crate) struct Compaction {
     /// The tree; the empty name is that of the tree of trees.
     tree: String,
-    /// The least key of the leaf that is next.
-    key: Vec<u8>,
+    /// The leaf that is next.
+    place: SettlePlace,
     /// How many pages may be moved.
     credit: u32,
     /// It met damage.
@@ -53,7 +52,7 @@ pub(crate) struct Compaction {
 impl Compaction {
     fn start_over(&mut self) {
         self.tree.clear();
-        self.key.clear();
+        self.place = SettlePlace::default();
     }
 }
 
@@ -94,9 +93,9 @@ impl Batch {
         for _ in 0..leaves {
             let limits = SettleLimits { end, pages: walk.credit.min(room), longest_run: MAX_CREDIT.min(room) };
             let settled = if walk.tree.is_empty() {
-                btree::settle_leaf(&mut self.pages, &mut self.trees.root, &walk.key, &limits)?
+                btree::settle_leaf(&mut self.pages, &mut self.trees.root, &walk.place, &limits)?
             } else if let Some(state) = self.trees.open(&self.pages, &walk.tree)? {
-                btree::settle_leaf(&mut self.pages, state, &walk.key, &limits)?
+                btree::settle_leaf(&mut self.pages, state, &walk.place, &limits)?
             } else {
                 btree::Settled { moved: 0, done: true, next: None }
             };
@@ -106,14 +105,14 @@ impl Batch {
                 return Ok(());
             }
             match settled.next {
-                Some(key) => walk.key = key,
+                Some(place) => walk.place = place,
                 None => {
                     let Some(next) = self.tree_behind(&walk.tree)? else {
                         walk.start_over();
                         return Ok(());
                     };
                     walk.tree = next;
-                    walk.key.clear();
+                    walk.place = SettlePlace::default();
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Why a batch cannot go on.
 
 use super::names::MAX_NAMES;
-use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError};
+use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError, TreeKind};
 use crate::error::StorageError;
 
 /// Why an operation of a batch failed. Something of the operation may be left: the caller rolls the transaction back.
@@ -23,6 +23,20 @@ pub enum BatchError {
     /// The value is too long.
     #[error("a value of {0} bytes: values have at most {MAX_VALUE_BYTES} bytes")]
     ValueLength(usize),
+    /// A value of a multi-value tree is empty or too long.
+    #[error(
+        "a value of {0} bytes: the values of a multi-value tree are sorted as keys are, and have 1 to {MAX_KEY_BYTES} bytes; \
+         keep longer ones in a plain tree, and here what they are found by"
+    )]
+    SortedValueLength(usize),
+    /// The operation is for trees with one value under each key.
+    #[error(
+        "the tree {0:?} has many values under a key; use `add`, `remove_value` and `delete`, or a tree made by `create_tree`"
+    )]
+    ManyValues(String),
+    /// The operation is for trees with many values under a key.
+    #[error("the tree {0:?} has one value under each key; use `put`, or a tree made by `create_multi_tree`")]
+    OneValue(String),
     /// A tree's name is empty or too long.
     #[error("a tree name of {0} bytes: names have 1 to 255 bytes")]
     NameLength(usize),
@@ -69,6 +83,14 @@ impl BatchError {
     #[must_use]
     pub fn is_of_size(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::TooManyPages(_) | Self::TooManyTrees)
+    }
+
+    /// A tree is of this kind, and the operation is for the other.
+    pub(super) fn other_kind(kind: TreeKind, tree: &str) -> Self {
+        match kind {
+            TreeKind::Plain => Self::OneValue(tree.to_owned()),
+            TreeKind::Multi => Self::ManyValues(tree.to_owned()),
+        }
     }
 }
 

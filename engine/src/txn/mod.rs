@@ -7,6 +7,7 @@ mod drop;
 mod error;
 mod freed;
 mod in_tree;
+mod multi;
 mod names;
 pub mod ops;
 mod pages;
@@ -20,6 +21,8 @@ mod write_cursor;
 
 #[cfg(test)]
 mod batch_test;
+#[cfg(test)]
+mod multi_test;
 #[cfg(test)]
 mod record_test;
 #[cfg(test)]
@@ -39,5 +42,6 @@ pub use read::{ReadTxn, TreeView};
 pub use reserve::Reserved;
 pub use savepoint::Savepoint;
 pub use seal::Staged;
+pub use trees::TreeInfo;
 pub(crate) use trees::list as list_trees;
 pub use write_cursor::WriteCursor;

@@ -8,7 +8,9 @@
 //!   2 span:   offset u32, length u32 of the value in the record
 //!   3 run:    offset u32 of the first full image, length u32 of the value: bytes 16.. of each image, image by image
 //! kinds: 1 put, 2 delete, 3 delete range (key = start; inline = bounds and end), 4 create tree, 5 drop tree,
-//!        6 rename tree (inline = the new name)
+//!        6 rename tree (inline = the new name), 7 add value, 8 remove value (of a multi-value tree; inline = the value),
+//!        9 create multi-value tree, 10 remove values (inline = one byte of bounds as a deleted range has it, the length
+//!        of the start as u16, start, end)
 //! ```
 
 use super::record::{RecordError, RecordReader, RecordWriter};
@@ -19,7 +21,7 @@ use super::record::{RecordError, RecordReader, RecordWriter};
 pub enum OperationKind {
     /// Wrote a key.
     Put = 1,
-    /// Deleted a key that was there.
+    /// Deleted a key that was there, in a multi-value tree with all its values.
     Delete = 2,
     /// Deleted the keys of a range.
     DeleteRange = 3,
@@ -29,6 +31,14 @@ pub enum OperationKind {
     DropTree = 5,
     /// Renamed a tree.
     RenameTree = 6,
+    /// Added a value under a key that was not there.
+    AddValue = 7,
+    /// Removed a value that was there; with the last one goes its key.
+    RemoveValue = 8,
+    /// Made a multi-value tree.
+    CreateMultiTree = 9,
+    /// Removed the values of a key between two bounds; with the last one goes the key.
+    RemoveValues = 10,
 }
 
 /// Where an operation's value stands.
@@ -110,6 +120,10 @@ impl OperationView {
             4 => OperationKind::CreateTree,
             5 => OperationKind::DropTree,
             6 => OperationKind::RenameTree,
+            7 => OperationKind::AddValue,
+            8 => OperationKind::RemoveValue,
+            9 => OperationKind::CreateMultiTree,
+            10 => OperationKind::RemoveValues,
             _ => return reader.fail("an unknown operation"),
         };
         let place = reader.u8()?;

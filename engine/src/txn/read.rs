@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::trees;
+use super::trees::{self, TreeInfo};
 use crate::btree::{self, Cursor, Entry, PageRef, PageSource, Range, ReadError, TreeState};
 use crate::engine::ReadersStore;
 use crate::ids::{PageNumber, TxnId};
@@ -61,7 +61,17 @@ impl ReadTxn {
         Ok(self.tree(name)?.map(|state| TreeView { snapshot: self, state }))
     }
 
-    /// All trees, by name.
+    /// What there is to know of a tree without reading it; `None` if there is none of this name.
+    pub fn tree_info(&self, name: &str) -> Result<Option<TreeInfo>, ReadError> {
+        Ok(self.tree(name)?.map(|state| TreeInfo::new(name.to_owned(), &state)))
+    }
+
+    /// What there is to know of all trees, by name.
+    pub fn list_trees(&self) -> Result<Vec<TreeInfo>, ReadError> {
+        Ok(self.trees()?.into_iter().map(|(name, state)| TreeInfo::new(name, &state)).collect())
+    }
+
+    /// The states of all trees, by name.
     pub fn trees(&self) -> Result<Vec<(String, TreeState)>, ReadError> {
         trees::list(self, &self.view().superblock.trees)
     }
@@ -117,8 +127,8 @@ impl PageSource for ReadTxn {
 /// A tree of a snapshot: finding it by its name is done, and reads cost what they cost in the tree alone.
 #[derive(Clone, Copy)]
 pub struct TreeView<'a> {
-    snapshot: &'a ReadTxn,
-    state: TreeState,
+    pub(super) snapshot: &'a ReadTxn,
+    pub(super) state: TreeState,
 }
 
 impl<'a> TreeView<'a> {

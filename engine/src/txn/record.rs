@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field (little endian)
 //!      0     4  magic "CREC"
-//!      4     2  format version (1)
+//!      4     2  format version (2)
 //!      6     2  zero
 //!      8     8  builds on: the txn id of the state that it changes
 //!     16     8  first txn id
@@ -49,7 +49,7 @@ pub const DIFF_HEADER_BYTES: usize = 8;
 pub const RANGE_HEADER_BYTES: usize = 4;
 
 const MAGIC: [u8; 4] = *b"CREC";
-const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 2;
 
 /// The fixed part of a record, without the counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -109,7 +109,7 @@ impl Batch {
         }
         self.keep_value(tree, key)?;
         let version = self.last_txn.next();
-        let state = Self::tree_mut(&mut self.trees, &self.pages, tree)?;
+        let state = Self::plain_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::reserve(&mut self.pages, state, key, length, version)?;
         let (_, place) = btree::locate(&self.pages, state, key)?.expect("it was put just now");
         self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::BatchError;
 use super::pages::BatchPages;
-use crate::btree::{self, Cursor, PageSource, ReadError, TreeState};
+use crate::btree::{self, Cursor, PageSource, ReadError, TreeKind, TreeState};
 use crate::error::StorageError;
 use crate::ids::TxnId;
 
@@ -40,6 +40,32 @@ pub fn list<S: PageSource + ?Sized>(source: &S, trees: &TreeState) -> Result<Vec
         there = cursor.next()?;
     }
     Ok(found)
+}
+
+/// What there is to know of a tree without reading it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TreeInfo {
+    /// Its name.
+    pub name: String,
+    /// What it holds under a key.
+    pub kind: TreeKind,
+    /// How many keys it has.
+    pub entries: u64,
+    /// How many values it has: in a plain tree one for each key.
+    pub values: u64,
+    /// How many pages it has, those that only its values take among them.
+    pub pages: u64,
+}
+
+impl TreeInfo {
+    pub(super) fn new(name: String, state: &TreeState) -> Self {
+        let values = match state.kind {
+            TreeKind::Plain => state.entries,
+            TreeKind::Multi => state.values,
+        };
+        Self { name, kind: state.kind, entries: state.entries, values, pages: state.pages }
+    }
 }
 
 /// The trees that a batch has touched, as they are now; the tree of trees learns of them when the batch ends.

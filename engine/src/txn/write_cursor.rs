@@ -5,6 +5,8 @@
 //! `next` goes to the first entry above the key, and `previous` to the last one below, of those that are there *now*.
 //! The cursor has the batch to itself as long as it lives; [`WriteCursor::batch`] lends it for writes beside the cursor.
 //!
+//! Over a multi-value tree it walks from key to key, and deletes a key with all its values.
+//!
 //! A deleted entry leaves the cursor between its neighbours, so deleting while walking meets each entry once, in both
 //! directions.
 
@@ -13,7 +15,8 @@ use std::ops::Bound;
 use super::batch::Batch;
 use super::error::BatchError;
 use super::pages::BatchPages;
-use crate::btree::{self, Cursor, Entry, Range, ReadError};
+use crate::btree::multi::Keys;
+use crate::btree::{self, Entry, Range, ReadError};
 use crate::ids::TxnId;
 
 /// A place in a tree of an open transaction, for reading and writing there. See [`Batch::cursor_mut`].
@@ -44,10 +47,10 @@ impl<'b> WriteCursor<'b> {
     fn go(
         &mut self,
         off_the_end: Standing,
-        walk: impl FnOnce(&mut Cursor<'_, BatchPages>, &[u8]) -> Result<bool, ReadError>,
+        walk: impl FnOnce(&mut Keys<'_, BatchPages>, &[u8]) -> Result<bool, ReadError>,
     ) -> Result<bool, BatchError> {
         let no_tree = || BatchError::NoSuchTree(self.tree.clone());
-        let mut cursor = self.batch.cursor(&self.tree)?.ok_or_else(no_tree)?;
+        let mut cursor = self.batch.keys(&self.tree)?.ok_or_else(no_tree)?;
         let there = walk(&mut cursor, &self.key)?;
         if there {
             let key = cursor.key();

@@ -73,7 +73,7 @@ impl Rig {
     }
 
     fn contents(&mut self) -> Vec<(String, Vec<u8>, Vec<u8>, u64)> {
-        let names: Vec<String> = self.batch.list_trees().unwrap().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = self.batch.list_trees().unwrap().into_iter().map(|tree| tree.name).collect();
         let mut found = Vec::new();
         for name in names {
             let mut cursor = self.batch.cursor(&name).unwrap().unwrap();

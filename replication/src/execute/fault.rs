@@ -58,7 +58,10 @@ pub(super) fn from_batch(error: BatchError) -> Fault {
         BatchError::TreeExists(_) => (reason::TREE_EXISTS, false),
         BatchError::KeyLength(0) => (reason::KEY_EMPTY, false),
         BatchError::KeyLength(_) => (reason::KEY_TOO_LONG, false),
-        BatchError::ValueLength(_) => (reason::VALUE_TOO_LARGE, false),
+        BatchError::ValueLength(_) | BatchError::SortedValueLength(_) => (reason::VALUE_TOO_LARGE, false),
+        BatchError::ManyValues(_) | BatchError::OneValue(_) | BatchError::Read(ReadError::OtherKind(_)) => {
+            (reason::TREE_KIND, false)
+        }
         BatchError::NameLength(_) => (reason::BAD_TREE_NAME, false),
         BatchError::TooLarge { .. } | BatchError::TooManyTrees | BatchError::TooManyPages(_) => {
             (reason::TXN_TOO_LARGE, false)

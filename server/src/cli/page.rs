@@ -88,7 +88,11 @@ fn words(report: &PageReport) -> String {
         PageContent::Bitmap(allocated) => lines.push(format!("{allocated} pages allocated")),
         PageContent::Leaf(entries) => lines.extend(entries.iter().enumerate().map(|(slot, entry)| {
             let run = entry.run.map_or_else(String::new, |first| format!(" from page {first}"));
-            format!("{slot:>4}  {}  txn {}, {} bytes{run}", short(&entry.key), entry.version, entry.value_bytes)
+            let many = entry.many.map_or_else(String::new, |count| match entry.many_root {
+                Some(root) => format!(" (of a multi-value tree: {count} values, in a tree from page {root})"),
+                None => format!(" (of a multi-value tree: {count} values)"),
+            });
+            format!("{slot:>4}  {}  txn {}, {} bytes{run}{many}", short(&entry.key), entry.version, entry.value_bytes)
         })),
         PageContent::Branch(children) => {
             let slots = children.iter().enumerate();
@@ -106,7 +110,8 @@ fn to_json(report: &PageReport) -> Value {
             .iter()
             .map(|entry| {
                 json!({ "key": short(&entry.key), "version": entry.version.0, "value_bytes": entry.value_bytes,
-                "run": entry.run.map(|first| first.0) })
+                "run": entry.run.map(|first| first.0), "many": entry.many,
+                "many_root": entry.many_root.map(|root| root.0) })
             })
             .collect(),
         PageContent::Branch(children) => {

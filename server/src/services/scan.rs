@@ -226,6 +226,10 @@ pub fn read_failed(error: &ReadError) -> TxnError {
             reason::READER_EXPIRED,
             format!("the read was broken off: {error}; read again from the last key, with a lower limit"),
         ),
+        ReadError::OtherKind(_) => TxnError::invalid(
+            reason::TREE_KIND,
+            "the tree has many values under a key, and is read by programs that embed the engine; nothing was read",
+        ),
         other => TxnError::not_committed(
             reason::STORAGE,
             format!(

@@ -8,7 +8,7 @@ use calamus_engine::{Batch, BatchError, Savepoint};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Stop, disk, wrong};
+use super::{Stop, disk, many, wrong};
 use crate::oracle::{Item, State, Tree};
 
 /// The trees that there may be.
@@ -112,6 +112,9 @@ fn operation(
     state: &mut State,
     version: TxnId,
 ) -> Result<bool, Stop> {
+    if random.random_ratio(1, 5) {
+        return many::operation(random, batch, state, version);
+    }
     let name = NAMES[random.random_range(0..NAMES.len())];
     match random.random_range(0..100) {
         0..8 => create(batch, state, name),

@@ -12,6 +12,7 @@
 
 pub mod changes;
 pub mod feed;
+pub mod many;
 pub mod node;
 pub mod pair;
 pub mod promise;

@@ -4,6 +4,7 @@ use calamus_engine::Vote;
 use calamus_engine::ids::{RaftId, Term};
 use calamus_engine::journal::frame::FrameKind;
 use calamus_tests::engine_driver::changes::put;
+use calamus_tests::engine_driver::many;
 use calamus_tests::engine_driver::pair::Pair;
 use calamus_tests::engine_driver::{Stop, disk};
 use rand::rngs::StdRng;
@@ -41,12 +42,30 @@ fn puts(pair: &mut Pair, sizes: &mut Sizes, tree: &str, first: u32, count: u32, 
     Ok(())
 }
 
+/// Stages a batch on a multi-value tree: values from one number to another are added under a key, or removed.
+fn values(pair: &mut Pair, key: u32, first: u32, count: u32, add: bool) -> Result<(), Stop> {
+    pair.leader().stage(&mut |batch, state| {
+        let version = batch.begin_txn();
+        many::create(batch, state, "tags")?;
+        for number in first..first + count {
+            match add {
+                true => many::add(batch, state, "tags", key, number, version)?,
+                false => many::remove(batch, state, "tags", key, number, version)?,
+            };
+        }
+        state.txn_id = batch.commit_txn().unwrap_or(state.txn_id);
+        Ok(())
+    })?;
+    Ok(())
+}
+
 /// Stages a batch that drops a tree.
 fn drop_tree(pair: &mut Pair, tree: &str) -> Result<(), Stop> {
     pair.leader().stage(&mut |batch, state| {
         let version = batch.begin_txn();
         batch.drop_tree(tree).map_err(disk("drop tree"))?;
         state.trees.remove(tree);
+        state.many.remove(tree);
         batch.commit_txn();
         state.txn_id = version;
         Ok(())
@@ -76,6 +95,9 @@ pub fn leader(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     pair.apply(0, 1)?;
     pair.leader().checkpoint()?;
     settle(pair)?;
+    // A list, then a page, then a tree of values in one record.
+    values(pair, 0, 0, 40, true)?;
+    settle(pair)?;
     pair.send_other(FrameKind::Membership, vec![1, 2, 3])?;
     puts(pair, sizes, "run", 0, 4, 20_000)?;
     // Does not fit a segment of this size: goes in parts.
@@ -86,6 +108,9 @@ pub fn leader(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     }
     pair.leader().open_reader();
     puts(pair, sizes, "a", 3, 9, 300)?;
+    settle(pair)?;
+    // A list again.
+    values(pair, 0, 0, 38, false)?;
     settle(pair)?;
     pair.leader().checkpoint()?;
     pair.leader().readers.clear();
@@ -109,6 +134,7 @@ pub fn leader(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     pair.leader().check()?;
     pair.leader().reopen()?;
     drop_tree(pair, "c")?;
+    drop_tree(pair, "tags")?;
     settle(pair)?;
     pair.leader().checkpoint()?;
     pair.leader().check()
@@ -124,6 +150,7 @@ pub fn follower(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
         // The follower has all of it, and none is committed; it leads for a moment, then it does not.
         puts(pair, sizes, "a", round, 5, 1_500)?;
         puts(pair, sizes, "b", 0, 2 + round, 6_000)?;
+        values(pair, round % 2, 10 * (round % 2), 25, round < 2)?;
         pair.send(false)?;
         pair.replicate(usize::MAX)?;
         pair.elect(1)?;
