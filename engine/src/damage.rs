@@ -76,11 +76,9 @@ pub struct Damage {
 impl Damage {
     /// What a scrub, or a read, found at a place of a file.
     pub(crate) fn new(part: DamagedPart, error: &StorageError, found_by: FoundBy) -> Self {
-        let (file, offset, what) = match error {
-            StorageError::Corrupted { file, offset, what }
-            | StorageError::DamagedPage { file, offset, what, .. }
-            | StorageError::DamagedFrame { file, offset, what, .. } => (file.clone(), *offset, what.clone()),
-            other => (PathBuf::new(), 0, other.to_string()),
+        let (file, offset, what) = match error.damage() {
+            Some((file, offset, what)) => (file.to_path_buf(), offset, what.to_owned()),
+            None => (PathBuf::new(), 0, error.to_string()),
         };
         Self { part, file, offset, what, found_by, found_at: SystemTime::now() }
     }

@@ -1,6 +1,6 @@
 //! The storage error under every operation's own error type.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::ids::{LogId, PageNumber};
 
@@ -79,6 +79,18 @@ impl StorageError {
     /// Reports damage.
     pub fn corrupted(file: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupted { file: file.into(), offset, what: what.into() }
+    }
+
+    /// Where the bytes are that are not what was written, and what is wrong with them: the file, and where in it in bytes.
+    /// `None` for an error of any other kind.
+    #[must_use]
+    pub fn damage(&self) -> Option<(&Path, u64, &str)> {
+        match self {
+            Self::Corrupted { file, offset, what }
+            | Self::DamagedPage { file, offset, what, .. }
+            | Self::DamagedFrame { file, offset, what, .. } => Some((file, *offset, what)),
+            Self::Io { .. } | Self::Poisoned(_) => None,
+        }
     }
 
     /// Whether the disk, or the limit on it, has no room left.

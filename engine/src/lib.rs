@@ -141,6 +141,4 @@ pub use engine::{
     RecoveryReport, TailCloser, TailError, TailNext, Vote,
 };
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
-pub use txn::{
-    Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeInfo, TreeView, WriteCursor,
-};
+pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeInfo, TreeView, WriteCursor};

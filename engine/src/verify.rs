@@ -248,7 +248,7 @@ fn read_once<'s, S: PageSource + ?Sized>(
 ) -> Result<Option<PageRef<'s>>, ReadError> {
     match source.page(number) {
         Ok(page) => Ok(Some(page)),
-        Err(ReadError::Storage(StorageError::Corrupted { what, .. })) => {
+        Err(ReadError::Storage(StorageError::Corrupted { what, .. } | StorageError::DamagedPage { what, .. })) => {
             let told =
                 PageSet::has(&pages.reached, number.0) && report.problems.iter().any(|problem| problem.page == number);
             if !told {

@@ -111,12 +111,15 @@ impl Finding {
 
     /// What an error of the disk, or of the bytes on it, says.
     pub(super) fn of(kind: FindingKind, error: &StorageError) -> Self {
+        if let Some((file, offset, what)) = error.damage() {
+            let page = if let StorageError::DamagedPage { page, .. } = error { Some(*page) } else { None };
+            return Self { page, ..Self::new(kind, file, offset, what) };
+        }
         match error {
-            StorageError::Corrupted { file, offset, what } => Self::new(kind, file, *offset, what),
             StorageError::Io { file, offset, operation, message, .. } => {
                 Self::new(FindingKind::Unreadable, file, *offset, format!("{operation} failed: {message}"))
             }
-            StorageError::Poisoned(what) => Self::new(kind, PathBuf::new(), 0, what),
+            other => Self::new(kind, PathBuf::new(), 0, other.to_string()),
         }
     }
 }

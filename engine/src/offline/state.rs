@@ -83,7 +83,9 @@ impl OfflineState {
         let stop = state.replay(disk, home, until)?;
         state.superblock = match state.page(PageNumber(0)) {
             Ok(page) => Superblock::decode(&page).map_err(str::to_owned),
-            Err(ReadError::Storage(StorageError::Corrupted { what, .. })) => Err(what),
+            Err(ReadError::Storage(StorageError::Corrupted { what, .. } | StorageError::DamagedPage { what, .. })) => {
+                Err(what)
+            }
             Err(error) => Err(error.to_string()),
         };
         Ok((state, stop))

@@ -263,7 +263,7 @@ fn what_is_only_asked_is_not_written() {
     batch.create_tree("t").expect("works");
     batch.commit_txn();
     batch.begin_txn();
-    let names: Vec<String> = batch.list_trees().expect("readable").into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = batch.list_trees().expect("readable").into_iter().map(|tree| tree.name).collect();
     assert_eq!((names, batch.commit_txn()), (vec!["t".to_owned()], None));
     let staged = batch.seal(1).expect("it fits").expect("it made a tree");
     apply(&engine, &staged);

@@ -173,7 +173,7 @@ fn go_on(engine: &Engine) {
             _ => Vec::new(),
         };
         let _ = change(engine, |batch| keys.iter().step_by(2).try_for_each(|key| batch.delete(name, key).map(drop)));
-        let _ = change(engine, |batch| batch.delete_range(name, Bound::Unbounded, Bound::Included(&[b'l'])).map(drop));
+        let _ = change(engine, |batch| batch.delete_range(name, Bound::Unbounded, Bound::Included(b"l")).map(drop));
         let _ = change(engine, |batch| batch.drop_tree(name).map(drop));
     }
     let _ = engine.checkpoint();

@@ -72,7 +72,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
 
     /// Walks the tree of trees.
     pub fn names(&mut self, trees: &TreeState, report: &mut SalvageReport, sink: Sink<'_>) -> Result<(), SalvageError> {
-        self.from_root(None, trees, report, sink)
+        self.whole_tree(None, trees, report, sink)
     }
 
     /// Copies what can be read of a tree.
@@ -83,7 +83,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         copy: &mut Copy,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
-        self.from_root(Some(name), tree, report, &mut |_, key, value| copy.put(name, key, value))
+        self.whole_tree(Some(name), tree, report, &mut |_, key, value| copy.put(name, key, value))
     }
 
     /// Copies what can be read of a subtree that nothing refers to any more, into the tree `name`.
@@ -99,7 +99,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         self.subtree(Some(name), number, level, anywhere, report, &mut |_, key, value| copy.put(name, key, value))
     }
 
-    fn from_root(
+    fn whole_tree(
         &mut self,
         name: Option<&str>,
         tree: &TreeState,
@@ -223,7 +223,6 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
     }
 
     /// A value in a run of pages, or the page of it that is lost.
-    #[expect(clippy::type_complexity, reason = "a result within a result: lost, or not to be read at all")]
     fn value(
         &mut self,
         first: PageNumber,
@@ -264,7 +263,7 @@ fn keys_fit(node: &Node<'_>, bounds: Bounds<'_>) -> Result<(), Damage> {
 /// What is wrong with a page, in words; an error if it is not the page's fault.
 pub(super) fn reason(error: ReadError) -> Result<String, SalvageError> {
     match error {
-        ReadError::Storage(StorageError::Corrupted { what, .. }) => Ok(what),
+        ReadError::Storage(StorageError::Corrupted { what, .. } | StorageError::DamagedPage { what, .. }) => Ok(what),
         error => Err(error.into()),
     }
 }
