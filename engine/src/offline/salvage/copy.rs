@@ -21,7 +21,7 @@ struct Entry {
     value: Vec<u8>,
 }
 
-pub(super) struct Copy {
+pub(super) struct Copier {
     database: Database,
     trees: BTreeSet<String>,
     waiting: Vec<Entry>,
@@ -31,7 +31,7 @@ pub(super) struct Copy {
     impossible: Vec<(String, Vec<u8>)>,
 }
 
-impl Copy {
+impl Copier {
     pub fn new(disk: Arc<dyn Disk>, at: &Path) -> Result<Self, SalvageError> {
         let database = Database::open_with(disk, at, EngineOptions::default())?;
         Ok(Self {

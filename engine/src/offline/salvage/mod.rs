@@ -43,7 +43,7 @@ use crate::journal::{Survey, survey};
 use crate::page::PAGE_BYTES;
 use crate::slots::SlotFile;
 use crate::verify::Progress;
-use copy::Copy;
+use copy::Copier;
 use walk::Walk;
 
 /// What was found and copied.
@@ -236,7 +236,7 @@ fn fill(
 ) -> Result<(), SalvageError> {
     let in_file = u32::try_from(state.data.bytes()?.div_ceil(PAGE_BYTES as u64)).unwrap_or(u32::MAX);
     let page_count = state.superblock.as_ref().map_or(in_file, |superblock| superblock.page_count);
-    let mut copy = Copy::new(disk.clone(), at)?;
+    let mut copy = Copier::new(disk.clone(), at)?;
     let mut walk = Walk::new(state, page_count);
     match &state.superblock {
         Ok(superblock) => {

@@ -11,7 +11,7 @@ use crate::ids::PageNumber;
 use crate::page::PageKind;
 use crate::verify::Progress;
 
-use super::copy::Copy;
+use super::copy::Copier;
 use super::walk::{Walk, read, reason};
 use super::{Lost, SalvageError, SalvageReport};
 
@@ -29,7 +29,7 @@ struct Orphans {
 /// Copies what hangs below lost pages.
 pub(super) fn copy<S: PageSource + ?Sized>(
     walk: &mut Walk<'_, S>,
-    copy: &mut Copy,
+    copy: &mut Copier,
     report: &mut SalvageReport,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), SalvageError> {

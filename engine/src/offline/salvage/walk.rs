@@ -10,7 +10,7 @@ use crate::error::StorageError;
 use crate::ids::PageNumber;
 use crate::page::{PAGE_HEADER_BYTES, PageKind};
 
-use super::copy::Copy;
+use super::copy::Copier;
 use super::{Lost, SalvageError, SalvageReport};
 
 /// A page of a tree that is lost.
@@ -80,7 +80,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         &mut self,
         name: &str,
         tree: &TreeState,
-        copy: &mut Copy,
+        copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
         self.whole_tree(Some(name), tree, report, &mut |_, key, value| copy.put(name, key, value))
@@ -92,7 +92,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         name: &str,
         number: PageNumber,
         level: u8,
-        copy: &mut Copy,
+        copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
         let anywhere = Bounds { from: None, to: None };
