@@ -1,11 +1,15 @@
 //! Damaged pages: reading gives errors or wrong answers (checksums are not the tree's business), and never a panic.
 //! The whole-file check finds every flipped bit.
 
+use std::ops::Bound;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::test_store::TestStore;
-use super::{Cursor, MAX_HEIGHT, PageSource, PageStore, ReadError, TreeState, get, insert, locate};
+use super::{
+    Cursor, MAX_HEIGHT, PageSource, PageStore, ReadError, TreeState, destroy, get, insert, locate, remove, remove_range,
+};
 use crate::error::StorageError;
 use crate::ids::{PageNumber, TxnId};
 use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES};
@@ -142,4 +146,23 @@ fn damage_names_the_page() {
     let offset = u64::from(root.0) * PAGE_BYTES as u64;
     let text = format!("data is damaged at byte {offset}: page {root}: not a branch where the tree has one");
     assert_eq!(error.to_string(), text);
+}
+
+/// A state whose counts are lower than what the tree has: whatever takes something out says so in the end.
+#[test]
+fn counts_that_are_too_low_are_damage_when_they_run_out() {
+    let (sound_store, tree) = sound();
+    let low = TreeState { entries: 1, pages: 1, ..tree };
+    let fails = |what: &str, work: &dyn Fn(&mut TestStore, &mut TreeState) -> Result<(), ReadError>| {
+        let (mut store, mut tree) = (sound_store.clone(), low);
+        assert!(only_damage(work(&mut store, &mut tree)).is_none(), "{what}: the counts ran out unnoticed");
+    };
+    fails("remove", &|store, tree| (0..KEYS).try_for_each(|number| remove(store, tree, &key(number)).map(drop)));
+    fails("remove a range", &|store, tree| {
+        remove_range(store, tree, Bound::Excluded(&key(1)), Bound::Excluded(&key(KEYS - 2))).map(drop)
+    });
+    fails("replace by less", &|store, tree| {
+        (0..KEYS).try_for_each(|number| insert(store, tree, &key(number), b"", TxnId(2)).map(drop))
+    });
+    fails("destroy", &|store, tree| destroy(store, tree));
 }

@@ -6,6 +6,7 @@ use super::node::{MAX_INLINE_CELL_BYTES, Node, Payload, overflows};
 use super::node_mut::{self, Cell};
 use super::overflow::{fill_run, reserve_run, reuse_run, run_pages, write_run};
 use super::owned::{Holding, Owned};
+use super::range::take_off;
 use super::rebalance::{Reach, make_room, rebalance};
 use super::search::{Path, Step, descend};
 use super::split::{Split, split};
@@ -227,7 +228,7 @@ fn replace_payload<'v, S: PageStore + ?Sized>(
         if let NewValue::Bytes(bytes) = value {
             fill_run(store, first, bytes)?;
         }
-        tree.pages -= u64::from(pages - run_pages(value.len()));
+        take_off(store, leaf.page, &mut tree.pages, u64::from(pages - run_pages(value.len())))?;
         let length = u32::try_from(value.len()).expect("a value is at most 8 MiB");
         return Ok((old_version, Payload::Overflow(first, length)));
     }

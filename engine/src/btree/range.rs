@@ -103,7 +103,7 @@ fn prune<S: PageStore + ?Sized>(
     };
     if slots.len() == count {
         store.free(number, 1)?;
-        tree.pages -= 1;
+        take_off(store, number, &mut tree.pages, 1)?;
         return Ok(true);
     }
     if !slots.is_empty() {
@@ -250,6 +250,7 @@ fn free_held<S: PageStore + ?Sized>(
     take_off(store, number, &mut tree.entries, slots.len() as u64)
 }
 
+/// Takes pages, entries or values off a count of the tree that the page is of. A count is bytes from a disk, too.
 pub(super) fn take_off<S: PageStore + ?Sized>(
     store: &S,
     number: PageNumber,

@@ -14,6 +14,7 @@ use crate::page::Page;
 use super::insert::change;
 use super::node::{BODY_BYTES, Damage, Node, SLOT_BYTES, SPARSE_BYTES, UNDERFULL_BYTES, separator};
 use super::node_mut::{self, Cell};
+use super::range::take_off;
 use super::search::Step;
 use super::{PageStore, ReadError, TreeState, damaged};
 
@@ -44,7 +45,7 @@ pub(super) fn rebalance<S: PageStore + ?Sized>(
         let slot = usize::from(parent.slot);
         if count == 0 {
             store.free(number, 1)?;
-            tree.pages -= 1;
+            take_off(store, number, &mut tree.pages, 1)?;
             change(store, parent.page, |page| node_mut::remove_children(page, slot..slot + 1))?;
         } else if used < SPARSE_BYTES {
             join(store, tree, parent.page, slot, level)?;
@@ -68,7 +69,7 @@ pub(super) fn lower_root<S: PageStore + ?Sized>(store: &mut S, tree: &mut TreeSt
             }
         };
         store.free(root, 1)?;
-        tree.pages -= 1;
+        take_off(store, root, &mut tree.pages, 1)?;
         tree.root = child;
         tree.height = if child.is_some() { tree.height - 1 } else { 0 };
     }
@@ -274,8 +275,7 @@ fn merge<S: PageStore + ?Sized>(
         })?;
         store.free(*left, 1)?;
     }
-    tree.pages -= 1;
-    Ok(())
+    take_off(store, parent, &mut tree.pages, 1)
 }
 
 /// How many cells to take from the near end of `from` (`sizes` in that order), so that both pages become about equal.

@@ -4,6 +4,7 @@ use crate::ids::TxnId;
 
 use super::insert::{change, read_holding};
 use super::node_mut;
+use super::range::take_off;
 use super::rebalance::{Reach, rebalance};
 use super::search::{Path, descend};
 use super::{PageStore, ReadError, TreeState};
@@ -45,6 +46,6 @@ pub(super) fn remove_cell<S: PageStore + ?Sized>(
     let leaf = path.leaf();
     let slot = usize::from(leaf.slot);
     change(store, leaf.page, |page| node_mut::remove(page, slot..slot + 1))?;
-    tree.entries -= 1;
+    take_off(store, leaf.page, &mut tree.entries, 1)?;
     rebalance(store, tree, path.steps(), Reach::WhileUnderfull)
 }

@@ -11,7 +11,7 @@
 //! Root 0 (the superblock's place) stands for an empty tree; then all other fields but the kind are zero too. Kind 0 is a
 //! plain tree, whose `values` are not counted, and 1 a multi-value tree.
 
-use crate::ids::PageNumber;
+use crate::ids::{NEVER_REACHED, PageNumber};
 
 use super::MAX_HEIGHT;
 
@@ -98,7 +98,10 @@ impl TreeState {
             TreeKind::Plain => self.values == 0,
             TreeKind::Multi => self.values >= self.entries,
         };
-        (1..=MAX_HEIGHT).contains(&usize::from(self.height)) && self.entries > 0 && self.pages > 0 && values
+        // Page numbers have 32 bits, and no tree gets so many entries that a count of them could not go on.
+        let pages = self.pages > 0 && self.pages <= u64::from(u32::MAX);
+        let entries = self.entries > 0 && self.entries.max(self.values) < NEVER_REACHED;
+        (1..=MAX_HEIGHT).contains(&usize::from(self.height)) && entries && pages && values
     }
 }
 

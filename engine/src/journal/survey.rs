@@ -3,12 +3,13 @@
 //! Up to the first damage it is the walk that opening makes ([`super::walk`]). Behind it there is no way to prove that
 //! a frame follows another, but blocks and frames still say what they are: the survey looks at every place where a block
 //! can stand, and goes on from the next that may be a later one. Each stretch that is found so is proven within itself,
-//! by its sums and chain values; what is between two stretches is lost.
+//! by its sums and chain values; what is between two stretches is lost. What the disk refuses to read is damage, too:
+//! from there on it is read in small pieces, so that as little as possible is missed beside it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::{Disk, OpenMode};
+use crate::env::{BLOCK_BYTES, Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogId, LogIndex};
 use crate::journal::format::{
@@ -77,7 +78,8 @@ pub struct Survey {
 /// before it could be read too.
 ///
 /// # Errors
-/// Those of the disk: of a directory that cannot be listed, or a file that cannot be opened or read.
+/// Those of the disk: of a directory that cannot be listed, or a file that cannot be opened. What cannot be read is
+/// damage.
 pub fn survey(
     disk: &Arc<dyn Disk>,
     directory: &Path,
@@ -94,7 +96,12 @@ pub fn survey(
             found.damage.push(Damage { position, file, offset, index, what });
             Some(from)
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            let (position, index, file) = (JournalPosition(0), LogIndex(0), lowest.file.clone());
+            let what = unreadable(error)?;
+            found.damage.push(Damage { position, file, offset: 0, index, what });
+            Some(((lowest.number, SEGMENT_HEADER_BYTES), (0, 0)))
+        }
     };
     let whole = found.segments.iter().find_map(|segment| segment.header.as_ref().ok());
     let geometry = whole.map(|header| Geometry { segment_bytes: header.segment_bytes });
@@ -111,9 +118,12 @@ fn list(disk: &dyn Disk, directory: &Path, found: &mut Survey) -> Result<(), Sto
     numbers.sort_unstable();
     for number in numbers {
         let file = segment_path(directory, number);
-        let (open, header) = open_segment(disk, &file, None)?;
-        let header = header.map_err(|NoHeader { what, .. }| what);
-        found.segments.push(SegmentInfo { number, bytes: open.len()?, file, header, frames: 0, range: None });
+        let header = match open_segment(disk, &file, None) {
+            Ok((_, header)) => header.map_err(|NoHeader { what, .. }| what),
+            Err(error) => Err(unreadable(error)?),
+        };
+        let bytes = disk.open(&file, OpenMode::Read)?.len()?;
+        found.segments.push(SegmentInfo { number, bytes, file, header, frames: 0, range: None });
     }
     for name in names.iter().filter(|name| spare_number(name).is_some()) {
         let file = directory.join(name);
@@ -134,7 +144,18 @@ fn walk(
 ) -> Result<Option<From>, StorageError> {
     let geometry = walker.geometry;
     found.first = Some(walker.last);
-    while let Some((frame, position)) = walker.next_frame()? {
+    loop {
+        let (frame, position) = match walker.next_frame() {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(error) => {
+                found.damage.push(walker.damage_here(unreadable(error)?));
+                (found.end, found.attested) = (geometry.position(walker.tail.0, walker.tail.1), walker.attested);
+                // The block of a group may have been read, and what is behind it not.
+                let (place, (epoch, number)) = walker.behind_damage();
+                return Ok(Some((place, (epoch, number.saturating_sub(1)))));
+            }
+        };
         found.frames += 1;
         found.last = Some(frame.log_id());
         found.commit = found.commit.max(frame.commit());
@@ -151,6 +172,14 @@ fn walk(
     found.attested = walker.attested;
     found.damage.push(damage);
     Ok(Some(walker.behind_damage()))
+}
+
+/// What the disk says of bytes that it does not read; other errors are errors.
+fn unreadable(error: StorageError) -> Result<String, StorageError> {
+    match error {
+        StorageError::Io { operation: "read", message, .. } => Ok(format!("it cannot be read: {message}")),
+        error => Err(error),
+    }
 }
 
 impl Survey {
@@ -184,18 +213,26 @@ impl Behind<'_> {
         let numbers: Vec<u64> = self.found.segments.iter().map(|segment| segment.number).collect();
         for segment in numbers.into_iter().filter(|number| *number >= from.0) {
             let path = segment_path(self.directory, segment);
-            let (file, header) = open_segment(self.disk, &path, Some(self.geometry.segment_bytes))?;
             if segment > from.0 {
-                match header {
-                    Ok(header) if header.epoch >= self.current.0 => self.last = Some(header.start),
-                    Err(NoHeader { what, is_fresh: false }) => self.damaged(segment, 0, what),
-                    _ => self.last = None,
+                match open_segment(self.disk, &path, Some(self.geometry.segment_bytes)) {
+                    Ok((_, Ok(header))) if header.epoch >= self.current.0 => self.last = Some(header.start),
+                    Ok((_, Err(NoHeader { what, is_fresh: false }))) => self.damaged(segment, 0, what),
+                    Ok(_) => self.last = None,
+                    Err(error) => self.damaged(segment, 0, unreadable(error)?),
                 }
             }
-            let mut window = Window::new(file, self.geometry, WINDOW_BYTES);
+            let file = self.disk.open(&path, OpenMode::Read)?;
+            let mut window = Window::new(file.clone(), self.geometry, WINDOW_BYTES);
             let mut offset = if segment == from.0 { from.1 } else { SEGMENT_HEADER_BYTES };
             while offset <= self.geometry.limit() {
-                offset = self.step(&mut window, segment, offset)?;
+                offset = match self.step(&mut window, segment, offset) {
+                    Ok(next) => next,
+                    Err(error) => {
+                        self.damaged(segment, offset, unreadable(error)?);
+                        window = Window::new(file.clone(), self.geometry, BLOCK_BYTES);
+                        (offset + 1).next_multiple_of(BLOCK_BYTES)
+                    }
+                };
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::format::segment_path;
 use super::journal_test::{EMPTY, done, end_of, frames_after, small};
 use super::{Journal, JournalMode, Survey, survey};
-use crate::env::{CrashChoice, Disk, OpenMode, SimDisk};
+use crate::env::{CrashChoice, Disk, Fault, OpenMode, SimDisk, Trouble};
 use crate::ids::{JournalPosition, LogIndex};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -132,4 +132,26 @@ fn a_segment_that_was_cut_short_is_damage_even_if_it_is_the_last() {
             }
         }
     }
+}
+
+/// The disk refuses one read, whichever: what stands there is told as lost, and the survey goes on.
+#[test]
+fn what_cannot_be_read_is_damage() {
+    let (disk, _) = sample();
+    let mut refused = 0;
+    for read in 0..40 {
+        let disk = disk.crash(CrashChoice::KeepAll);
+        disk.plan(Trouble::new(Fault::FailRead).after(read));
+        let door: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut frames = 0;
+        let found = survey(&door, directory(), &mut |_, _, _| frames += 1).expect("files can be opened");
+        assert!(frames <= 13);
+        if disk.faults_happened() > 0 {
+            refused += 1;
+            let told = found.damage.iter().any(|damage| damage.what.contains("cannot be read"));
+            let of_header = found.segments.iter().any(|segment| segment.header.is_err());
+            assert!(told || of_header, "read {read}: {found:?}");
+        }
+    }
+    assert!(refused > 5, "some reads there are");
 }

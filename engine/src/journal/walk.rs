@@ -201,6 +201,12 @@ impl Walker {
         self.geometry.position(self.segment, self.offset)
     }
 
+    /// The place that the walk has come to as one that is damaged, for this reason.
+    pub fn damage_here(&self, what: String) -> Damage {
+        let file = segment_path(&self.directory, self.segment);
+        Damage { position: self.position(), file, offset: self.offset, index: self.last.next_index(), what }
+    }
+
     /// Where to look for frames behind the damage at which the walk has ended: segment and offset, the epoch, and the
     /// number of the group before.
     pub fn behind_damage(&self) -> ((u64, u64), (u64, u64)) {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{PageContent, SalvageError, SalvageReport, check_directory, inspect_page, salvage};
+use crate::btree::TreeKind;
 use crate::database::Database;
 use crate::engine::{EngineOptions, OpenError};
 use crate::env::{Disk, LosingDisk, RealDisk};
@@ -22,11 +23,23 @@ fn real() -> Arc<dyn Disk> {
     Arc::new(RealDisk::new())
 }
 
+/// All entries; of a multi-value tree, each value behind its key.
 fn contents(directory: &Path) -> Contents {
     let database = Database::open_with(real(), directory, options()).expect("opens");
     let read = database.read();
     let mut all = Contents::new();
-    for (name, _) in read.trees().expect("readable") {
+    for (name, state) in read.trees().expect("readable") {
+        if state.kind == TreeKind::Multi {
+            let mut keys = read.keys(&name).expect("readable").expect("it was listed");
+            let tree = all.entry(name).or_default();
+            while keys.next().expect("readable") {
+                let mut values = keys.values().expect("readable");
+                while values.next().expect("readable") {
+                    tree.insert([keys.key(), b"=", values.value()].concat(), Vec::new());
+                }
+            }
+            continue;
+        }
         let mut cursor = read.cursor(&name).expect("readable").expect("it was listed");
         let tree = all.entry(name.clone()).or_default();
         while cursor.next().expect("readable") {
@@ -36,8 +49,8 @@ fn contents(directory: &Path) -> Contents {
     all
 }
 
-/// Two trees of two levels whose keys do not overlap, one of three long values, one without entries; all in the data file
-/// but for the last transaction.
+/// Two trees of two levels whose keys do not overlap, one of three long values, one without entries, a multi-value tree
+/// with a list and a tree of values; all in the data file but for the last transaction.
 fn make(directory: &Path) -> Contents {
     let database = Database::open_with(real(), directory, options()).expect("a new directory");
     let put = |round: u8| {
@@ -48,6 +61,11 @@ fn make(directory: &Path) -> Contents {
             for key in 0..100_u8 {
                 txn.put("one", &[b'a', key, round], &[key; 300])?;
                 txn.put("two", &[b'b', key, round], &[round; 300])?;
+            }
+            txn.create_multi_tree("many")?;
+            for value in 0..200_u8 {
+                txn.add("many", b"list", &[round])?;
+                txn.add("many", b"tree", &[&[round, value][..], &[b'v'; 60]].concat())?;
             }
             txn.put("long", &[round], &vec![round; 20_000]).map(drop)
         });
@@ -197,11 +215,12 @@ fn a_lost_page_of_a_value_costs_that_value() {
 
 #[test]
 fn without_a_superblock_the_trees_lose_their_names() {
-    let (place, all) = place();
+    let (place, mut all) = place();
     break_page(&place.from, PageNumber(0));
     let (report, found) = run(&place);
     assert!(report.lost.iter().any(|lost| lost.page == Some(PageNumber(0))), "{:?}", report.lost);
     let entries: BTreeMap<_, _> = found.into_values().flatten().collect();
+    all.remove("many");
     assert!(all.into_values().flatten().all(|(key, value)| entries.get(&key) == Some(&value)));
 }
 
@@ -219,8 +238,12 @@ fn lost_frames_cost_what_they_and_later_ones_did() {
     fs::write(&journal, bytes).expect("writable");
     let (report, found) = run(&place);
     assert_eq!((report.lost.len(), report.is_mixture, report.txn_id.0), (1, false, 2), "{report:?}");
-    for tree in all.values_mut() {
-        tree.retain(|key, _| key.last() != Some(&3));
+    let by_third = |name: &str, key: &[u8]| match name {
+        "many" => key[5] == 3,
+        _ => key.last() == Some(&3),
+    };
+    for (name, tree) in &mut all {
+        tree.retain(|key, _| !by_third(name, key));
     }
     assert!(found == all, "the state as of the last frame that can be read");
 }
@@ -262,4 +285,18 @@ fn a_failure_on_the_way_leaves_nothing() {
         }
     }
     assert!(failed >= 2, "some of them had no space");
+}
+
+#[test]
+fn a_lost_page_of_values_costs_those_and_keeps_their_key() {
+    let (place, all) = place();
+    let values = |content: &PageContent| matches!(content, PageContent::Leaf(entries) if entries[0].key.len() == 62 && entries[0].key[0] == 2);
+    let leaf = pages(&place.from, values)[0];
+    break_page(&place.from, leaf);
+    let (report, found) = run(&place);
+    assert_eq!(report.lost.len(), 1, "{:?}", report.lost);
+    assert_eq!((report.lost[0].tree.as_deref(), &report.lost[0].from), (Some("many"), &Some(b"tree".to_vec())));
+    let (left, before) = (found["many"].len(), all["many"].len());
+    assert!(left < before && left > before / 2 && found["many"].keys().all(|key| all["many"].contains_key(key)));
+    assert!(found.iter().all(|(name, tree)| name == "many" || *tree == all[name]));
 }

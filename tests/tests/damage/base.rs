@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
+use calamus_engine::btree::TreeKind;
 use calamus_engine::engine::Vote;
 use calamus_engine::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use calamus_engine::ids::{DatabaseId, LogId, LogIndex, RaftId, Term, TxnId};
@@ -90,11 +91,23 @@ pub fn open(disk: &SimDisk) -> Result<Engine, String> {
     Ok(engine)
 }
 
-/// Reads all that a snapshot shows.
+/// Reads all that a snapshot shows; all values of a key of a multi-value tree are one, each behind its length.
 pub fn contents(snapshot: &ReadTxn) -> Result<Contents, ReadError> {
     let mut all = Contents::new();
-    for (name, _) in snapshot.trees()? {
+    for (name, state) in snapshot.trees()? {
         let tree = all.entry(name.clone()).or_default();
+        if state.kind == TreeKind::Multi {
+            let Some(mut keys) = snapshot.keys(&name)? else { continue };
+            while keys.next()? {
+                let (mut joined, mut values) = (Vec::new(), keys.values()?);
+                while values.next()? {
+                    joined.extend(values.value().len().to_le_bytes());
+                    joined.extend(values.value());
+                }
+                tree.insert(keys.key().to_vec(), (keys.version(), joined));
+            }
+            continue;
+        }
         let Some(mut cursor) = snapshot.cursor(&name)? else { continue };
         while cursor.next()? {
             tree.insert(cursor.key().to_vec(), (cursor.version(), cursor.value().to_vec()?));
@@ -204,6 +217,18 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
     for tree in ["small", "long", "large", "empty", "gone"] {
         if part == 0 || tree != "gone" {
             batch.create_tree(tree)?;
+        }
+    }
+    // Keys with lists of values, and one whose values become a tree of two levels and lose some again.
+    batch.create_multi_tree("many")?;
+    for key in 0..12_u8 {
+        batch.add("many", &[b'm', key], format!("value {:04}", part * 31 % 200).as_bytes())?;
+    }
+    for value in 0..30 {
+        batch.add("many", b"tree", format!("{:05} {}", (part * 30 + value) * 37 % 1009, "v".repeat(40)).as_bytes())?;
+        if part > 5 && value % 4 == 0 {
+            let gone = format!("{:05} {}", ((part - 5) * 30 + value) * 37 % 1009, "v".repeat(40));
+            batch.remove_value("many", b"tree", gone.as_bytes())?;
         }
     }
     let byte = (part % 251) as u8;

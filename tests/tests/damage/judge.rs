@@ -114,6 +114,25 @@ fn reads(engine: &Engine) -> Result<Contents, String> {
     let text = |error: calamus_engine::ReadError| error.to_string();
     let all = contents(&snapshot).map_err(text)?;
     for (tree, entries) in &all {
+        if let Ok(Some(mut keys)) = snapshot.keys(tree) {
+            let mut left = entries.keys().rev();
+            while keys.previous().map_err(text)? {
+                if left.next().map(Vec::as_slice) != Some(keys.key()) {
+                    return Err("other keys on the way back".into());
+                }
+                let (mut values, mut count) = (keys.values().map_err(text)?, 0);
+                while values.previous().map_err(text)? {
+                    count += 1;
+                    if !snapshot.contains(tree, keys.key(), values.value()).map_err(text)? {
+                        return Err("a value that is there is not found".into());
+                    }
+                }
+                if snapshot.count_values(tree, keys.key()).map_err(text)? != count {
+                    return Err("a key has another count of values than it says".into());
+                }
+            }
+            continue;
+        }
         let mut back = snapshot.cursor(tree).map_err(text)?.ok_or("a tree that was listed is not there")?;
         let mut left = entries.iter().rev();
         while back.previous().map_err(text)? {
@@ -164,6 +183,13 @@ fn go_on(engine: &Engine) {
             Ok(())
         });
     }
+    let _ = change(engine, |batch| {
+        for value in 0..100_u32 {
+            batch.add("many", b"tree", &value.wrapping_mul(0x9e37_79b9).to_be_bytes())?;
+            batch.remove_value("many", b"tree", format!("{value:05} {}", "v".repeat(40)).as_bytes())?;
+        }
+        batch.delete("many", b"tree").map(drop)
+    });
     let _ = engine.checkpoint();
     for name in &names {
         let keys: Vec<Vec<u8>> = match engine.read().cursor(name) {

@@ -1,10 +1,11 @@
 //! Writing entries into the new database, by its own transactions.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::btree::check_entry;
+use crate::btree::multi::check_value;
+use crate::btree::{TreeKind, check_entry};
 use crate::database::Database;
 use crate::engine::EngineOptions;
 use crate::env::Disk;
@@ -21,9 +22,9 @@ struct Entry {
     value: Vec<u8>,
 }
 
-pub(super) struct Copy {
+pub(super) struct Copier {
     database: Database,
-    trees: BTreeSet<String>,
+    trees: BTreeMap<String, TreeKind>,
     waiting: Vec<Entry>,
     waiting_bytes: usize,
     copied: Vec<(String, Salvaged)>,
@@ -31,12 +32,12 @@ pub(super) struct Copy {
     impossible: Vec<(String, Vec<u8>)>,
 }
 
-impl Copy {
+impl Copier {
     pub fn new(disk: Arc<dyn Disk>, at: &Path) -> Result<Self, SalvageError> {
         let database = Database::open_with(disk, at, EngineOptions::default())?;
         Ok(Self {
             database,
-            trees: BTreeSet::new(),
+            trees: BTreeMap::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
             copied: Vec::new(),
@@ -45,11 +46,14 @@ impl Copy {
     }
 
     /// Makes a tree, with or without entries.
-    pub fn tree(&mut self, name: &str, report: &mut SalvageReport) -> Result<(), SalvageError> {
-        let made = self.database.write(|txn| txn.create_tree(name));
+    pub fn tree(&mut self, name: &str, kind: TreeKind, report: &mut SalvageReport) -> Result<(), SalvageError> {
+        let made = self.database.write(|txn| match kind {
+            TreeKind::Plain => txn.create_tree(name),
+            TreeKind::Multi => txn.create_multi_tree(name),
+        });
         match made {
             Ok(_) => {
-                self.trees.insert(name.to_owned());
+                self.trees.insert(name.to_owned(), kind);
                 report.trees.entry(name.to_owned()).or_default();
                 Ok(())
             }
@@ -60,15 +64,22 @@ impl Copy {
     /// A name that no tree has.
     pub fn unused_name(&self, wish: &str) -> String {
         let mut name = wish.to_owned();
-        while self.trees.contains(&name) {
+        while self.trees.contains_key(&name) {
             name.push('+');
         }
         name
     }
 
-    /// Puts an entry into a tree that was made. One that is there under its key stays: it was reached from its tree.
+    /// Puts an entry into a tree that was made, or adds a value to a multi-value tree. An entry that is there under its key
+    /// stays: it was reached from its tree.
     pub fn put(&mut self, tree: &str, key: &[u8], value: &[u8]) -> Result<(), SalvageError> {
-        if check_entry(key, value.len()).is_err() {
+        let is_multi = self.trees.get(tree) == Some(&TreeKind::Multi);
+        let can_be = if is_multi {
+            check_entry(key, 0).is_ok() && check_value(value).is_ok()
+        } else {
+            check_entry(key, value.len()).is_ok()
+        };
+        if !can_be {
             self.impossible.push((tree.to_owned(), key.to_vec()));
             return Ok(());
         }
@@ -83,13 +94,20 @@ impl Copy {
     fn flush(&mut self) -> Result<(), SalvageError> {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
-        let copied = &mut self.copied;
+        let (copied, trees) = (&mut self.copied, &self.trees);
         self.database.write(|txn| {
             for Entry { tree, key, value } in &waiting {
-                if txn.get(tree, key)?.is_some() {
+                let is_new = if trees.get(tree) == Some(&TreeKind::Multi) {
+                    txn.add(tree, key, value)?
+                } else if txn.get(tree, key)?.is_none() {
+                    txn.put(tree, key, value)?;
+                    true
+                } else {
+                    false
+                };
+                if !is_new {
                     continue;
                 }
-                txn.put(tree, key, value)?;
                 let bytes = (key.len() + value.len()) as u64;
                 match copied.last_mut().filter(|(name, _)| name == tree) {
                     Some((_, done)) => {

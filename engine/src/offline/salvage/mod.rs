@@ -9,7 +9,8 @@
 //!
 //! - A page does not say to which tree it belongs. Below a lost branch, the pages that nothing else refers to are found
 //!   by their kind, and belong where their keys and their height fit. If they fit in more than one place, or in none
-//!   since the tree of trees is lost, they become a tree of their own, `lost-page-N`.
+//!   since the tree of trees is lost, they become a tree of their own, `lost-page-N`: a plain one, whose values are the
+//!   bytes that stand in the cells. So do pages of trees of values: there the values are keys.
 //! - A page of a long value does not say whose it is: if the entry is lost, so is the value.
 //! - Versions (which transaction wrote a key) are new: every entry is written anew.
 //! - If frames are missing that would bring the data file to one state, it may be a mixture of several: each entry was
@@ -43,7 +44,7 @@ use crate::journal::{Survey, survey};
 use crate::page::PAGE_BYTES;
 use crate::slots::SlotFile;
 use crate::verify::Progress;
-use copy::Copy;
+use copy::Copier;
 use walk::Walk;
 
 /// What was found and copied.
@@ -66,7 +67,7 @@ pub struct SalvageReport {
 /// What was copied into a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Salvaged {
-    /// How many entries.
+    /// How many entries; in a multi-value tree, how many values.
     pub entries: u64,
     /// The bytes of their keys and values.
     pub bytes: u64,
@@ -236,14 +237,14 @@ fn fill(
 ) -> Result<(), SalvageError> {
     let in_file = u32::try_from(state.data.bytes()?.div_ceil(PAGE_BYTES as u64)).unwrap_or(u32::MAX);
     let page_count = state.superblock.as_ref().map_or(in_file, |superblock| superblock.page_count);
-    let mut copy = Copy::new(disk.clone(), at)?;
+    let mut copy = Copier::new(disk.clone(), at)?;
     let mut walk = Walk::new(state, page_count);
     match &state.superblock {
         Ok(superblock) => {
             let names = names(&mut walk, &superblock.trees, report)?;
             for (name, tree) in &names {
                 progress(Progress::Trees(report.trees.len() as u64));
-                copy.tree(name, report)?;
+                copy.tree(name, tree.kind, report)?;
                 walk.tree(name, tree, &mut copy, report)?;
             }
         }

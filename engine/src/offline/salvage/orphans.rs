@@ -6,12 +6,12 @@
 use std::collections::HashSet;
 
 use crate::btree::node::Node;
-use crate::btree::{MAX_HEIGHT, PageSource};
+use crate::btree::{MAX_HEIGHT, PageSource, TreeKind};
 use crate::ids::PageNumber;
 use crate::page::PageKind;
 use crate::verify::Progress;
 
-use super::copy::Copy;
+use super::copy::Copier;
 use super::walk::{Walk, read, reason};
 use super::{Lost, SalvageError, SalvageReport};
 
@@ -29,7 +29,7 @@ struct Orphans {
 /// Copies what hangs below lost pages.
 pub(super) fn copy<S: PageSource + ?Sized>(
     walk: &mut Walk<'_, S>,
-    copy: &mut Copy,
+    copy: &mut Copier,
     report: &mut SalvageReport,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), SalvageError> {
@@ -42,22 +42,22 @@ pub(super) fn copy<S: PageSource + ?Sized>(
         let mut homes: Vec<_> = walk.holes.iter().filter(|hole| hole.may_have_held(&key, level)).collect();
         homes.dedup_by(|a, b| a.tree == b.tree);
         let only = match &homes[..] {
-            [hole] => hole.tree.clone(),
+            [hole] => hole.tree.clone().map(|name| (name, hole.kind)),
             _ => None,
         };
-        let name = match only {
-            Some(name) => name,
+        let (name, kind) = match only {
+            Some(home) => home,
             None => {
                 let names: Vec<String> = homes.iter().filter_map(|hole| hole.tree.clone()).collect();
                 let name = copy.unused_name(&format!("lost-page-{top}"));
                 let candidates = if names.is_empty() { "unknown".into() } else { format!("one of {names:?}") };
                 let reason = format!("its tree is {candidates}; what can be read is in tree {name:?}");
                 report.lost.push(Lost { tree: None, from: Some(key), to: None, page: Some(*top), reason });
-                copy.tree(&name, report)?;
-                name
+                copy.tree(&name, TreeKind::Plain, report)?;
+                (name, TreeKind::Plain)
             }
         };
-        walk.orphan(&name, *top, level, copy, report)?;
+        walk.orphan((&name, kind), *top, level, copy, report)?;
     }
     // Reading them has reached the values that they refer to.
     report.ownerless_value_pages = orphans.of_values.iter().filter(|page| !walk.has_reached(**page)).count() as u64;

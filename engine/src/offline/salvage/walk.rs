@@ -3,14 +3,16 @@
 //! A page that cannot be read, is not of the kind that the tree has there, was met before, or holds keys that it cannot
 //! hold, is a *hole*: it is noted with the bounds that the branches above set, and with what was lost there.
 
-use crate::btree::node::{Damage, Node, Payload};
+use crate::btree::multi::check_bare;
+use crate::btree::multi::payload::Values;
+use crate::btree::node::{Damage, LeafCell, Node, Payload};
 use crate::btree::overflow::{run_page, run_pages};
-use crate::btree::{MAX_HEIGHT, PageRef, PageSource, ReadError, TreeState};
+use crate::btree::{MAX_HEIGHT, PageRef, PageSource, ReadError, TreeKind, TreeState};
 use crate::error::StorageError;
 use crate::ids::PageNumber;
 use crate::page::{PAGE_HEADER_BYTES, PageKind};
 
-use super::copy::Copy;
+use super::copy::Copier;
 use super::{Lost, SalvageError, SalvageReport};
 
 /// A page of a tree that is lost.
@@ -18,6 +20,7 @@ use super::{Lost, SalvageError, SalvageReport};
 pub(super) struct Hole {
     /// Whose it is; `None` for the tree of trees.
     pub tree: Option<String>,
+    pub kind: TreeKind,
     /// 0 for a leaf.
     pub level: u8,
     pub from: Option<Vec<u8>>,
@@ -33,8 +36,18 @@ impl Hole {
     }
 }
 
-/// Takes entries: the page, the key, the value.
+/// Takes entries, and values of entries that have many: the page, the key, the value.
 type Sink<'f> = &'f mut dyn FnMut(PageNumber, &[u8], &[u8]) -> Result<(), SalvageError>;
+
+/// What is being walked.
+#[derive(Clone, Copy)]
+struct Of<'n> {
+    /// The name; `None` for the tree of trees.
+    name: Option<&'n str>,
+    kind: TreeKind,
+    /// In a tree of values: the key whose values they are.
+    values_of: Option<&'n [u8]>,
+}
 
 /// The key bounds of a subtree.
 #[derive(Clone, Copy)]
@@ -72,7 +85,8 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
 
     /// Walks the tree of trees.
     pub fn names(&mut self, trees: &TreeState, report: &mut SalvageReport, sink: Sink<'_>) -> Result<(), SalvageError> {
-        self.whole_tree(None, trees, report, sink)
+        let of = Of { name: None, kind: TreeKind::Plain, values_of: None };
+        self.whole_tree(of, trees, report, sink)
     }
 
     /// Copies what can be read of a tree.
@@ -80,58 +94,66 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         &mut self,
         name: &str,
         tree: &TreeState,
-        copy: &mut Copy,
+        copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
-        self.whole_tree(Some(name), tree, report, &mut |_, key, value| copy.put(name, key, value))
+        let of = Of { name: Some(name), kind: tree.kind, values_of: None };
+        self.whole_tree(of, tree, report, &mut |_, key, value| copy.put(name, key, value))
     }
 
     /// Copies what can be read of a subtree that nothing refers to any more, into the tree `name`.
     pub fn orphan(
         &mut self,
-        name: &str,
+        (name, kind): (&str, TreeKind),
         number: PageNumber,
         level: u8,
-        copy: &mut Copy,
+        copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
         let anywhere = Bounds { from: None, to: None };
-        self.subtree(Some(name), number, level, anywhere, report, &mut |_, key, value| copy.put(name, key, value))
+        let of = Of { name: Some(name), kind, values_of: None };
+        self.subtree(of, number, level, anywhere, report, &mut |_, key, value| copy.put(name, key, value))
     }
 
     fn whole_tree(
         &mut self,
-        name: Option<&str>,
+        of: Of<'_>,
         tree: &TreeState,
         report: &mut SalvageReport,
         sink: Sink<'_>,
     ) -> Result<(), SalvageError> {
         let Some(root) = tree.root else { return Ok(()) };
         if !(1..=MAX_HEIGHT).contains(&usize::from(tree.height)) {
-            report.lose(name, Some(root), format!("a tree of height {}", tree.height));
+            report.lose(of.name, Some(root), format!("a tree of height {}", tree.height));
             return Ok(());
         }
-        self.subtree(name, root, tree.height - 1, Bounds { from: None, to: None }, report, sink)
+        self.subtree(of, root, tree.height - 1, Bounds { from: None, to: None }, report, sink)
     }
 
     fn hole(
         &mut self,
-        name: Option<&str>,
+        of: Of<'_>,
         (number, level): (PageNumber, u8),
         bounds: Bounds<'_>,
         report: &mut SalvageReport,
         reason: String,
     ) {
-        let (tree, from, to) =
-            (name.map(str::to_owned), bounds.from.map(<[u8]>::to_vec), bounds.to.map(<[u8]>::to_vec));
-        let reason = if name.is_none() { format!("names of trees: {reason}") } else { reason };
-        self.holes.push(Hole { tree: tree.clone(), level, from: from.clone(), to: to.clone() });
-        report.lost.push(Lost { tree, from, to, page: Some(number), reason });
+        let (tree, page) = (of.name.map(str::to_owned), Some(number));
+        // What hung below a lost page of a tree of values is found, but not told apart from other trees.
+        if let Some(key) = of.values_of {
+            let (key, reason) = (Some(key.to_vec()), format!("values of the key: {reason}"));
+            report.lost.push(Lost { tree, from: key.clone(), to: key, page, reason });
+            return;
+        }
+        let (from, to) = (bounds.from.map(<[u8]>::to_vec), bounds.to.map(<[u8]>::to_vec));
+        let reason = if of.name.is_none() { format!("names of trees: {reason}") } else { reason };
+        self.holes.push(Hole { tree: tree.clone(), kind: of.kind, level, from: from.clone(), to: to.clone() });
+        report.lost.push(Lost { tree, from, to, page, reason });
     }
 
     fn subtree(
         &mut self,
-        name: Option<&str>,
+        of: Of<'_>,
         number: PageNumber,
         level: u8,
         bounds: Bounds<'_>,
@@ -140,14 +162,14 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
     ) -> Result<(), SalvageError> {
         let here = (number, level);
         if number.0 < self.page_count && self.has_reached(number) {
-            self.hole(name, here, bounds, report, format!("page {number} belongs to more than one place"));
+            self.hole(of, here, bounds, report, format!("page {number} belongs to more than one place"));
             return Ok(());
         }
         let page = match read(self.source, number)? {
             Ok(page) => page,
             Err(reason) => {
                 self.reach(number);
-                self.hole(name, here, bounds, report, reason);
+                self.hole(of, here, bounds, report, reason);
                 return Ok(());
             }
         };
@@ -155,19 +177,22 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
             Ok(node) => node,
             Err(damage) => {
                 // It is not this tree's: whose it is, is to be found out.
-                self.hole(name, here, bounds, report, format!("page {number}: {}", damage.0));
+                self.hole(of, here, bounds, report, format!("page {number}: {}", damage.0));
                 return Ok(());
             }
         };
         self.reach(number);
         for slot in 0..node.count() {
             let result = if level == 0 {
-                self.entry(name, number, &node, slot, report, sink)?
+                match node.leaf_cell(slot) {
+                    Ok(cell) => self.entry(of, number, &cell, report, sink)?,
+                    Err(damage) => Err(damage),
+                }
             } else {
-                self.child(name, &node, slot, level, bounds, report, sink)?
+                self.child(of, &node, slot, level, bounds, report, sink)?
             };
             if let Err(damage) = result {
-                report.lose(name, Some(number), format!("page {number}, slot {slot}: {}", damage.0));
+                report.lose(of.name, Some(number), format!("page {number}, slot {slot}: {}", damage.0));
             }
         }
         Ok(())
@@ -176,7 +201,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
     #[expect(clippy::too_many_arguments, reason = "a step of the walk, with all that it knows")]
     fn child(
         &mut self,
-        name: Option<&str>,
+        of: Of<'_>,
         node: &Node<'_>,
         slot: usize,
         level: u8,
@@ -190,36 +215,56 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
             Ok((node.child(slot)?, Bounds { from, to }))
         };
         match place() {
-            Ok((child, bounds)) => self.subtree(name, child, level - 1, bounds, report, sink).map(Ok),
+            Ok((child, bounds)) => self.subtree(of, child, level - 1, bounds, report, sink).map(Ok),
             Err(damage) => Ok(Err(damage)),
         }
     }
 
     fn entry(
         &mut self,
-        name: Option<&str>,
+        of: Of<'_>,
         number: PageNumber,
-        node: &Node<'_>,
-        slot: usize,
+        cell: &LeafCell<'_>,
         report: &mut SalvageReport,
         sink: Sink<'_>,
     ) -> Result<Result<(), Damage>, SalvageError> {
-        let cell = match node.leaf_cell(slot) {
-            Ok(cell) => cell,
-            Err(damage) => return Ok(Err(damage)),
-        };
+        match (of.values_of, of.kind) {
+            (Some(key), _) => match check_bare(cell) {
+                Ok(()) => sink(number, key, cell.key).map(Ok),
+                Err(damage) => Ok(Err(damage)),
+            },
+            (None, TreeKind::Plain) => self.plain_entry(of, number, cell, report, sink).map(Ok),
+            (None, TreeKind::Multi) => match cell.multi_values() {
+                Ok(Values::List(list)) => list.iter().try_for_each(|value| sink(number, cell.key, value)).map(Ok),
+                Ok(Values::Tree(values)) => {
+                    let of = Of { values_of: Some(cell.key), ..of };
+                    self.whole_tree(of, &values, report, sink).map(Ok)
+                }
+                Err(damage) => Ok(Err(damage)),
+            },
+        }
+    }
+
+    fn plain_entry(
+        &mut self,
+        of: Of<'_>,
+        number: PageNumber,
+        cell: &LeafCell<'_>,
+        report: &mut SalvageReport,
+        sink: Sink<'_>,
+    ) -> Result<(), SalvageError> {
         let (first, length) = match cell.payload {
-            Payload::Inline(value) => return sink(number, cell.key, value).map(Ok),
+            Payload::Inline(value) => return sink(number, cell.key, value),
             Payload::Overflow(first, length) => (first, length as usize),
         };
         match self.value(first, length)? {
-            Ok(value) => sink(number, cell.key, &value)?,
+            Ok(value) => sink(number, cell.key, &value),
             Err((page, reason)) => {
-                let (tree, key) = (name.map(str::to_owned), Some(cell.key.to_vec()));
+                let (tree, key) = (of.name.map(str::to_owned), Some(cell.key.to_vec()));
                 report.lost.push(Lost { tree, from: key.clone(), to: key, page: Some(page), reason });
+                Ok(())
             }
         }
-        Ok(Ok(()))
     }
 
     /// A value in a run of pages, or the page of it that is lost.
