@@ -44,10 +44,7 @@ pub enum OperationKind {
 impl OperationKind {
     /// Whether it only takes away.
     pub(super) fn only_frees(self) -> bool {
-        matches!(
-            self,
-            Self::Delete | Self::DeleteRange | Self::DropTree | Self::RemoveValue | Self::RemoveValues
-        )
+        matches!(self, Self::Delete | Self::DeleteRange | Self::DropTree | Self::RemoveValue | Self::RemoveValues)
     }
 }
 
