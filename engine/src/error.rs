@@ -98,4 +98,11 @@ impl StorageError {
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, .. })
     }
+
+    /// Whether this may be tried again once there is space: it names space, and is of no sync. After a sync that failed,
+    /// nobody knows what is on the disk, whatever the reason was.
+    #[must_use]
+    pub(crate) fn wants_space(&self) -> bool {
+        self.is_no_space() && !matches!(self, Self::Io { operation: "sync" | "sync directory", .. })
+    }
 }

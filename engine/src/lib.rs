@@ -74,6 +74,7 @@
 //! | --- | --- |
 //! | [`ids`], [`error`] | the words, and what the disk can do to us |
 //! | [`mod@env`] | the one door to the disk: the real one, one that forgets what was not synced, a simulated one |
+//! | [`space`] | the reserve, and what is taken when the disk is nearly full |
 //! | [`page`] | a page, its checksum, the digest, the superblock |
 //! | [`damage`] | what is known to be damaged |
 //! | [`btree`] | trees over pages, wherever those come from |
@@ -125,6 +126,7 @@ pub mod seed;
 pub mod slots;
 #[cfg(test)]
 mod slots_test;
+pub mod space;
 pub mod store;
 pub mod txn;
 pub mod verify;
@@ -140,5 +142,6 @@ pub use engine::{
     CheckpointReport, Engine, EngineOptions, EngineStatus, JournalTail, LogState, OpenError, Pin, PinError, PinInfo,
     RecoveryReport, TailCloser, TailError, TailNext, Vote,
 };
+pub use space::{DiskFull, Footprint, Space, SpaceLevel, SpaceOptions};
 pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedState};
 pub use txn::{Batch, BatchError, DropProgress, ReadTxn, Reserved, Savepoint, Staged, TreeInfo, TreeView, WriteCursor};

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use calamus_engine::Engine;
 use calamus_engine::ids::{LogId, LogIndex, RaftId, Term};
 use calamus_engine::journal::frame::Payload;
+use calamus_engine::{Engine, SpaceLevel};
 use futures::FutureExt;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
@@ -28,6 +28,7 @@ use crate::network::peers::Peers;
 use crate::options::{NodeConfig, openraft_config};
 use crate::quorum::{Deposed, Rounds};
 use crate::seam::{Proposed, ReadIndexError};
+use crate::space::QuorumSpace;
 use crate::state_machine::{StateMachine, StopReason};
 use crate::types::{
     CommittedLeaderId, Membership, Outcome, Proposal, RaftVote, Responder, StoredMembership, TypeConfig, WriteResult,
@@ -51,8 +52,6 @@ pub struct Core {
     pub(crate) config: Arc<NodeConfig>,
     /// Held while this node changes the membership.
     pub(crate) changing: Arc<Mutex<()>>,
-    /// As the watchdog last saw it: asking the file system for every answer to a peer would cost more than the answer.
-    pub(crate) free_disk_bytes: Arc<AtomicU64>,
     /// When this node last knew that it was up to date.
     pub(crate) freshness: Arc<Freshness>,
     rounds: Arc<Rounds>,
@@ -109,6 +108,7 @@ impl Core {
         stop: StopReason,
     ) -> Result<Self, String> {
         let identity = engine.identity();
+        peers.spaces.set_own(engine.space());
         let options = openraft_config(config, &identity.cluster_id.to_string()).map_err(|error| error.to_string())?;
         let applied = watch::Sender::new(engine.applied().log_id);
         let gate = SwitchGate::default();
@@ -125,7 +125,6 @@ impl Core {
             refuse: Arc::default(),
             doubt: Arc::default(),
             config: Arc::new(config.clone()),
-            free_disk_bytes: Arc::new(AtomicU64::new(engine.status().free_disk_bytes.unwrap_or(0))),
             freshness: Arc::default(),
             changing: Arc::default(),
             rounds: Arc::new(Rounds::new(Arc::clone(&peers), config.election_timeout.start)),
@@ -388,6 +387,35 @@ impl Core {
             .filter(|(progress, _)| progress.last_answer.is_some_and(|age| age <= fresh))
             .max_by_key(|(progress, id)| (progress.matched, *id))
             .map(|(_, id)| id)
+    }
+
+    /// A voter that is not short of space and could lead at once, if there is one.
+    pub(crate) fn successor_with_room(&self) -> Option<u64> {
+        let last = self.last_log_index()?.0;
+        let fresh = self.config.heartbeat_interval * 3;
+        let could = |id: &u64| {
+            let progress = self.progress(*id);
+            let matched = progress.matched.map_or(0, |matched| matched.0);
+            progress.last_answer.is_some_and(|age| age <= fresh)
+                && last.saturating_sub(matched) <= self.config.promotion_lag_entries
+                && self.peers.spaces.level(*id, fresh) == Some(SpaceLevel::Normal)
+        };
+        let metrics = self.metrics();
+        let others = metrics.membership_config.voter_ids().filter(|id| *id != self.id);
+        others.filter(could).max_by_key(|id| (self.progress(*id).matched, *id))
+    }
+
+    /// Which transactions the disks of a quorum take.
+    pub(crate) fn quorum_space(&self) -> QuorumSpace {
+        let membership = self.membership();
+        let membership = membership.membership();
+        let fresh = self.config.election_timeout.end * 2;
+        let (level, id) = self.peers.spaces.of_quorum(self.id, membership.get_joint_config(), fresh);
+        if level == SpaceLevel::Normal {
+            return QuorumSpace::default();
+        }
+        let name = membership.get_node(&id).map_or_else(|| format!("{id:016x}"), |node| node.name.clone());
+        QuorumSpace { level, node: name }
     }
 
     /// Makes this node, whose log is empty, the only voter of a new cluster.

@@ -72,6 +72,8 @@ pub mod reason {
         OVERFLOW = "overflow";
         /// An answer over the limit.
         RESULT_TOO_LARGE = "result_too_large";
+        /// The disks of a quorum are short of space.
+        DISK_FULL = "disk_full";
         /// The disk, or damage on it.
         STORAGE = "storage";
         /// The reader was expired to free memory.

@@ -21,6 +21,7 @@ mod repair;
 pub mod replica;
 pub mod seam;
 pub(crate) mod seeding;
+pub mod space;
 pub(crate) mod state_machine;
 pub(crate) mod status;
 pub(crate) mod trimming;

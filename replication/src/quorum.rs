@@ -32,6 +32,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::network::convert;
 use crate::network::peers::{Lane, Peers};
+use crate::space::level_of;
 use crate::types::RaftVote;
 
 /// Before a node that did not answer is asked again.
@@ -174,7 +175,9 @@ impl Rounds {
             frames: Vec::new(),
             committed: None,
         };
-        match client.heartbeat(request).await.ok()?.into_inner().result? {
+        let answer = client.heartbeat(request).await.ok()?.into_inner();
+        self.peers.spaces.heard(id.0, level_of(answer.space_level));
+        match answer.result? {
             append_response::Result::Matching(_) => Some(true),
             append_response::Result::HigherVote(_) => Some(false),
             append_response::Result::Conflict(_) => None,

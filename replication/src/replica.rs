@@ -38,6 +38,7 @@ use crate::node_error::NodeError;
 use crate::options::NodeConfig;
 use crate::repair;
 use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
+use crate::space::QuorumSpace;
 use crate::state_machine::StopReason;
 use crate::trimming::{self, SeedHolds};
 use crate::types::NodeInfo;
@@ -359,6 +360,10 @@ impl Consensus for Replica {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
+    }
+
+    fn quorum_space(&self) -> QuorumSpace {
+        self.inner.core.quorum_space()
     }
 }
 

@@ -16,6 +16,8 @@ use calamus_engine::journal::frame::Payload;
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
+use crate::space::QuorumSpace;
+
 /// Who leads, as a node knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderInfo {
@@ -143,4 +145,7 @@ pub trait Consensus: Send + Sync + 'static {
 
     /// This node's part in the consensus, as it changes.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// Which transactions the disks of a quorum take now: this node's too, as far as it is known without a look.
+    fn quorum_space(&self) -> QuorumSpace;
 }

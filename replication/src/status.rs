@@ -65,9 +65,12 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         generation: counters.generation.0,
         voter: membership.voter_ids().any(|voter| voter == id) && !core.was_removed(),
         unreachable: false,
-        state: words(replica, role, counters.failed, &damaged),
+        state: words(replica, role, counters.failed, counters.starved, &damaged),
         void_records: counters.void_records,
-        free_disk_bytes: counters.free_disk_bytes.unwrap_or(0),
+        free_disk_bytes: counters.space.free_bytes.unwrap_or(0),
+        space_level: counters.space.level.words().to_owned(),
+        reserve_bytes: counters.space.reserve_bytes,
+        needed_bytes: counters.space.needed_bytes,
         process_id: u64::from(std::process::id()),
         frozen: false,
         damaged: counters.damage.open,
@@ -89,7 +92,7 @@ fn seconds(time: SystemTime) -> Option<u64> {
     time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-fn words(replica: &Replica, role: Role, failed: Option<String>, damaged: &[Damage]) -> String {
+fn words(replica: &Replica, role: Role, failed: Option<String>, starved: bool, damaged: &[Damage]) -> String {
     if let Some(why) = failed {
         return format!("stopped: {why}");
     }
@@ -98,6 +101,9 @@ fn words(replica: &Replica, role: Role, failed: Option<String>, damaged: &[Damag
     }
     if replica.core().was_removed() {
         return removal::text(replica.engine().identity().raft_id);
+    }
+    if starved {
+        return "waits for space on its disk".to_owned();
     }
     if let Some(bytes) = replica.seeding_bytes() {
         return format!("seeding, {} MiB received", bytes >> 20);

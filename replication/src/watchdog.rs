@@ -26,12 +26,13 @@
 //! A checkpoint that fails reaches openraft in no way: the node would go on appending and applying, and keep in memory
 //! what it cannot write any more. So the engine's status is looked at: once it says that storage has failed, this node
 //! takes no more proposals, hands leadership over if it has it, and stops its consensus whether or not that worked; it
-//! serves local reads. That the disk has no space for a checkpoint is no failure: the engine tries again.
+//! serves local reads. That the disk has no space is no failure: the engine tries again, and a leader that is short of
+//! space hands leadership over to a voter that is not.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use calamus_engine::Engine;
+use calamus_engine::{Engine, SpaceLevel};
 use tokio::time::Instant;
 
 use crate::core::Core;
@@ -79,10 +80,38 @@ impl Watchdog {
     }
 }
 
+/// Moves leadership from a node that is short of space.
+#[derive(Debug, Default)]
+struct Room {
+    tried: Option<Instant>,
+}
+
+impl Room {
+    /// Hands leadership to a voter that has room, if there is one: not again and again if that does not work.
+    fn move_leadership(&mut self, core: &Core, election: Duration) {
+        if self.tried.is_some_and(|tried| tried.elapsed() < election * STOP_AFTER) {
+            return;
+        }
+        let Some(to) = core.successor_with_room() else { return };
+        tracing::warn!("this node is short of space and another voter is not: it hands leadership over");
+        self.tried = Some(Instant::now());
+        hand_over(core, to, election);
+    }
+}
+
+fn hand_over(core: &Core, to: u64, election: Duration) {
+    let core = core.clone();
+    tokio::spawn(async move {
+        if let Err(error) = core.transfer(to, election).await {
+            tracing::warn!(error, "leadership did not move");
+        }
+    });
+}
+
 /// Runs until the core stops.
 pub(crate) async fn run(engine: Engine, core: Core) {
     let election = core.config.election_timeout.end;
-    let mut watchdog = Watchdog::default();
+    let (mut watchdog, mut room) = (Watchdog::default(), Room::default());
     let mut tick = tokio::time::interval((election / 10).max(Duration::from_millis(5)));
     loop {
         tokio::select! {
@@ -90,15 +119,18 @@ pub(crate) async fn run(engine: Engine, core: Core) {
             () = core.stopped() => return,
         }
         let status = engine.status();
-        if let Some(free) = status.free_disk_bytes {
-            core.free_disk_bytes.store(free, Ordering::Relaxed);
-        }
+        core.peers.spaces.set_own(status.space);
         if let Some(why) = status.failed {
             give_up(&core, election, &why).await;
             return;
         }
         let leads = core.leads_a_quorum();
-        match watchdog.step(Instant::now(), status.pending_sync_age, leads, election) {
+        if leads && status.space.level != SpaceLevel::Normal {
+            room.move_leadership(&core, election);
+        }
+        // A journal that waits for space has no sync under way, however old what it has to write is.
+        let pending = status.pending_sync_age.filter(|_| !status.starved);
+        match watchdog.step(Instant::now(), pending, leads, election) {
             Step::Nothing => {}
             Step::Recovered => {
                 tracing::warn!("the disk answers again");
@@ -110,12 +142,7 @@ pub(crate) async fn run(engine: Engine, core: Core) {
                 core.refuse.store(true, Ordering::Release);
                 core.doubt.notify_one();
                 if let Some(to) = core.successor() {
-                    let core = core.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = core.transfer(to, election).await {
-                            tracing::warn!(error, "leadership did not move");
-                        }
-                    });
+                    hand_over(&core, to, election);
                 }
             }
             Step::Stop => {

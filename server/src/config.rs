@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use calamus_engine::SpaceOptions;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::endpoint::Endpoint;
+use crate::failure::Failure;
 
 /// What is logged by default: the consensus library speaks of every retry, and what matters of it is logged by us.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
@@ -65,6 +67,17 @@ pub struct NodeConfig {
     /// is found within so long.
     #[arg(long, env = "CALAMUS_SCRUB_PASS_S", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..), value_name = "S")]
     pub scrub_pass_s: u32,
+    /// Space that is taken ahead of time in the directory, in MiB, so that this node can finish what it has accepted when the
+    /// disk is full. Less than 192 is not enough for a segment of the journal and a large transaction.
+    #[arg(long, env = "CALAMUS_RESERVE_MIB", default_value_t = 256, value_name = "MIB")]
+    pub reserve_mib: u32,
+    /// The low mark: take only deletes and drops when less than this is free on the disk beside the reserve, in MiB.
+    #[arg(long, env = "CALAMUS_SPACE_LOW_MIB", default_value_t = 128, value_name = "MIB")]
+    pub space_low_mib: u32,
+    /// The high mark: take nothing that grows when less than this is free on the disk beside the reserve, in MiB. Not below
+    /// the low mark.
+    #[arg(long, env = "CALAMUS_SPACE_HIGH_MIB", default_value_t = 512, value_name = "MIB")]
+    pub space_high_mib: u32,
     /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]
     pub election_timeout_ms: u32,
@@ -79,6 +92,26 @@ fn default_workers() -> u8 {
 }
 
 impl NodeConfig {
+    /// How much of the disk is kept, and when what is refused.
+    ///
+    /// # Errors
+    /// When the marks are the wrong way round.
+    pub fn space(&self) -> Result<SpaceOptions, Failure> {
+        if self.space_high_mib < self.space_low_mib {
+            return Err(Failure::new(
+                "the marks of free space are the wrong way round",
+                format!("the high mark is {} MiB, the low one {} MiB", self.space_high_mib, self.space_low_mib),
+                "--space-high-mib is where growth is refused, and must not be below --space-low-mib, where all but deletes is",
+            ));
+        }
+        let bytes = |mib: u32| u64::from(mib) << 20;
+        Ok(SpaceOptions {
+            reserve_bytes: bytes(self.reserve_mib),
+            low_bytes: bytes(self.space_low_mib),
+            high_bytes: bytes(self.space_high_mib),
+        })
+    }
+
     /// The range from which a wait for a leader is drawn.
     #[must_use]
     pub fn election_timeout(&self) -> std::ops::Range<Duration> {

@@ -73,7 +73,7 @@ fn code_of(error: &TxnError) -> Code {
         reason::NOT_AN_INTEGER | reason::TREE_KIND => Code::FailedPrecondition,
         reason::OVERFLOW | reason::RESULT_TOO_LARGE => Code::OutOfRange,
         reason::SYSTEM_TREE => Code::PermissionDenied,
-        reason::OVERLOADED => Code::ResourceExhausted,
+        reason::OVERLOADED | reason::DISK_FULL => Code::ResourceExhausted,
         reason::VOID | reason::READER_EXPIRED => Code::Aborted,
         reason::TIMEOUT => Code::DeadlineExceeded,
         reason::STORAGE => Code::Internal,
@@ -102,6 +102,7 @@ mod tests {
         let cases = [
             (TxnError::invalid(reason::KEY_TOO_LONG, "k"), Code::InvalidArgument),
             (TxnError::invalid(reason::NO_SUCH_TREE, "t"), Code::NotFound),
+            (TxnError::invalid(reason::DISK_FULL, "d"), Code::ResourceExhausted),
             (TxnError::not_committed(reason::FROZEN, "f"), Code::Unavailable),
             (TxnError::not_committed(reason::TIMEOUT, "f"), Code::DeadlineExceeded),
             (TxnError::unknown(reason::TIMEOUT, "u"), Code::DeadlineExceeded),

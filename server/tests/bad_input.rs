@@ -65,6 +65,16 @@ fn malformed_command_lines() {
 }
 
 #[test]
+fn marks_of_free_space_that_contradict_each_other_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("n1");
+    let start = ["serve", "--dir", text(&dir), "--bootstrap", "--name", "n1", "--listen", "127.0.0.1:0"];
+    let marks = ["--space-low-mib", "200", "--space-high-mib", "100"];
+    refused(&[&start[..], &marks[..]].concat(), FAILED, &["--space-high-mib", "100 MiB", "200 MiB", "next:"]);
+    assert_eq!(content(temp.path()), [], "a start that is refused leaves nothing behind");
+}
+
+#[test]
 fn a_first_start_needs_its_flags_and_makes_nothing_without_them() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("n1");

@@ -41,7 +41,7 @@ pub(crate) struct Seen {
     pub(crate) sync: Duration,
     /// Bytes of page versions.
     pub(crate) version_bytes: usize,
-    /// Somebody waits for the end of the checkpoint.
+    /// Somebody waits for the end of the checkpoint, or the disk does.
     pub(crate) awaited: bool,
 }
 

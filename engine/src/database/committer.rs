@@ -96,6 +96,13 @@ impl Entered<'_> {
         (txn_id, self.join())
     }
 
+    /// Whether the disk takes the transaction, behind what is staged and what ran before it in the group.
+    pub(super) fn admit(&self) -> Result<(), BatchError> {
+        let engine = &self.committer.engine;
+        let bytes = self.batch.record_bytes_bound() + engine.staged().bytes;
+        Ok(engine.admit(self.batch.footprint(), bytes as u64)?)
+    }
+
     /// Undoes the transaction, whose outcome is nevertheless that of the group: it saw what others wrote there.
     fn undo(mut self) -> Arc<Group> {
         self.batch.rollback_txn();
@@ -365,6 +372,7 @@ fn run<T>(
         open.abort();
         return Ran::NoRoom;
     }
+    let result = result.and_then(|value| open.admit().map(|()| value));
     if result.is_err() {
         return Ran::Ended(result, None, open.undo());
     }

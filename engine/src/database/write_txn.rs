@@ -28,6 +28,7 @@ impl<'a> WriteTxn<'a> {
 
     /// Ends the transaction. Returns its txn id, `None` if it changed nothing, when it is committed.
     pub fn commit(mut self) -> Result<Option<TxnId>, WriteError> {
+        self.open.as_ref().expect("it ends once").admit()?;
         let (txn_id, group) = self.open.take().expect("it ends once").keep(self.durability);
         self.committer.settle(&group)?;
         Ok(txn_id)

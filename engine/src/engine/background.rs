@@ -16,6 +16,9 @@ use crate::store::Store;
 /// How long a checkpoint that found no space waits before it is tried again.
 const SPACE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often space is looked at when nothing else happens: so long a node may go on refusing when there is space again.
+const SPACE_LOOK: Duration = Duration::from_millis(500);
+
 /// Wakes the background thread.
 #[derive(Default)]
 pub(crate) struct Bell {
@@ -66,11 +69,16 @@ impl Bell {
         }
     }
 
-    /// Waits until rung; `false` when stopped.
-    fn wait(&self) -> bool {
+    /// Waits until rung, or for so long if that is said; `false` when stopped.
+    fn wait(&self, most: Option<Duration>) -> bool {
+        let until = most.map(|most| Instant::now() + most);
         let mut state = self.state.lock();
         while !state.rung && !state.stopped {
-            self.rung.wait(&mut state);
+            match until {
+                None => self.rung.wait(&mut state),
+                Some(until) if self.rung.wait_until(&mut state, until).timed_out() => break,
+                Some(_) => {}
+            }
         }
         state.rung = false;
         !state.stopped
@@ -150,9 +158,12 @@ fn run(core: &Core) {
 }
 
 fn checkpoint_when_due(core: &Core) {
-    while core.bell.wait() {
+    tend_space(core);
+    while core.bell.wait(core.watches_space(&core.store()).then_some(SPACE_LOOK)) {
+        tend_space(core);
         while core.checkpoint_due(&core.store()) {
-            match core.checkpoint_at(Speed::Spread) {
+            let speed = if core.is_short_of_space(&core.store()) { Speed::Full } else { Speed::Spread };
+            match core.checkpoint_at(speed) {
                 Ok(_) => break,
                 Err(error) if core.failed.lock().is_some() => {
                     tracing::error!(%error, "a checkpoint failed");
@@ -166,5 +177,12 @@ fn checkpoint_when_due(core: &Core) {
                 }
             }
         }
+    }
+}
+
+fn tend_space(core: &Core) {
+    // What cannot be given back now is tried again at the next look.
+    if let Err(error) = core.tend_space(&core.store()) {
+        tracing::warn!(%error, "space is short, and what nobody needs cannot be given back");
     }
 }

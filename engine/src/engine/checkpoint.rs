@@ -9,7 +9,11 @@ use super::{Core, Engine, Faults};
 use crate::checkpoint::write_pages;
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex};
+use crate::space::SpaceLevel;
 use crate::store::{AppliedState, Counters, Store};
+
+/// What a checkpoint takes of the reserve at a time: a sixteenth, and at least so many bytes.
+const RESERVE_PIECE_BYTES: u64 = 1 << 20;
 
 /// What a checkpoint did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,11 +43,7 @@ impl From<StorageError> for Unfinished {
 impl Unfinished {
     /// Of the step that writes pages. A sync is never tried again, whatever it says.
     fn of_pages(error: StorageError) -> Self {
-        match error {
-            StorageError::Io { operation: "sync", .. } => Self::Failed(error),
-            error if error.is_no_space() => Self::NoSpace(error),
-            error => Self::Failed(error),
-        }
+        if error.wants_space() { Self::NoSpace(error) } else { Self::Failed(error) }
     }
 }
 
@@ -97,7 +97,7 @@ impl Core {
                 return Err(error);
             }
             let store = self.store();
-            let result = self.checkpoint_store(&store, speed).and_then(|report| {
+            let result = self.checkpoint_with_reserve(&store, speed).and_then(|report| {
                 self.purge_journal(&store)?;
                 Ok(report)
             });
@@ -116,6 +116,17 @@ impl Core {
             observer();
         }
         Ok(report)
+    }
+
+    /// Runs a checkpoint, on the reserve where the disk has no space. For what was accepted there is as much as it takes.
+    fn checkpoint_with_reserve(&self, store: &Store, speed: Speed) -> Result<CheckpointReport, Unfinished> {
+        let piece = RESERVE_PIECE_BYTES.max(self.reserve.wanted() / 16);
+        loop {
+            match self.checkpoint_store(store, speed) {
+                Err(Unfinished::NoSpace(_)) if self.reserve.give(piece) > 0 => {}
+                done => return done,
+            }
+        }
     }
 
     /// Notes that checkpoints have failed for good. The first failure stays.
@@ -162,6 +173,7 @@ impl Core {
             assert!(meta.target.log_id == target.log_id, "one checkpoint at a time");
             meta.checkpoint = target.clone();
         })?;
+        *self.finished.lock() = target.log_id;
         // Before the versions go: who finds none compares with this.
         store.data.written(&pages);
         for (number, _) in &pages {
@@ -193,7 +205,12 @@ impl Core {
     fn with_purge_bound<T>(&self, store: &Store, purge: impl FnOnce(LogIndex) -> T) -> Option<T> {
         let checkpointed = self.meta.lock().value.checkpoint.log_id?;
         // A pin, like the retention, names the first frame that must stay.
-        let kept = retained_from(store, checkpointed.index, self.options.retention_bytes)?;
+        // What is only kept so that others catch up more cheaply goes before writes are refused for ever.
+        let retention = match self.space(store).level {
+            SpaceLevel::Normal | SpaceLevel::NoGrowth => self.options.retention_bytes,
+            SpaceLevel::DeletesOnly | SpaceLevel::Full => 0,
+        };
+        let kept = retained_from(store, checkpointed.index, retention)?;
         self.pins.while_held(store, checkpointed.index, |pinned| {
             let kept = pinned.map_or(kept, |pinned| kept.min(pinned));
             kept.0.checked_sub(1).map(|before| purge(LogIndex(before).min(checkpointed.index)))

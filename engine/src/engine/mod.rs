@@ -12,6 +12,7 @@ mod open;
 mod options;
 mod pieces;
 mod pin;
+mod room;
 mod status;
 mod tail;
 
@@ -19,6 +20,8 @@ mod tail;
 mod engine_test;
 #[cfg(test)]
 mod failure_test;
+#[cfg(test)]
+mod full_disk_test;
 #[cfg(test)]
 mod memory_test;
 #[cfg(test)]
@@ -64,6 +67,7 @@ use crate::ids::{DatabaseId, LogId, LogIndex};
 use crate::journal::frame::Frame;
 use crate::scrub::{Scrub, ScrubThread};
 use crate::slots::{SlotDamage, SlotFile};
+use crate::space::Reserve;
 use crate::store::{Applied, AppliedState, ApplyError, Counters, StagedState, Store};
 use crate::txn::{Batch, BatchError, ReadTxn};
 use background::{Background, Bell};
@@ -135,6 +139,12 @@ pub(crate) struct Core {
     pub(crate) purge_unasked: AtomicBool,
     pub(crate) observers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) bell: Bell,
+    /// Where the finished checkpoint is, without waiting for `node.meta` to be written.
+    pub(crate) finished: Mutex<Option<LogId>>,
+    /// What may be accepted without a look at the disk.
+    pub(crate) plenty: Mutex<room::Plenty>,
+    /// Space for what was accepted.
+    pub(crate) reserve: Arc<Reserve>,
     /// The first failure of a checkpoint; nothing is written into the data file behind it.
     pub(crate) failed: Mutex<Option<StorageError>>,
     pub(crate) scrub: Scrub,
@@ -161,6 +171,9 @@ impl Core {
             return false;
         }
         if store.versions.bytes() >= self.options.version_bytes_limit / 2 {
+            return true;
+        }
+        if self.is_short_of_space(store) {
             return true;
         }
         let first = LogIndex(checkpointed.map_or(0, |log_id| log_id.index.0 + 1));

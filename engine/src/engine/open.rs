@@ -26,6 +26,7 @@ use crate::recovery::replay::{for_each_frame, replay_blindly};
 use crate::recovery::{Decision, Observed, decide};
 use crate::scrub::{Scrub, ScrubThread};
 use crate::slots::{Look, SlotDamage, SlotFile};
+use crate::space::Reserve;
 use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, View};
 
 /// What opening found and did.
@@ -202,11 +203,14 @@ impl Engine {
         let opened = open_store(&disk, directory, &value, &options, counters.clone(), lock.clone())?;
         // Only now: as long as it is not known that this generation can be opened, another may be all there is.
         remove_other_generations(&*disk, directory, value.generation)?;
+        let reserve = Arc::new(Reserve::open(disk.clone(), directory, options.space.reserve_bytes)?);
+        opened.store.journal.draw_on(reserve.clone());
         let core = Arc::new(Core {
             disk,
             directory: directory.to_path_buf(),
             options,
             database_id: opened.database_id,
+            finished: Mutex::new(value.checkpoint.log_id),
             meta: Mutex::new(MetaFile { slots: meta, value }),
             vote_file: Arc::new(Mutex::new(vote_file)),
             vote: Mutex::new(vote),
@@ -220,6 +224,8 @@ impl Engine {
             purge_unasked: AtomicBool::new(false),
             observers: Mutex::default(),
             bell: Bell::default(),
+            plenty: Mutex::default(),
+            reserve,
             failed: Mutex::default(),
             scrub: Scrub::default(),
             lock,
@@ -239,6 +245,9 @@ impl Engine {
             took: started.elapsed(),
         };
         tracing::info!(?report, directory = %core.directory.display(), "opened");
+        if !core.options.background {
+            core.tend_space(&core.store())?;
+        }
         let background = Arc::new(Background::start(&core));
         let scrub = Arc::new(ScrubThread::start(&core));
         Ok((Self { core, _background: background, _scrub: scrub }, report))

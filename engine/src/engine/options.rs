@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::btree::SplitPolicy;
 use crate::journal::JournalOptions;
+use crate::space::SpaceOptions;
 
 /// Sizes and bounds of an engine. The defaults suit a server with a gigabyte of memory and more.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub struct EngineOptions {
     pub version_bytes_limit: usize,
     /// Bytes of journal kept below the checkpoint, for followers that are behind and for change feeds.
     pub retention_bytes: u64,
+    /// What is kept of the disk for the day that it is full.
+    pub space: SpaceOptions,
     /// The largest data file, in bytes: this much address space is mapped, and no memory.
     pub map_bytes: u64,
     /// Whether the engine runs checkpoints by itself, on a thread of its own. Deterministic tests call them.
@@ -41,6 +44,7 @@ impl Default for EngineOptions {
             checkpoint_journal_bytes: 256 << 20,
             version_bytes_limit: 256 << 20,
             retention_bytes: 256 << 20,
+            space: SpaceOptions::default(),
             map_bytes: 1 << 40,
             background: true,
             scrub_bytes_per_second: 16 << 20,

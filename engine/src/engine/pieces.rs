@@ -56,7 +56,7 @@ impl<'a> Pieces<'a> {
             journal_bytes: journal.bytes_written,
             sync: journal.recent_sync,
             version_bytes: self.store.versions.bytes(),
-            awaited: self.core.bell.is_awaited(),
+            awaited: self.core.bell.is_awaited() || self.core.is_short_of_space(self.store),
         }
     }
 

@@ -7,6 +7,7 @@ use super::Engine;
 use crate::damage::DamageCounts;
 use crate::ids::{Generation, LogId, LogIndex};
 use crate::scrub::ScrubStatus;
+use crate::space::Space;
 use crate::store::Store;
 use crate::versions::ReaderInfo;
 
@@ -50,8 +51,10 @@ pub struct EngineStatus {
     pub published_records: u64,
     /// Records decoded from their bytes.
     pub decoded_records: u64,
-    /// Free bytes on the file system; `None` where it cannot say.
-    pub free_disk_bytes: Option<u64>,
+    /// How the disk is.
+    pub space: Space,
+    /// What was accepted waits for space: the disk is full, and so is the reserve used up. It is no sync that hangs.
+    pub starved: bool,
     /// Open readers.
     pub readers: usize,
     /// The oldest of them.
@@ -99,7 +102,8 @@ impl Engine {
             void_records: count(&core.counters.void_records),
             published_records: count(&core.counters.published_records),
             decoded_records: count(&core.counters.decoded_records),
-            free_disk_bytes: core.disk.free_bytes(&core.directory).ok(),
+            space: core.space(&store),
+            starved: store.journal.is_starved(),
             readers: store.readers.count(),
             oldest_reader: store.readers.oldest(),
             damage: store.data.register().counts(),

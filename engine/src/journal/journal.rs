@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::journal::segment::{SegmentHeader, Zeroing, make_zeroed};
 use crate::journal::spare::{self, Spares};
 use crate::journal::state::{Done, InOrder, JournalStats, Segment, State, panicked};
 use crate::journal::writer::Writer;
+use crate::space::Reserve;
 
 /// Who does the journal's work.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -127,7 +128,7 @@ impl Journal {
         }
         let geometry = Geometry { segment_bytes: options.segment_bytes };
         let unnamed = spare_path(directory, 0);
-        make_zeroed(&*disk, &unnamed, options.segment_bytes, &|| Zeroing::GoOn)?;
+        make_zeroed(&*disk, &unnamed, options.segment_bytes, &|_| Zeroing::GoOn)?;
         let header = SegmentHeader {
             number: FIRST_SEGMENT,
             segment_bytes: options.segment_bytes,
@@ -191,6 +192,7 @@ impl Journal {
             wake: Condvar::new(),
             spare_wake: Condvar::new(),
             progress: Condvar::new(),
+            reserve: OnceLock::new(),
         });
         let mut threads = Vec::new();
         if options.mode == JournalMode::Threaded {
@@ -223,6 +225,11 @@ impl Journal {
         } else {
             shared.wake.notify_one();
         }
+    }
+
+    /// The size of every segment, in bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.shared().geometry.segment_bytes
     }
 
     /// The longest payload of a frame that [`Self::append`] takes, in bytes: a frame does not go over segments.
@@ -449,6 +456,45 @@ impl Journal {
     pub(crate) fn first_position(&self) -> JournalPosition {
         let state = self.shared().state.lock();
         state.geometry.position(state.segments[0].number, 0)
+    }
+
+    /// From now on segments that find no space on the disk take it from `reserve`, and wait when that has none.
+    pub(crate) fn draw_on(&self, reserve: Arc<Reserve>) {
+        // A journal has one directory, and that one reserve: a second call says the same.
+        let _ = self.shared().reserve.set(reserve);
+    }
+
+    /// Says whether space is short: then spares that nobody needs are given back.
+    ///
+    /// # Errors
+    /// In inline mode, those of the disk.
+    pub(crate) fn set_short_of_space(&self, short: bool) -> Result<(), StorageError> {
+        let shared = self.shared();
+        {
+            let mut state = shared.state.lock();
+            state.spares.set_short(short);
+            if !state.spares.has_task() {
+                return Ok(());
+            }
+            shared.spare_wake.notify_all();
+        }
+        if shared.options.mode == JournalMode::Inline { spare::housekeep_all(shared) } else { Ok(()) }
+    }
+
+    /// How many bytes of segments are still to be made for all that waits and `bytes` of frames behind it, at most.
+    pub(crate) fn space_needed(&self, bytes: u64) -> u64 {
+        self.shared().state.lock().space_needed(bytes)
+    }
+
+    /// How many bytes the frames behind `last` take, at most, those that wait included.
+    pub(crate) fn bytes_behind(&self, last: Option<LogId>) -> u64 {
+        self.shared().state.lock().bytes_behind(last)
+    }
+
+    /// Whether what was appended waits because the disk is full.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.shared().state.lock().spares.is_starved()
     }
 
     /// Counters and sizes.

@@ -253,7 +253,7 @@ fn the_rest_of_a_spare_is_allocated_when_somebody_waits_for_it() {
     let disk = crate::env::CountingDisk::new(Arc::new(RealDisk::new()));
     let path = folder.path().join("spare-1");
     let (length, asked) = (3 << 20, std::cell::Cell::new(0));
-    let next = || {
+    let next = |_| {
         asked.set(asked.get() + 1);
         if asked.get() == 1 { Zeroing::GoOn } else { Zeroing::AllocateTheRest }
     };
@@ -266,7 +266,7 @@ fn the_rest_of_a_spare_is_allocated_when_somebody_waits_for_it() {
     assert!(bytes.iter().all(|byte| *byte == 0));
     let space = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).expect("it is there")) * 512;
     assert!(space >= length, "{space} bytes of space");
-    assert!(!make_zeroed(&disk, &path, length, &|| Zeroing::Stop).expect("stopped"));
+    assert!(!make_zeroed(&disk, &path, length, &|_| Zeroing::Stop).expect("stopped"));
 }
 
 #[test]

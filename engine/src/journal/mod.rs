@@ -124,6 +124,8 @@ mod model_test;
 #[cfg(test)]
 mod rig_test;
 #[cfg(test)]
+mod room_test;
+#[cfg(test)]
 mod stop_test;
 #[cfg(test)]
 mod survey_test;

@@ -3,7 +3,7 @@
 //! its own frames writes them itself, which spares a commit of one thread the way to another thread and back.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +15,7 @@ use crate::journal::format::Geometry;
 use crate::journal::spare;
 use crate::journal::state::{Dones, State, Taken, Work, panicked};
 use crate::journal::writer::Writer;
+use crate::space::Reserve;
 
 /// The journal counts as idle after this long without work; then its end is attested.
 const IDLE: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     pub spare_wake: Condvar,
     /// Whoever follows the end waits here: see `follow.rs`.
     pub progress: Condvar,
+    /// Where space comes from when the disk is full; nothing of a journal that is not in use yet.
+    pub reserve: OnceLock<Arc<Reserve>>,
 }
 
 impl Shared {

@@ -115,13 +115,13 @@ pub(super) enum Zeroing {
 }
 
 /// Makes a file of `bytes` zeros, all of them written and synced, so that later writes change no metadata. `next` is asked
-/// between pieces; after [`Zeroing::Stop`] the file is unfinished and `false` comes back. The name is not durable yet.
+/// between pieces, and told how many bytes are done; after [`Zeroing::Stop`] the file is unfinished and `false` comes back. The name is not durable yet.
 /// After an error the file is taken away again, if the disk lets it: a full disk must not get fuller.
 pub(super) fn make_zeroed(
     disk: &dyn Disk,
     path: &Path,
     bytes: u64,
-    next: &dyn Fn() -> Zeroing,
+    next: &dyn Fn(u64) -> Zeroing,
 ) -> Result<bool, StorageError> {
     if disk.exists(path)? {
         disk.remove_file(path)?;
@@ -134,10 +134,10 @@ pub(super) fn make_zeroed(
     written
 }
 
-fn write_zeros(file: &dyn DiskFile, bytes: u64, next: &dyn Fn() -> Zeroing) -> Result<bool, StorageError> {
+fn write_zeros(file: &dyn DiskFile, bytes: u64, next: &dyn Fn(u64) -> Zeroing) -> Result<bool, StorageError> {
     let mut done = 0;
     while done < bytes {
-        let piece = match next() {
+        let piece = match next(done) {
             Zeroing::Stop => return Ok(false),
             Zeroing::GoOn => {
                 let piece = (bytes - done).min(ZERO_PIECE_BYTES as u64);

@@ -19,7 +19,7 @@ use crate::env::DiskFile;
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogId, LogIndex};
 use crate::journal::cache::Cache;
-use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, span};
+use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, span};
 use crate::journal::frame::Frame;
 use crate::journal::index::{Entry, Index};
 use crate::journal::spare::Spares;
@@ -92,6 +92,7 @@ struct Queued {
 /// What the journal's thread is at.
 struct InFlight {
     bytes: usize,
+    frames: usize,
     since: Instant,
     /// Frames from this index on were cut while they were being written.
     live_below: LogIndex,
@@ -337,7 +338,7 @@ impl State {
             Job::Attest => Work::Attest,
             Job::Append(_) => unreachable!("handled above"),
         };
-        self.in_flight = Some(InFlight { bytes: 0, since, live_below: self.index.next_index() });
+        self.in_flight = Some(InFlight { bytes: 0, frames: 0, since, live_below: self.index.next_index() });
         Some(Taken { work, dones })
     }
 
@@ -365,7 +366,7 @@ impl State {
         }
         self.queued_bytes -= bytes;
         let live_below = frames.last().map_or(self.index.next_index(), |frame| frame.log_id().index.next());
-        self.in_flight = Some(InFlight { bytes, since, live_below });
+        self.in_flight = Some(InFlight { bytes, frames: frames.len(), since, live_below });
         let work = if frames.is_empty() { Work::Nothing } else { Work::Group { frames, fresh } };
         Taken { work, dones }
     }
@@ -462,6 +463,43 @@ impl State {
     /// Bytes of frames that are not durable yet.
     pub fn pending_bytes(&self) -> usize {
         self.queued_bytes + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.bytes)
+    }
+
+    /// How many frames are not durable yet.
+    fn pending_frames(&self) -> usize {
+        let queued =
+            self.queue.iter().map(|queued| if let Job::Append(frames) = &queued.job { frames.len() } else { 0 });
+        queued.sum::<usize>() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.frames)
+    }
+
+    /// How many bytes of segments are still to be made for all that waits and `bytes` of frames behind it, at most.
+    ///
+    /// Each frame takes its bytes, a group block and padding. If all of that fits behind what is written, no segment is
+    /// begun; else one is, and further ones where frames do not fit: of any two segments one behind the other, the first
+    /// frame of the later one did not fit in the earlier, so together they are more than full, and there are no more of
+    /// them than twice as many as the bytes fill.
+    pub fn space_needed(&self, bytes: u64) -> u64 {
+        let around = 2 * UNIT_BYTES * (self.pending_frames() as u64 + 1);
+        let all = self.pending_bytes() as u64 + bytes + around;
+        if all <= self.geometry.room(self.end_offset) {
+            return 0;
+        }
+        let begun = 1 + 2 * all / self.geometry.fresh_room();
+        let missing = begun.saturating_sub(self.spares.ready() as u64);
+        (missing * self.geometry.segment_bytes).saturating_sub(self.spares.made_bytes())
+    }
+
+    /// How many bytes the frames behind `last` take, at most, those that wait included.
+    pub fn bytes_behind(&self, last: Option<LogId>) -> u64 {
+        let next = last.map_or(LogIndex(0), |last| last.index.next());
+        if next >= self.index.next_index() {
+            return 0;
+        }
+        // Of frames that are not written yet the position is not known; they are counted as waiting.
+        let first = self.index.get(next).map_or(JournalPosition(0), |entry| entry.position);
+        let end = self.geometry.position(self.segments[self.segments.len() - 1].number, self.end_offset);
+        let written = if first == JournalPosition(0) { 0 } else { end.0.saturating_sub(first.0) };
+        written + self.pending_bytes() as u64
     }
 
     /// When the oldest unfinished job was queued.

@@ -178,6 +178,7 @@ impl SeedReceiver {
             let (expected, found) = (self.core.database_id.to_string(), database_id.to_string());
             return Err(SeedError::OtherDatabase { expected, found });
         }
+        self.check_space(page_count)?;
         let disk = &self.core.disk;
         let data = disk.open(&Paths::data(&self.home), OpenMode::CreateNew)?;
         data.set_len(u64::from(page_count) * PAGE_BYTES as u64)?;
@@ -185,6 +186,22 @@ impl SeedReceiver {
         let options = self.journal_options();
         let journal = Journal::create(disk.clone(), &Paths::journal(&self.home), start, options)?;
         Ok(Building { data, journal, checkpoint, page_count })
+    }
+
+    /// What this node has accepted needs its space: a seeding that would take it is not begun.
+    fn check_space(&self, page_count: u32) -> Result<(), SeedError> {
+        let space = self.core.space(&self.core.store());
+        let segment_bytes = self.core.meta.lock().value.segment_bytes;
+        let wanted = u64::from(page_count) * PAGE_BYTES as u64 + 2 * segment_bytes + space.needed_bytes;
+        match space.free_bytes {
+            Some(free) if free < wanted => {
+                let what =
+                    format!("the seed may need {wanted} bytes, and {free} are free: free some on that file system");
+                let error = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
+                Err(StorageError::io(&self.home, 0, "seed", &error).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn journal_options(&self) -> JournalOptions {
@@ -277,6 +294,8 @@ impl SeedReceiver {
     ) -> Result<AppliedState, SeedError> {
         let _awaited = self.core.bell.await_checkpoint();
         let _one = self.core.maintenance.lock();
+        // From here on it is the node's.
+        store.journal.draw_on(self.core.reserve.clone());
         let old = self.core.store();
         // No frame may be queued to the old journal behind the copy: the lock on the store is held until the switch.
         let mut current = self.core.store.exclusive();
@@ -305,6 +324,7 @@ impl SeedReceiver {
         }
         self.core.pins.go_along(old.generation, &store);
         current.replace(store);
+        *self.core.finished.lock() = checkpoint.log_id;
         drop(current);
         old.journal.note_replaced();
         old.retire(&self.core.disk);

@@ -359,3 +359,28 @@ fn after_a_switch_that_failed_one_generation_opens() {
     }
     assert_eq!(read.len(), 2, "both generations were read by some start");
 }
+
+/// What the node has accepted needs its space more than a seeding does.
+#[test]
+fn a_seeding_for_which_there_is_no_space_is_not_begun_and_is_when_there_is() {
+    let (from, to) = (SimDisk::new(1), SimDisk::new(2));
+    let source = create(&(Arc::new(from) as Arc<dyn Disk>), Path::new("/db"), 1);
+    for round in 0..20 {
+        put(&source, round, 3_000);
+    }
+    source.checkpoint().expect("works");
+    let chunks = stream_while_writing(&source, 0);
+    let target = create(&(Arc::new(to.clone()) as Arc<dyn Disk>), Path::new("/db"), 2);
+    to.set_space_limit(Some(1 << 50));
+    let used = (1 << 50) - to.free_bytes(Path::new("/db")).expect("known");
+    to.set_space_limit(Some(used + (1 << 20)));
+    match feed(&target, chunks.clone()).expect_err("no space") {
+        SeedError::Storage(error) => assert!(error.is_no_space() && error.to_string().contains("are free"), "{error}"),
+        other => panic!("{other}"),
+    }
+    assert!(!to.exists(Path::new("/db/g2")).expect("known"), "nothing is left of it");
+    assert_eq!(target.status().failed, None);
+    to.set_space_limit(None);
+    feed(&target, chunks).expect("there is space");
+    assert_eq!(target.applied().digest, source.applied().digest);
+}

@@ -3,6 +3,7 @@
 use super::names::MAX_NAMES;
 use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError, TreeKind};
 use crate::error::StorageError;
+use crate::space::DiskFull;
 
 /// Why an operation of a batch failed. Something of the operation may be left: the caller rolls the transaction back.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +60,9 @@ pub enum BatchError {
         "there is no such savepoint: it was made in another transaction, or behind a savepoint that was gone back to"
     )]
     NoSuchSavepoint,
+    /// The disk is short of space.
+    #[error(transparent)]
+    DiskFull(#[from] DiskFull),
     /// Memory for page versions ran out, and checkpoints did not free it in time.
     #[error("no memory for further writes: page versions take {bytes} bytes and the disk does not keep up; try again")]
     NoMemory {

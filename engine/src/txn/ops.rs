@@ -41,6 +41,13 @@ pub enum OperationKind {
     RemoveValues = 10,
 }
 
+impl OperationKind {
+    /// Whether it only takes away.
+    pub(super) fn only_frees(self) -> bool {
+        matches!(self, Self::Delete | Self::DeleteRange | Self::DropTree | Self::RemoveValue | Self::RemoveValues)
+    }
+}
+
 /// Where an operation's value stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueAt {

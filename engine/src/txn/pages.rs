@@ -256,6 +256,11 @@ impl BatchPages {
         (self.copies.dirty.len() + self.copies.saved) * PAGE_BYTES
     }
 
+    /// How many pages of the file hold something.
+    pub(super) fn in_use(&self) -> u64 {
+        u64::from(self.page_count) - u64::from(self.allocator.free_pages())
+    }
+
     /// Whether so many pages more may be freed.
     pub(super) fn may_free(&self, pages: u64) -> Result<(), ReadError> {
         if self.copies.freed.pages().saturating_add(pages) > MAX_FREED_PAGES {

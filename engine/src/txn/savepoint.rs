@@ -16,6 +16,7 @@ use super::error::BatchError;
 use super::pages::PagesMark;
 use super::trees::OpenTrees;
 use crate::ids::TxnId;
+use crate::space::Footprint;
 
 /// A place in an open transaction that it can go back to: see [`Batch::savepoint`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +40,8 @@ pub(super) struct OpenTxn {
     /// Those that can be gone back to, oldest first.
     savepoints: Vec<(Savepoint, Mark)>,
     pub(super) changed: bool,
+    /// Pages in use when it began.
+    pages_in_use: u64,
 }
 
 impl Batch {
@@ -49,7 +52,8 @@ impl Batch {
     pub fn begin_txn(&mut self) -> TxnId {
         assert!(self.open.is_none(), "a transaction is open");
         let begin = self.mark(false);
-        self.open = Some(OpenTxn { begin, savepoints: Vec::new(), changed: false });
+        let pages_in_use = self.pages.in_use();
+        self.open = Some(OpenTxn { begin, savepoints: Vec::new(), changed: false, pages_in_use });
         self.last_txn.next()
     }
 
@@ -66,6 +70,23 @@ impl Batch {
         }
         self.last_txn = self.last_txn.next();
         Some(self.last_txn)
+    }
+
+    /// What the open transaction did so far to the space that the database takes.
+    ///
+    /// # Panics
+    /// When none is open.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let open = self.open.as_ref().expect("a transaction is open");
+        let done = &self.operations[open.begin.operations..];
+        let only_deletes = done.iter().all(|operation| operation.kind.only_frees());
+        match open.changed {
+            false => Footprint::Nothing,
+            true if only_deletes => Footprint::Deletes,
+            true if self.pages.in_use() <= open.pages_in_use => Footprint::Keeps,
+            true => Footprint::Grows,
+        }
     }
 
     /// Undoes the transaction, and nothing else of the batch.

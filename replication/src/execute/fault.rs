@@ -66,6 +66,7 @@ pub(super) fn from_batch(error: BatchError) -> Fault {
         BatchError::TooLarge { .. } | BatchError::TooManyTrees | BatchError::TooManyPages(_) => {
             (reason::TXN_TOO_LARGE, false)
         }
+        BatchError::DiskFull(_) => (reason::DISK_FULL, false),
         BatchError::Read(ReadError::Expired) => (reason::READER_EXPIRED, true),
         BatchError::ForgottenReader { .. } | BatchError::NoMemory { .. } => (reason::OVERLOADED, true),
         _ => (reason::STORAGE, true),

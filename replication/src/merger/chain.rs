@@ -62,6 +62,11 @@ impl Chain {
         count < batches && sum < bytes
     }
 
+    /// Bytes of records in flight, of whatever term.
+    pub(super) fn bytes(&self) -> usize {
+        self.in_flight.iter().map(|batch| batch.bytes).sum()
+    }
+
     fn of(&self, term: Term) -> impl DoubleEndedIterator<Item = &InFlight> {
         self.in_flight.iter().filter(move |batch| batch.term == term)
     }

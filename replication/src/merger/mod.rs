@@ -27,6 +27,8 @@
 //! 7. **Too large is said only of who is alone.** A transaction that does not fit behind others begins the next batch.
 //!    How large a record is shows when its batch ends: if it is too large then, nothing of it was proposed and nobody
 //!    has been answered, so its transactions run again one by one.
+//! 8. **Short of space**: see `shortage`. Whether a transaction grows is known when it has run, so it runs first, and is taken
+//!    back, alone, if the disks of a quorum do not take it. Nothing of it was proposed.
 //!
 //! | file | role |
 //! | --- | --- |
@@ -35,12 +37,14 @@
 //! | `stage` | one batch: from the queue to the proposal |
 //! | `chain` | the batches in flight, and when the next may be staged |
 //! | `confirm` | answers that change nothing |
+//! | `shortage` | what is taken when disks are short of space |
 //! | `options`, `stats` | what can be set, what is counted |
 
 mod chain;
 mod confirm;
 mod inbox;
 mod options;
+mod shortage;
 mod stage;
 mod stats;
 mod worker;
@@ -51,6 +55,8 @@ mod chain_test;
 mod confirm_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod shortage_test;
 #[cfg(test)]
 mod stage_test;
 #[cfg(test)]

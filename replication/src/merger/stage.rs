@@ -10,6 +10,7 @@ use calamus_proto::v1::{Outcome, TxnResponse};
 
 use super::confirm::BatchNumber;
 use super::inbox::Waiting;
+use super::shortage::Shortage;
 use super::worker::Worker;
 use super::{Answer, Reply, other_term};
 use crate::error::TxnError;
@@ -97,6 +98,7 @@ impl Worker {
             Err(error) => return self.refuse_queue(&batch_fault(error)),
         };
         batch.limit_record(self.options.record_bytes);
+        self.shortage = Shortage::look(self);
         let mut answers = Answers::default();
         while let Some(waiting) = self.queue.pop_front() {
             if waiting.term.is_some_and(|named| named != term) {
@@ -143,6 +145,14 @@ impl Worker {
                 return None;
             }
         };
+        if let Some(Err(error)) = self.shortage.as_ref().map(|shortage| shortage.check(batch)) {
+            batch.rollback_txn();
+            self.counters.refused_for_space.add(1);
+            // It says nothing of what it saw, so it waits for nothing.
+            answers.done_bytes += waiting.bytes;
+            let _ = waiting.reply.send(Err(error));
+            return None;
+        }
         let txn_id = batch.commit_txn();
         let response = TxnResponse {
             outcome: Outcome::Committed.into(),

@@ -34,6 +34,8 @@ counters! {
     answered_without_entry,
     /// Batches refused before they were appended.
     refused_batches,
+    /// Transactions refused because disks are short of space.
+    refused_for_space,
     /// Batches whose record was void.
     void_batches,
     /// Batches whose outcome stayed unknown.

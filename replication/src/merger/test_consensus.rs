@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
+use crate::space::QuorumSpace;
 use crate::test_requests::within;
 
 /// What becomes of a proposal.
@@ -60,6 +61,8 @@ pub(crate) struct TestConsensus {
     rounds: Arc<Semaphore>,
     rounds_begun: watch::Sender<usize>,
     proposed: watch::Sender<usize>,
+    /// What the others' disks take.
+    pub(crate) space: Mutex<QuorumSpace>,
     _directory: tempfile::TempDir,
 }
 
@@ -110,6 +113,7 @@ impl TestConsensus {
             rounds: Arc::new(Semaphore::new(PLENTY)),
             rounds_begun: watch::Sender::new(0),
             proposed: watch::Sender::new(0),
+            space: Mutex::default(),
             _directory: directory,
         })
     }
@@ -291,5 +295,9 @@ impl Consensus for TestConsensus {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.subscribe()
+    }
+
+    fn quorum_space(&self) -> QuorumSpace {
+        self.space.lock().clone()
     }
 }

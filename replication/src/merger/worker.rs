@@ -19,6 +19,7 @@ use super::chain::{Chain, InFlight};
 use super::confirm::Confirm;
 use super::inbox::{Inbox, Waiting};
 use super::options::MergerOptions;
+use super::shortage::Shortage;
 use super::stats::Counters;
 use super::{Reply, consensus_stopped, stopping};
 use crate::error::{TxnError, reason};
@@ -50,6 +51,8 @@ pub(super) struct Worker {
     memory: Option<BoxFuture<'static, Result<(), BatchError>>>,
     /// So many transactions at the head of the queue run in batches of their own.
     pub(super) one_by_one: usize,
+    /// Disks are short of space: looked at for each batch.
+    pub(super) shortage: Option<Shortage>,
     changes: WatchStream<Leadership>,
     leadership: Leadership,
     mode: Mode,
@@ -85,6 +88,7 @@ impl Worker {
             last_wall_time_micros: 0,
             memory: None,
             one_by_one: 0,
+            shortage: None,
             changes,
             leadership: Leadership::Following { term: Term(0), leader: None },
             mode: Mode::Following,

@@ -36,6 +36,11 @@ impl Budget {
         }
     }
 
+    /// What is under way, in bytes.
+    pub(crate) fn under_way(&self) -> usize {
+        self.sent.lock().iter().map(|(bytes, _)| *bytes).sum()
+    }
+
     /// The oldest request is answered. Returns whether there was one.
     pub(crate) fn answered(&self) -> bool {
         let answered = self.sent.lock().pop_front().is_some();

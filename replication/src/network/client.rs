@@ -36,6 +36,7 @@ use super::convert;
 use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
 use crate::seeding;
+use crate::space::level_of;
 use crate::state_machine::Ticket;
 use crate::trimming::{SeedHold, SeedHolds};
 use crate::types::{NodeInfo, RaftVote, TypeConfig};
@@ -189,7 +190,16 @@ impl Peer {
         let limit = self.shared.config.connect_limit + self.shared.config.answer_limit;
         let call = client.append(ReceiverStream::new(receiver));
         let responses = self.limited(RPCTypes::AppendEntries, limit, call).await?;
-        Ok(Answers { responses, budget, limit: self.shared.config.answer_limit, _pump: pump, ended: false })
+        let (target, shared) = (self.target, Arc::clone(&self.shared));
+        Ok(Answers {
+            target,
+            shared,
+            responses,
+            budget,
+            limit: self.shared.config.answer_limit,
+            _pump: pump,
+            ended: false,
+        })
     }
 }
 
@@ -233,6 +243,8 @@ async fn pump<S>(
 
 /// The answers of a peer, in the order of the requests.
 struct Answers {
+    target: RaftId,
+    shared: Arc<Shared>,
     responses: Streaming<wire::AppendResponse>,
     budget: Arc<Budget>,
     limit: Duration,
@@ -252,12 +264,26 @@ impl Answers {
             };
             return match next {
                 Ok(None) => None,
-                Ok(Some(response)) if self.budget.answered() => Some(append_from_wire(response)),
+                Ok(Some(response)) if self.budget.answered() => {
+                    self.shared.peers.spaces.heard(self.target.0, level_of(response.space_level));
+                    Some(append_from_wire(response))
+                }
                 Ok(Some(_)) => Some(Err(rpc_error(&Status::data_loss("an answer that nobody asked for")))),
-                Err(status) => Some(Err(rpc_error(&status))),
+                Err(status) => {
+                    if is_full(&status) {
+                        tracing::warn!(peer = %self.target, why = status.message(), "a peer takes no frames");
+                        self.shared.peers.spaces.refused(self.target.0);
+                    }
+                    Some(Err(rpc_error(&status)))
+                }
             };
         }
     }
+}
+
+/// A peer says that it has no room.
+fn is_full(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
 }
 
 fn append_from_wire(response: wire::AppendResponse) -> Answer {
@@ -284,6 +310,7 @@ impl RaftNetworkV2<C> for Peer {
         let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
         let request = self.append_request(&rpc);
         let response = self.limited(RPCTypes::AppendEntries, option.hard_ttl(), client.heartbeat(request)).await?;
+        self.shared.peers.spaces.heard(self.target.0, level_of(response.space_level));
         Ok(match append_from_wire(response)? {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
@@ -303,7 +330,7 @@ impl RaftNetworkV2<C> for Peer {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let pause = reopen_pause(self.failed_opens);
+            let pause = reopen_pause(self.failed_opens).max(self.shared.peers.spaces.pause(self.target.0));
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }

@@ -16,6 +16,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
+use crate::space::Spaces;
 use crate::types::Membership;
 
 /// Which of the connections to a peer.
@@ -61,6 +62,8 @@ pub struct Peers {
     addresses: Mutex<HashMap<RaftId, String>>,
     connections: Mutex<HashMap<(RaftId, Lane), Connection>>,
     told_removed: watch::Sender<Option<LogId>>,
+    /// How short of space this node and the others are.
+    pub(crate) spaces: Spaces,
 }
 
 impl Peers {
@@ -74,6 +77,7 @@ impl Peers {
             addresses: Mutex::default(),
             connections: Mutex::default(),
             told_removed: watch::Sender::new(None),
+            spaces: Spaces::default(),
         }
     }
 

@@ -3,13 +3,18 @@
 //! Nothing reaches the core before it is checked: cluster, sender and addressee of every message; that a leader's
 //! messages carry its own vote; that a vote is not out of all measure, as it is kept for good; and every frame (see [`super::frames`]). What is refused names both sides and changes
 //! nothing. What is received and not answered is bounded in bytes: a stream is read no further than that.
+//!
+//! Records that the disk may have no room for go no further either: openraft could do nothing with an error of the journal
+//! but end. Of the first request that has no room only so many frames are taken as have; behind them the stream ends with
+//! `RESOURCE_EXHAUSTED`. The leader leaves this node alone for a moment, and sends the others again. Entries of the consensus itself are taken: there is always room for them, and a new
+//! leader needs its first one to be anywhere.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use calamus_engine::Engine;
 use calamus_engine::ids::{ClusterId, PageNumber, RaftId};
+use calamus_engine::journal::frame::FrameKind;
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::append_response;
 use calamus_proto::v1::TxnResponse;
@@ -33,6 +38,7 @@ use crate::core::Core;
 use crate::membership::removal;
 use crate::repair;
 use crate::seam::ReadIndexError;
+use crate::space::number_of;
 use crate::types::{Entry, RaftVote, TypeConfig};
 
 type C = TypeConfig;
@@ -122,9 +128,11 @@ impl RaftService {
     }
 
     fn append_response(&self, result: append_response::Result) -> wire::AppendResponse {
+        let space = self.core.peers.spaces.own();
         wire::AppendResponse {
             result: Some(result),
-            free_disk_bytes: self.core.free_disk_bytes.load(Ordering::Relaxed),
+            free_disk_bytes: space.free_bytes.unwrap_or(0),
+            space_level: number_of(space.level),
         }
     }
 
@@ -166,6 +174,36 @@ impl RaftService {
         })
     }
 
+    /// Leaves of a request what the disk has room for, beside what was taken and is not answered; and says why, if that is
+    /// not all of it.
+    fn fit(&self, request: &mut AppendEntriesRequest<C>, under_way: usize) -> Option<Status> {
+        let record_bytes = |entry: &Entry| match &entry.frame {
+            Some(frame) if frame.kind() == FrameKind::Record => frame.frame_bytes() as u64,
+            _ => 0,
+        };
+        let all: u64 = request.entries.iter().map(record_bytes).sum();
+        if all == 0 || self.engine.has_room_for(all + under_way as u64) {
+            return None;
+        }
+        let mut bytes = under_way as u64;
+        let fits = request.entries.iter().take_while(|entry| {
+            bytes += record_bytes(entry);
+            record_bytes(entry) == 0 || self.engine.has_room_for(bytes)
+        });
+        let fits = fits.count();
+        request.entries.truncate(fits);
+        let last = request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id));
+        request.leader_commit = request.leader_commit.min(last);
+        let space = self.engine.space();
+        Some(Status::resource_exhausted(format!(
+            "the disk of this node has no room for {all} bytes of log: {} bytes are free, {} in the reserve, and {} may be \
+             needed for what was taken before",
+            space.free_bytes.unwrap_or(0),
+            space.reserve_bytes,
+            space.needed_bytes
+        )))
+    }
+
     /// Reads a stream of requests, checks each and hands it on; the first that is wrong ends it.
     async fn read_requests(
         self,
@@ -176,10 +214,17 @@ impl RaftService {
         let mut chain = ChainCheck::new(self.engine.clone());
         while let Some(message) = inbound.message().await? {
             let bytes = message.frames.iter().map(|frame| frame.header.len() + frame.payload.len()).sum();
-            let request = self.append_request(message, &mut chain)?;
+            let mut request = self.append_request(message, &mut chain)?;
+            let refusal = self.fit(&mut request, budget.under_way());
+            if let Some(refusal) = refusal.as_ref().filter(|_| request.entries.is_empty()) {
+                return Err(refusal.clone());
+            }
             budget.take(bytes).await;
             if checked.send(request).await.is_err() {
                 return Ok(());
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod disk;
+mod full_disk;
 mod membership;
 mod refusals;
 mod replication;

@@ -79,6 +79,7 @@ fn matching(last: Option<LogId>) -> wire::AppendResponse {
     wire::AppendResponse {
         result: Some(append_response::Result::Matching(wire::Matching { log_id })),
         free_disk_bytes: 0,
+        space_level: 0,
     }
 }
 

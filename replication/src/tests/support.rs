@@ -6,7 +6,7 @@ use std::sync::Arc;
 use calamus_engine::env::Disk;
 use calamus_engine::ids::{ClusterId, DatabaseId, RaftId};
 use calamus_engine::journal::JournalOptions;
-use calamus_engine::{Engine, EngineOptions, NodeIdentity};
+use calamus_engine::{Engine, EngineOptions, NodeIdentity, SpaceOptions};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xca1a);
 pub(crate) const DATABASE: DatabaseId = DatabaseId(0xdb);
@@ -16,6 +16,7 @@ pub(crate) fn options() -> EngineOptions {
     EngineOptions {
         journal: JournalOptions { segment_bytes: 256 << 10, ..JournalOptions::default() },
         retention_bytes: 0,
+        space: SpaceOptions { reserve_bytes: 4 << 20, low_bytes: 1 << 20, high_bytes: 2 << 20 },
         map_bytes: 1 << 32,
         ..EngineOptions::default()
     }

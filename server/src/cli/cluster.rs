@@ -140,6 +140,7 @@ fn show(client: &ClientArgs, found: StatusResponse) -> Result<Exit, Failure> {
         "checkpoint",
         "data",
         "journal",
+        "disk",
     ]);
     for node in &members {
         rows.add_row(row(node));
@@ -176,8 +177,19 @@ fn row(node: &NodeStatus) -> Vec<String> {
         position(node.checkpointed.as_ref()),
         table::bytes(node.page_count.saturating_sub(node.free_pages) * 8192),
         table::bytes(node.journal_bytes),
+        disk(node),
     ];
     name_and_address.into_iter().chain(rest).collect()
+}
+
+/// How short of space a node is, and what it has.
+fn disk(node: &NodeStatus) -> String {
+    let free = format!("{} free", table::bytes(node.free_disk_bytes));
+    match node.space_level.as_str() {
+        // A node of an earlier version says nothing.
+        "normal" | "" => free,
+        level => format!("{level}, {free}"),
+    }
 }
 
 fn node_json(node: &NodeStatus) -> Value {
@@ -191,7 +203,8 @@ fn node_json(node: &NodeStatus) -> Value {
         "applied_txn": node.applied_txn, "digest": node.digest, "page_count": node.page_count,
         "free_pages": node.free_pages, "journal_bytes": node.journal_bytes, "version_bytes": node.version_bytes,
         "checkpoints": node.checkpoints, "tree_mutations": node.tree_mutations, "void_records": node.void_records,
-        "generation": node.generation, "free_disk_bytes": node.free_disk_bytes, "process_id": node.process_id,
+        "generation": node.generation, "free_disk_bytes": node.free_disk_bytes, "space_level": node.space_level,
+        "reserve_bytes": node.reserve_bytes, "needed_bytes": node.needed_bytes, "process_id": node.process_id,
         "damaged": node.damaged, "damage_found": node.damage_found, "damage_repaired": node.damage_repaired,
         "damage": node.damage, "scrub_passes": node.scrub_passes, "scrub_done_bytes": node.scrub_done_bytes,
         "scrub_total_bytes": node.scrub_total_bytes, "scrub_pass_seconds": node.scrub_pass_seconds,

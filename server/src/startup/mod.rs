@@ -34,6 +34,9 @@ use place::Place;
 /// How long whoever is at the old address of a node that was moved has to answer.
 const TWIN_LIMIT: Duration = Duration::from_secs(2);
 
+/// What the small files that a start writes take at most, in bytes: a full disk must not keep a node from starting.
+const SMALL_FILES_BYTES: u64 = 64 << 10;
+
 /// A node's storage, open, and its socket, listening.
 pub struct Opened {
     /// The disk it is on.
@@ -67,8 +70,9 @@ fn patience(config: &NodeConfig) -> Duration {
     Duration::from_secs(u64::from(config.join_wait_s))
 }
 
-fn options(config: &NodeConfig) -> EngineOptions {
-    EngineOptions {
+fn options(config: &NodeConfig) -> Result<EngineOptions, Failure> {
+    Ok(EngineOptions {
+        space: config.space()?,
         checkpoint_journal_bytes: u64::from(config.checkpoint_mib) << 20,
         version_bytes_limit: (config.versions_mib as usize) << 20,
         retention_bytes: u64::from(config.retention_mib) << 20,
@@ -76,7 +80,7 @@ fn options(config: &NodeConfig) -> EngineOptions {
         scrub_pass: Duration::from_secs(config.scrub_pass_s.into()),
         split_percent: planted::split_percent().unwrap_or(EngineOptions::default().split_percent),
         ..EngineOptions::default()
-    }
+    })
 }
 
 /// What a first start needs, from the flags and, where they are silent, from an earlier attempt.
@@ -127,6 +131,7 @@ fn cannot_make(dir: &Path, error: &dyn std::fmt::Display) -> Failure {
 
 async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) -> Result<Opened, Failure> {
     let dir = &config.dir;
+    let options = options(config)?;
     let listening = listen::bind(&planned.listen, planned.advertise.as_ref())?;
     // 0 would read as "none" in messages.
     let mut raft_id = rand::random_range(1..=u64::MAX);
@@ -159,7 +164,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
     first_start.write(&*disk, dir).map_err(|error| cannot_make(dir, &error))?;
     // Before node.meta is there: no database is ever without it.
     home::remember(&*disk, dir)?;
-    let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options(config))
+    let engine = Engine::create(disk.clone(), dir, &identity, DatabaseId(database_id), options)
         .map_err(|error| open_error::explain(dir, &error))?;
     info!(name = identity.name, raft_id = format!("{:016x}", identity.raft_id.0), cluster = %identity.cluster_id, "made a new node");
     Ok(Opened { disk, engine, listening, first_start: Some(first_start) })
@@ -169,7 +174,8 @@ async fn open_existing(config: &NodeConfig, disk: Arc<dyn Disk>) -> Result<Opene
     let dir = &config.dir;
     home::check(&*disk, dir, config.directory_was_moved)?;
     let (engine, _) =
-        Engine::open(disk.clone(), dir, options(config)).map_err(|error| open_error::explain(dir, &error))?;
+        Engine::open(disk.clone(), dir, options(config)?).map_err(|error| open_error::explain(dir, &error))?;
+    engine.keep_free(SMALL_FILES_BYTES);
     let opened = check_and_listen(config, &disk, &engine).await;
     if opened.is_err() {
         engine.close();

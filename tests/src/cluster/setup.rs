@@ -16,10 +16,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Three nodes on real disks.
+    /// Three nodes on real disks, which keep little space in reserve: a losing disk has to write all of it.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), nodes: 3, flags: Vec::new(), environment: Vec::new() }
+        let environment = vec![("CALAMUS_RESERVE_MIB".to_owned(), "8".to_owned())];
+        Self { binary: binary.into(), nodes: 3, flags: Vec::new(), environment }
     }
 
     /// On disks that forget what was not synced when their process is killed: `kill -9` alone proves nothing about

@@ -6,6 +6,7 @@
 mod damage;
 mod directories;
 mod freeze;
+mod full_disk;
 mod identity;
 mod kill;
 mod planted;
