@@ -9,7 +9,7 @@ use crate::error::{Outcome, TxnError, reason};
 use crate::seam::Leadership;
 use crate::test_requests::{delete, txn};
 
-const VALUE: [u8; 60_000] = [b'v'; 60_000];
+static VALUE: [u8; 60_000] = [b'v'; 60_000];
 
 fn level(node: &TestNode) -> SpaceLevel {
     node.engine().space().level

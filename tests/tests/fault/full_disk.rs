@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use calamus_client::{Client, TxnError};
-use calamus_client::{Range, Txn};
+use calamus_client::{Client, Txn, TxnError, range};
 use calamus_proto::v1::NodeStatus;
 use calamus_tests::acknowledged::{Ledger, Load, value, values};
 use calamus_tests::cluster::{Cluster, Setup};
@@ -189,7 +188,7 @@ async fn all_three() {
         cluster.ready(node).await;
     }
     refused(&client, &mut ledger, &mut next).await;
-    client.txn(Txn::new().delete_range(SCRATCH, Range::all())).await.expect("deletes go on");
+    client.txn(Txn::new().delete_range(SCRATCH, range::all())).await.expect("deletes go on");
     for node in 0..cluster.len() {
         let gone = cluster.scan_from(node, SCRATCH).await.expect("reads go on");
         assert!(gone.is_empty());
