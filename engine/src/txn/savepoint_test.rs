@@ -14,6 +14,7 @@ use crate::engine::rig_test::{append, catch_up, check, contents, create, frame_o
 use crate::env::{CrashChoice, Disk, SimDisk};
 
 const TREES: [&str; 3] = ["a", "b", "c"];
+const MULTI: &str = "multi";
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -28,6 +29,12 @@ enum Operation {
     /// So many entries from a key on, by a cursor that deletes every other one and writes to the rest.
     Walk(usize, u8, usize),
     List,
+    /// So many values of a length under a key of a multi-value tree.
+    Add(u8, u8, usize, usize),
+    RemoveValue(u8, u8),
+    RemoveValues(u8, u8, u8),
+    DeleteMulti(u8),
+    DropMulti,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +69,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (tree(), tree()).prop_map(|(from, to)| Operation::Rename(from, to)),
         2 => (tree(), any::<u8>(), 1..8_usize).prop_map(|(tree, key, count)| Operation::Walk(tree, key, count)),
         1 => Just(Operation::List),
+        6 => (0..4_u8, any::<u8>(), 1..60_usize, 1..120_usize)
+            .prop_map(|(key, first, count, length)| Operation::Add(key, first, count, length)),
+        3 => (0..4_u8, any::<u8>()).prop_map(|(key, value)| Operation::RemoveValue(key, value)),
+        2 => (0..4_u8, any::<u8>(), any::<u8>()).prop_map(|(key, a, b)| Operation::RemoveValues(key, a.min(b), a.max(b))),
+        1 => (0..4_u8).prop_map(Operation::DeleteMulti),
+        1 => Just(Operation::DropMulti),
     ]
 }
 
@@ -114,7 +127,28 @@ fn operate(batch: &mut Batch, operation: &Operation) -> Result<(), BatchError> {
             Ok(())
         }
         Operation::List => batch.list_trees().map(drop),
+        Operation::Add(..)
+        | Operation::RemoveValue(..)
+        | Operation::RemoveValues(..)
+        | Operation::DeleteMulti(_)
+        | Operation::DropMulti => operate_on_values(batch, operation),
         _ => Ok(()),
+    }
+}
+
+fn operate_on_values(batch: &mut Batch, operation: &Operation) -> Result<(), BatchError> {
+    batch.create_multi_tree(MULTI)?;
+    match *operation {
+        Operation::Add(key, first, count, length) => (0..count).try_for_each(|number| {
+            let value = vec![first.wrapping_add(number as u8); length];
+            batch.add(MULTI, &[key], &value).map(drop)
+        }),
+        Operation::RemoveValue(key, value) => batch.remove_value(MULTI, &[key], &[value; 40]).map(drop),
+        Operation::RemoveValues(key, from, to) => {
+            batch.remove_values(MULTI, &[key], Bound::Included(&[from]), Bound::Excluded(&[to])).map(drop)
+        }
+        Operation::DeleteMulti(key) => batch.delete(MULTI, &[key]).map(drop),
+        _ => batch.drop_tree(MULTI).map(drop),
     }
 }
 
