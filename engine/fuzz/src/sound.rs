@@ -114,6 +114,7 @@ impl Sound {
         });
         for part in 0..6_u32 {
             write(&database, &|batch| fill(batch, part));
+            write(&database, &|batch| fill_many(batch, part));
             if part == 2 {
                 drop(database);
                 database = open(&disk);
@@ -154,16 +155,20 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
         batch.put("long", &bytes, b"a value")?;
     }
     batch.put("large", &[part as u8 + 1], &vec![part as u8; [2_500, 9_000, 0, 17_000, 8_176, 8_177][part as usize]])?;
-    // A list, a page, and a tree of several pages.
-    for (key, values) in [(&b"list"[..], 4), (b"page", 40), (b"tree", 90)] {
-        for value in 0..values {
-            batch.add("many", key, format!("value {:05} of {values:080}", value * 7 + part).as_bytes())?;
-        }
-    }
     if part < 4 {
         batch.put("gone", &[part as u8], &[7; 3_000])?;
     }
     batch.delete("small", &small_key(part * 40 + 3)).map(drop)
+}
+
+/// A part of the multi-value tree: in the end a list, a page, and a tree of several pages.
+fn fill_many(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
+    for (key, values) in [(&b"list"[..], 1), (b"page", 8), (b"tree", 50)] {
+        for value in 0..values {
+            batch.add("many", key, format!("value {:05} of {key:?}, at some length", part * 100 + value).as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// All that a snapshot shows.
