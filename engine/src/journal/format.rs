@@ -29,7 +29,7 @@ pub const MAX_SEGMENT_BYTES: u64 = 1 << 40;
 /// The number of a journal's first segment. Not 0, so that position 0 is nowhere.
 pub const FIRST_SEGMENT: u64 = 1;
 
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(UNIT_BYTES) && SEGMENT_HEADER_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(MIN_SEGMENT_BYTES.is_multiple_of(SECTOR_BYTES));
 const _: () = assert!(SECOND_ATTEST_OFFSET.is_multiple_of(SECTOR_BYTES) && SECOND_ATTEST_OFFSET < SEGMENT_HEADER_BYTES);

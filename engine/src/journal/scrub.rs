@@ -22,7 +22,7 @@ use crate::damage::DamagedPart;
 use crate::env::{BLOCK_BYTES, DiskFile, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex};
-use crate::journal::format::{LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span};
+use crate::journal::format::{LogStart, SECTOR_BYTES, SEGMENT_HEADER_BYTES, UNIT_BYTES, segment_path, span};
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
 use crate::journal::group::{GroupBlock, GroupKind};
 use crate::journal::index::Entry;
@@ -258,7 +258,8 @@ fn rebuilt(state: &State, run: &Run, bad: &Bad, (kind, numbered): (GroupKind, (u
             let segment_bytes = state.geometry.segment_bytes;
             let (first_group, epoch) = numbered;
             let header = SegmentHeader { number: run.segment, segment_bytes, first_group, epoch, start };
-            header.encode().to_vec()
+            // Its sector: what stands behind that in the header's block is an attest, and no part of it.
+            header.encode()[..SECTOR_BYTES as usize].to_vec()
         }
         None => rebuild::block(state, kind, bad.offset, before.index, numbered)?.encode().to_vec(),
     };
