@@ -10,6 +10,7 @@ use crate::env::{Disk, Fault, OpenMode, SimDisk, Trouble};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogIndex};
 use crate::journal::frame::{Frame, FrameKind, Payload};
+use crate::offline::check_directory;
 
 /// Every byte of the journal that means something, below the end.
 #[test]
@@ -70,6 +71,9 @@ fn a_lost_or_misdirected_write_of_the_journal_is_found_while_the_node_runs() {
         let open = |disk: &SimDisk| Engine::open(Arc::new(disk.clone()), place(), options()).map(|(engine, _)| engine);
         let last = |engine: &Engine| engine.log_state().last.map(|last| last.index);
         assert_eq!(last(&open(&sim).expect("it is whole again")), Some(LogIndex(9)));
+        let checked = check_directory(&(Arc::new(next.clone()) as Arc<dyn Disk>), place(), &mut |_| {});
+        let clean = checked.is_ok_and(|report| report.is_clean());
+        assert!(!clean || writes >= 7, "{fault:?} of write {writes}: the check finds it as well");
         match open(&next) {
             Ok(engine) => assert!(writes >= 7 && last(&engine) >= Some(LogIndex(8)), "{fault:?} of write {writes}"),
             Err(error) => assert!(error.to_string().contains("damaged"), "{error}"),

@@ -1,6 +1,6 @@
 //! One pass: the pages, what they prove together, the journal, the slots.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::RepairError;
 use super::background::ScrubReport;
@@ -20,6 +20,9 @@ const PIECE_PAGES: u32 = 128;
 const PIECE_BYTES: u64 = 1 << 20;
 /// Pages that the end of a pass reads while checkpoints wait: what had a version whenever the pass came by.
 const PROOF_PAGES: usize = 4096;
+
+/// Whoever waits for a checkpoint looks so often whether the pass is still wanted.
+const CHECKPOINT_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a pass ended before its end.
 pub(super) enum Ended {
@@ -51,7 +54,7 @@ pub(super) fn run(core: &Core, store: &Store, pause: Pause<'_>) -> Result<ScrubR
     let mut report = ScrubReport::default();
     slots(core, store)?;
     pages(core, store, &mut report, pause)?;
-    report.proven = prove(core, store)?;
+    report.proven = prove(core, store, pause)?;
     zero_free_pages(core, store).map_err(|error| match error {
         RepairError::Storage(error) => Ended::Failed(error),
         other => Ended::Failed(StorageError::Poisoned(other.to_string())),
@@ -112,9 +115,15 @@ fn compare_alone(store: &Store, number: PageNumber) {
     }
 }
 
-/// Whether the pages are, all together, those of the finished checkpoint. While this runs, no checkpoint does.
-fn prove(core: &Core, store: &Store) -> Result<bool, StorageError> {
-    let _one = core.maintenance.lock();
+/// Whether the pages are, all together, those of the finished checkpoint. While this runs, no checkpoint does; one that runs
+/// is waited for, as long as the pass is wanted.
+fn prove(core: &Core, store: &Store, pause: Pause<'_>) -> Result<bool, Ended> {
+    let _one = loop {
+        if let Some(one) = core.maintenance.try_lock_for(CHECKPOINT_LOOK) {
+            break one;
+        }
+        go_on(core, store, pause, 0)?;
+    };
     let meta = core.meta.lock().value.clone();
     // One that was given up, for want of space, has left a mixture behind. The next one goes on from there.
     if meta.generation != store.generation || meta.checkpoint_running() {

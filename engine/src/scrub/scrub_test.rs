@@ -11,6 +11,7 @@ use crate::env::{Disk, Fault, OpenMode, RealDisk, SimDisk, Trouble};
 use crate::error::StorageError;
 use crate::ids::{LogIndex, PageNumber};
 use crate::journal::frame::Frame;
+use crate::offline::check_directory;
 use crate::page::PAGE_BYTES;
 
 pub(super) const KEYS: u16 = 900;
@@ -203,8 +204,11 @@ fn an_old_page_is_found_whichever_write_was_lost_or_misdirected() {
         }
         drop(read);
         drop(engine);
-        // The next start does not know any more which page it is; but that it is one.
         sim.forget_troubles();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let checked = check_directory(&disk, place(), &mut |_| {});
+        assert!(!checked.is_ok_and(|report| report.is_clean()), "{fault:?} {writes}: the check finds it as well");
+        // The next start does not know any more which page it is; but that it is one.
         let (engine, _) = match Engine::open(Arc::new(sim.clone()), place(), options()) {
             Ok(opened) => opened,
             Err(error) => {

@@ -361,7 +361,10 @@ impl Node {
     /// Contents, checks and digest against the model.
     pub fn check(&mut self) -> Result<(), Stop> {
         check_state(self.engine(), &self.log, self.applied)?;
-        self.scrub()?;
+        // A pass ends behind a checkpoint that runs, and one that hangs never ends.
+        if !self.engine().is_checkpointing() {
+            self.scrub()?;
+        }
         let mutations = self.engine().status().tree_mutations;
         if !self.executed && mutations > 0 {
             return Err(wrong(format!("a node that only followed mutated trees {mutations} times")));
