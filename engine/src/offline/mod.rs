@@ -3,7 +3,8 @@
 //! [`check_directory`] finds all that is wrong with one. [`OfflineState`] is the state as recovery would build it (the
 //! data file, and the frames from the checkpoint to the target over it), but in memory; with `upto`, replay goes on to
 //! that entry: two directories as a crash left them can so be compared at a common index. [`inspect_page`] takes one page
-//! apart. [`salvage()`] copies what can still be read into a new database. What the journal holds, [`mod@crate::journal`] tells: [`crate::journal::survey`].
+//! apart. [`salvage()`] copies what can still be read into a new database. What the journal holds, [`mod@crate::journal`]
+//! tells: [`crate::journal::survey`].
 
 mod check;
 mod finding;
@@ -17,6 +18,8 @@ mod check_test;
 mod offline_test;
 #[cfg(test)]
 mod page_test;
+#[cfg(test)]
+mod salvage_multi_test;
 #[cfg(test)]
 mod salvage_test;
 

@@ -14,12 +14,12 @@ use crate::page::PAGE_BYTES;
 
 type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-fn options() -> EngineOptions {
+pub(super) fn options() -> EngineOptions {
     let journal = JournalOptions { segment_bytes: 4 << 20, mode: JournalMode::Inline, ..JournalOptions::default() };
     EngineOptions { journal, background: false, ..EngineOptions::default() }
 }
 
-fn real() -> Arc<dyn Disk> {
+pub(super) fn real() -> Arc<dyn Disk> {
     Arc::new(RealDisk::new())
 }
 
@@ -80,7 +80,7 @@ fn make(directory: &Path) -> Contents {
 }
 
 /// The numbers of the pages of the data file whose content `is` so.
-fn pages(directory: &Path, is: impl Fn(&PageContent) -> bool) -> Vec<PageNumber> {
+pub(super) fn pages(directory: &Path, is: impl Fn(&PageContent) -> bool) -> Vec<PageNumber> {
     let page = |number| inspect_page(&real(), directory, PageNumber(number)).expect("readable");
     (0..).map_while(page).filter(|report| is(&report.content)).map(|report| report.number).collect()
 }
@@ -93,7 +93,7 @@ fn branch_of(content: &PageContent, tree: u8) -> bool {
     matches!(content, PageContent::Branch(children) if children.len() > 1 && children[1].0[0] == tree)
 }
 
-fn break_page(directory: &Path, number: PageNumber) {
+pub(super) fn break_page(directory: &Path, number: PageNumber) {
     let path = directory.join("g1/data");
     let mut bytes = fs::read(&path).expect("there");
     bytes[number.0 as usize * PAGE_BYTES + 4000] ^= 1;
@@ -131,7 +131,7 @@ fn run(place: &Place) -> (SalvageReport, Contents) {
     assert!(check_directory(&real(), &place.to, &mut |_| {}).expect("there").is_clean());
     let found = contents(&place.to);
     let counted: BTreeMap<_, _> = found.iter().map(|(name, tree)| (name, tree.len() as u64)).collect();
-    let told: BTreeMap<_, _> = report.trees.iter().map(|(name, tree)| (name, tree.entries)).collect();
+    let told: BTreeMap<_, _> = report.trees.iter().map(|(name, tree)| (name, tree.values)).collect();
     assert_eq!(counted, told, "what is told is what is there");
     (report, found)
 }
@@ -295,7 +295,7 @@ fn a_lost_page_of_values_costs_those_and_keeps_their_key() {
     break_page(&place.from, leaf);
     let (report, found) = run(&place);
     assert_eq!(report.lost.len(), 1, "{:?}", report.lost);
-    assert_eq!((report.lost[0].tree.as_deref(), &report.lost[0].from), (Some("many"), &Some(b"tree".to_vec())));
+    assert_eq!((report.lost[0].tree.as_deref(), &report.lost[0].key), (Some("many"), &Some(b"tree".to_vec())));
     let (left, before) = (found["many"].len(), all["many"].len());
     assert!(left < before && left > before / 2 && found["many"].keys().all(|key| all["many"].contains_key(key)));
     assert!(found.iter().all(|(name, tree)| name == "many" || *tree == all[name]));

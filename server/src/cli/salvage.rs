@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use calamus_engine::TreeKind;
 use calamus_engine::env::{Disk, RealDisk};
 use calamus_engine::offline::{Lost, SalvageError, SalvageReport, salvage};
 use calamus_engine::verify::Progress;
@@ -82,9 +83,10 @@ fn show_progress(bar: &ProgressBar, progress: Progress) {
 fn words(report: &SalvageReport) -> String {
     let at = report.state_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     let mut lines = vec![format!("copied as of {at}, txn {}", report.txn_id)];
-    let mut trees = table::new(&["tree", "entries", "bytes"]);
+    let mut trees = table::new(&["tree", "entries", "values", "bytes"]);
     for (name, tree) in &report.trees {
-        trees.add_row([name.as_str(), &tree.entries.to_string(), &table::bytes(tree.bytes)]);
+        let (entries, values) = (tree.entries.to_string(), tree.values.to_string());
+        trees.add_row([name.as_str(), &entries, &values, &table::bytes(tree.bytes)]);
     }
     lines.push(trees.to_string());
     if report.is_mixture {
@@ -101,8 +103,11 @@ fn words(report: &SalvageReport) -> String {
 fn lost_words(lost: &Lost) -> String {
     let mut line = format!("LOST {}", lost.tree.as_deref().unwrap_or("-"));
     let key = |key: &[u8]| format!("\"{}\"", key.escape_ascii());
+    line += &lost.key.as_ref().map_or(String::new(), |of| format!(" key {}, values", key(of)));
     match (&lost.from, &lost.to) {
-        (Some(from), Some(to)) if from == to => line += &format!(" key {}", key(from)),
+        (Some(from), Some(to)) if from == to => {
+            line += &format!(" {}{}", if lost.key.is_some() { "" } else { "key " }, key(from));
+        }
         (from, to) => {
             line += &from.as_ref().map_or(String::new(), |from| format!(" from {}", key(from)));
             line += &to.as_ref().map_or(String::new(), |to| format!(" before {}", key(to)));
@@ -120,12 +125,14 @@ fn to_json(report: &SalvageReport) -> Value {
     };
     let lost = |lost: &Lost| {
         json!({
-            "tree": lost.tree, "from": hex(&lost.from), "to": hex(&lost.to), "page": lost.page.map(|page| page.0),
-            "reason": lost.reason,
+            "tree": lost.tree, "key": hex(&lost.key), "from": hex(&lost.from), "to": hex(&lost.to),
+            "page": lost.page.map(|page| page.0), "reason": lost.reason,
         })
     };
-    let trees =
-        report.trees.iter().map(|(name, tree)| json!({ "tree": name, "entries": tree.entries, "bytes": tree.bytes }));
+    let trees = report.trees.iter().map(|(name, tree)| {
+        let kind = if tree.kind == TreeKind::Multi { "multi" } else { "plain" };
+        json!({ "tree": name, "kind": kind, "entries": tree.entries, "values": tree.values, "bytes": tree.bytes })
+    });
     json!({
         "complete": report.is_complete(), "mixture": report.is_mixture, "txn_id": report.txn_id.0,
         "state_at": report.state_at.map(|at| json!({ "term": at.term.0, "index": at.index.0 })),

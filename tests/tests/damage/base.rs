@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
-use calamus_engine::btree::TreeKind;
 use calamus_engine::engine::Vote;
 use calamus_engine::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use calamus_engine::ids::{DatabaseId, LogId, LogIndex, RaftId, Term, TxnId};
 use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
 use calamus_engine::journal::{JournalMode, JournalOptions};
-use calamus_engine::{Batch, BatchError, Engine, EngineOptions, ReadError, ReadTxn};
+use calamus_engine::{Batch, BatchError, Engine, EngineOptions, ReadError, ReadTxn, TreeKind, ValuesCursor};
 use calamus_tests::engine_driver::identity;
 
 /// Where the node is, on its disk.
 pub const PLACE: &str = "/db";
 
-/// What a snapshot shows: under each tree, keys with version and value.
-pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, (TxnId, Vec<u8>)>>;
+/// What a snapshot shows: under each tree, keys with version and values; in a plain tree one.
+pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, (TxnId, Vec<Vec<u8>>)>>;
 
 /// A closed directory, and what is known of it.
 pub struct Base {
@@ -91,7 +90,7 @@ pub fn open(disk: &SimDisk) -> Result<Engine, String> {
     Ok(engine)
 }
 
-/// Reads all that a snapshot shows; all values of a key of a multi-value tree are one, each behind its length.
+/// Reads all that a snapshot shows.
 pub fn contents(snapshot: &ReadTxn) -> Result<Contents, ReadError> {
     let mut all = Contents::new();
     for (name, state) in snapshot.trees()? {
@@ -99,21 +98,24 @@ pub fn contents(snapshot: &ReadTxn) -> Result<Contents, ReadError> {
         if state.kind == TreeKind::Multi {
             let Some(mut keys) = snapshot.keys(&name)? else { continue };
             while keys.next()? {
-                let (mut joined, mut values) = (Vec::new(), keys.values()?);
-                while values.next()? {
-                    joined.extend(values.value().len().to_le_bytes());
-                    joined.extend(values.value());
-                }
-                tree.insert(keys.key().to_vec(), (keys.version(), joined));
+                tree.insert(keys.key().to_vec(), (keys.version(), all_values(&mut keys.values()?)?));
             }
             continue;
         }
         let Some(mut cursor) = snapshot.cursor(&name)? else { continue };
         while cursor.next()? {
-            tree.insert(cursor.key().to_vec(), (cursor.version(), cursor.value().to_vec()?));
+            tree.insert(cursor.key().to_vec(), (cursor.version(), vec![cursor.value().to_vec()?]));
         }
     }
     Ok(all)
+}
+
+fn all_values(cursor: &mut ValuesCursor<'_, ReadTxn>) -> Result<Vec<Vec<u8>>, ReadError> {
+    let mut values = Vec::new();
+    while cursor.next()? {
+        values.push(cursor.value().to_vec());
+    }
+    Ok(values)
 }
 
 fn files(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -162,6 +164,12 @@ impl Life {
         let staged = batch.seal(1).expect("it fits").expect("something changed");
         let frame = self.append(FrameKind::Record, staged.payload.bytes().clone());
         self.engine.apply(&frame).expect("applies");
+    }
+
+    /// More of everything.
+    fn grow(&self, part: u32) {
+        self.commit(|batch| fill(batch, part));
+        self.commit(|batch| fill_many(batch, part));
     }
 
     /// Begins a term, as a leader does: a vote, the vote of a quorum, a blank entry.
@@ -219,18 +227,6 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
             batch.create_tree(tree)?;
         }
     }
-    // Keys with lists of values, and one whose values become a tree of two levels and lose some again.
-    batch.create_multi_tree("many")?;
-    for key in 0..12_u8 {
-        batch.add("many", &[b'm', key], format!("value {:04}", part * 31 % 200).as_bytes())?;
-    }
-    for value in 0..30 {
-        batch.add("many", b"tree", format!("{:05} {}", (part * 30 + value) * 37 % 1009, "v".repeat(40)).as_bytes())?;
-        if part > 5 && value % 4 == 0 {
-            let gone = format!("{:05} {}", ((part - 5) * 30 + value) * 37 % 1009, "v".repeat(40));
-            batch.remove_value("many", b"tree", gone.as_bytes())?;
-        }
-    }
     let byte = (part % 251) as u8;
     for key in 0..40 {
         batch.put("small", &number(part * 40 + key), &vec![byte; 20 + 9 * key as usize])?;
@@ -252,29 +248,58 @@ fn fill(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
     Ok(())
 }
 
+/// A multi-value tree of two levels: lists, a tree of values that grows, one of several levels in a few pages, and one that
+/// comes and goes.
+fn fill_many(batch: &mut Batch, part: u32) -> Result<(), BatchError> {
+    const TREE: &str = "many";
+    batch.create_multi_tree(TREE)?;
+    for key in 0..20 {
+        for value in 0..4 {
+            batch.add(TREE, &number(part * 20 + key), &number(part + value))?;
+        }
+        if part > 2 {
+            batch.remove_value(TREE, &number((part - 2) * 20 + key), &number(part - 1))?;
+        }
+    }
+    for value in 0..40 {
+        batch.add(TREE, b"key of many", &[number(part * 40 + value), vec![b'v'; 40]].concat())?;
+        if value % 5 == 0 && part > 3 {
+            batch.remove_value(TREE, b"key of many", &[number((part - 3) * 40 + value), vec![b'v'; 40]].concat())?;
+        }
+    }
+    // They differ at their ends only, so that four of them fill a branch too.
+    let tall = [vec![b'x'; 1_900], format!("{:03}", part * 37 % 101).into_bytes()].concat();
+    batch.add(TREE, b"key of long ones", &tall)?;
+    match part % 6 {
+        1 => (0..60).try_for_each(|value| batch.add(TREE, b"key that goes", &[value; 60]).map(drop)),
+        4 => batch.delete(TREE, b"key that goes").map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// A life that ends in order, and the disk at an earlier moment of it.
 fn live() -> (SimDisk, SimDisk) {
     let disk = SimDisk::new(5);
     let engine = Engine::create(door(&disk), place(), &identity(1), DatabaseId(9), options()).expect("a new one");
     let mut life = Life { disk, engine, term: 0 };
     life.lead();
-    (0..12).for_each(|part| life.commit(|batch| fill(batch, part)));
+    (0..12).for_each(|part| life.grow(part));
     life.commit(|batch| batch.drop_tree("gone").map(drop));
     life.checkpoint();
     life = life.reopen();
     life.lead();
     life.cut();
-    (12..20).for_each(|part| life.commit(|batch| fill(batch, part)));
+    (12..20).for_each(|part| life.grow(part));
     life.checkpoint();
     life.purge();
-    (20..26).for_each(|part| life.commit(|batch| fill(batch, part)));
+    (20..26).for_each(|part| life.grow(part));
     life.checkpoint();
     let earlier = life.disk.crash(CrashChoice::KeepAll);
     life.lead();
-    (26..30).for_each(|part| life.commit(|batch| fill(batch, part)));
+    (26..30).for_each(|part| life.grow(part));
     life.cut();
     life.checkpoint();
-    (30..34).for_each(|part| life.commit(|batch| fill(batch, part)));
+    (30..34).for_each(|part| life.grow(part));
     let Life { disk, engine, .. } = life;
     engine.close();
     drop(engine);

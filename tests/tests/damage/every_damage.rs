@@ -9,7 +9,7 @@ use calamus_engine::env::CrashChoice;
 use parking_lot::Mutex;
 use rand::prelude::*;
 
-use super::base::Base;
+use super::base::{Base, Contents, contents, open};
 use super::change::Change;
 use super::judge::{Verdict, judge};
 use super::tally::Tally;
@@ -73,6 +73,10 @@ fn every_damage_is_found_or_harmless() {
     }
 }
 
+fn base_contents(base: &Base) -> Contents {
+    contents(&open(&base.disk()).expect("sound").read()).expect("sound")
+}
+
 /// The judge finds a wrong read, a lost tree and a lost vote, where the directory is not what it is said to be.
 #[test]
 fn what_is_missing_without_a_word_is_a_failure() {
@@ -82,9 +86,13 @@ fn what_is_missing_without_a_word_is_a_failure() {
         let mut other = Base { contents: base.contents.clone(), ..base };
         other.contents.get_mut("small").expect("there").pop_first();
         assert!(judged(&other).is_err_and(|what| what.contains("\"small\" differs")));
+        other.contents = base_contents(&other);
+        let many = other.contents.get_mut("many").expect("there");
+        many.get_mut(&b"key of many"[..]).expect("there").1.pop();
+        assert!(judged(&other).is_err_and(|what| what.contains("\"many\" differs")));
         other.contents.remove("small");
         assert!(judged(&other).is_err_and(|what| what.contains("the trees are")));
-        let contents = super::base::contents(&super::base::open(&other.disk()).expect("sound").read()).expect("sound");
+        let contents = base_contents(&other);
         let vote = other.vote.map(|vote| calamus_engine::Vote { term: vote.term.next(), ..vote });
         let forgetful = Base { contents, vote, ..other };
         assert!(judged(&forgetful).is_err_and(|what| what.contains("the vote is")));

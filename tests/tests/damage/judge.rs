@@ -7,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use calamus_engine::env::{CrashChoice, SimDisk};
-use calamus_engine::ids::{LogId, RaftId, Term};
+use calamus_engine::ids::{LogId, RaftId, Term, TxnId};
 use calamus_engine::journal::frame::{Frame, FrameKind};
 use calamus_engine::offline::check_directory;
-use calamus_engine::{Batch, BatchError, Engine};
+use calamus_engine::{Batch, BatchError, Engine, ReadTxn, TreeInfo, TreeKind};
 
 use super::base::{Base, Contents, contents, door, open, place};
 
@@ -114,26 +114,7 @@ fn reads(engine: &Engine) -> Result<Contents, String> {
     let text = |error: calamus_engine::ReadError| error.to_string();
     let all = contents(&snapshot).map_err(text)?;
     for (tree, entries) in &all {
-        if let Ok(Some(mut keys)) = snapshot.keys(tree) {
-            let mut left = entries.keys().rev();
-            while keys.previous().map_err(text)? {
-                if left.next().map(Vec::as_slice) != Some(keys.key()) {
-                    return Err("other keys on the way back".into());
-                }
-                let (mut values, mut count) = (keys.values().map_err(text)?, 0);
-                while values.previous().map_err(text)? {
-                    count += 1;
-                    if !snapshot.contains(tree, keys.key(), values.value()).map_err(text)? {
-                        return Err("a value that is there is not found".into());
-                    }
-                }
-                if snapshot.count_values(tree, keys.key()).map_err(text)? != count {
-                    return Err("a key has another count of values than it says".into());
-                }
-            }
-            continue;
-        }
-        let mut back = snapshot.cursor(tree).map_err(text)?.ok_or("a tree that was listed is not there")?;
+        let mut back = snapshot.keys(tree).map_err(text)?.ok_or("a tree that was listed is not there")?;
         let mut left = entries.iter().rev();
         while back.previous().map_err(text)? {
             let next = left.next().ok_or("more entries on the way back")?;
@@ -141,15 +122,45 @@ fn reads(engine: &Engine) -> Result<Contents, String> {
                 return Err("other entries on the way back".into());
             }
         }
-        for (key, (version, value)) in entries.iter().step_by(7) {
-            let found = snapshot.get(tree, key).map_err(text)?.ok_or("a key of the tree is not found")?;
-            if found.version != *version || found.value.to_vec().map_err(text)? != *value {
-                return Err("a key has another value than its entry".into());
+        let info = snapshot.tree_info(tree).map_err(text)?.ok_or("a tree that was listed is not there")?;
+        let step = if info.kind == TreeKind::Plain { 7 } else { 1 };
+        for (key, (version, values)) in entries.iter().step_by(step) {
+            match info.kind {
+                TreeKind::Plain => read_entry(&snapshot, tree, key, *version, &values[0])?,
+                TreeKind::Multi => read_values(&snapshot, tree, key, values)?,
             }
         }
         snapshot.count_range(tree, Bound::Unbounded, Bound::Unbounded).map_err(text)?;
     }
     Ok(all)
+}
+
+fn read_entry(snapshot: &ReadTxn, tree: &str, key: &[u8], version: TxnId, value: &[u8]) -> Result<(), String> {
+    let text = |error: calamus_engine::ReadError| error.to_string();
+    let found = snapshot.get(tree, key).map_err(text)?.ok_or("a key of the tree is not found")?;
+    if found.version == version && found.value.to_vec().map_err(text)? == value {
+        Ok(())
+    } else {
+        Err("a key has another value than its entry".into())
+    }
+}
+
+/// Reads the values of a key backwards, by themselves, and as a number. A stale page may well have another number of them.
+fn read_values(snapshot: &ReadTxn, tree: &str, key: &[u8], values: &[Vec<u8>]) -> Result<(), String> {
+    let text = |error: calamus_engine::ReadError| error.to_string();
+    let mut back = snapshot.values(tree, key).map_err(text)?;
+    let mut left = values.iter().rev();
+    while back.previous().map_err(text)? {
+        if left.next().is_none_or(|value| value != back.value()) {
+            return Err("other values on the way back".into());
+        }
+    }
+    for value in values.iter().step_by(3) {
+        if !snapshot.contains(tree, key, value).map_err(text)? {
+            return Err("a value of the key is not found".into());
+        }
+    }
+    snapshot.count_values(tree, key).map(drop).map_err(text)
 }
 
 fn difference(expected: &Contents, found: &Contents) -> Option<String> {
@@ -173,36 +184,54 @@ fn vote_lost(base: &Base, engine: &Engine) -> Option<String> {
 
 /// Changes everything there is. Errors are fine: what cannot be read cannot be changed.
 fn go_on(engine: &Engine) {
-    let names: Vec<String> =
-        engine.read().trees().map(|all| all.into_iter().map(|(name, _)| name).collect()).unwrap_or_default();
-    for name in &names {
-        let _ = change(engine, |batch| {
-            for key in 0..60_u32 {
-                batch.put(name, &key.wrapping_mul(0x9e37_79b9).to_be_bytes(), &[1; 300])?;
-            }
-            Ok(())
-        });
+    let trees = engine.read().list_trees().unwrap_or_default();
+    for tree in &trees {
+        let _ = change(engine, |batch| (0..60_u32).try_for_each(|number| add(batch, tree, number)));
     }
-    let _ = change(engine, |batch| {
-        for value in 0..100_u32 {
-            batch.add("many", b"tree", &value.wrapping_mul(0x9e37_79b9).to_be_bytes())?;
-            batch.remove_value("many", b"tree", format!("{value:05} {}", "v".repeat(40)).as_bytes())?;
-        }
-        batch.delete("many", b"tree").map(drop)
-    });
     let _ = engine.checkpoint();
-    for name in &names {
-        let keys: Vec<Vec<u8>> = match engine.read().cursor(name) {
-            Ok(Some(mut cursor)) => {
-                std::iter::from_fn(|| cursor.next().ok()?.then(|| cursor.key().to_vec())).take(200).collect()
+    for TreeInfo { name, kind, .. } in &trees {
+        let keys: Vec<Vec<u8>> = match engine.read().keys(name) {
+            Ok(Some(mut keys)) => {
+                std::iter::from_fn(|| keys.next().ok()?.then(|| keys.key().to_vec())).take(1_000).collect()
             }
             _ => Vec::new(),
         };
-        let _ = change(engine, |batch| keys.iter().step_by(2).try_for_each(|key| batch.delete(name, key).map(drop)));
+        if *kind == TreeKind::Multi {
+            // Some lists; the trees of values stand behind them.
+            let own = || keys.iter().filter(|key| key.starts_with(b"key "));
+            own().step_by(100).chain(own().rev().take(3)).for_each(|key| change_values(engine, name, key));
+        }
+        let _ = change(engine, |batch| {
+            keys.iter().step_by(2).take(100).try_for_each(|key| batch.delete(name, key).map(drop))
+        });
         let _ = change(engine, |batch| batch.delete_range(name, Bound::Unbounded, Bound::Included(b"l")).map(drop));
         let _ = change(engine, |batch| batch.drop_tree(name).map(drop));
     }
     let _ = engine.checkpoint();
+}
+
+/// Puts something new into a tree, here and there.
+fn add(batch: &mut Batch, tree: &TreeInfo, number: u32) -> Result<(), BatchError> {
+    let anywhere = number.wrapping_mul(0x9e37_79b9).to_be_bytes();
+    match tree.kind {
+        TreeKind::Plain => batch.put(&tree.name, &anywhere, &[1; 300]).map(drop),
+        TreeKind::Multi => batch.add(&tree.name, &anywhere[..1], &anywhere).map(drop),
+    }
+}
+
+/// Adds values to a key, among those that it has, and takes every second one of those out.
+fn change_values(engine: &Engine, tree: &str, key: &[u8]) {
+    let values: Vec<Vec<u8>> = match engine.read().values(tree, key) {
+        Ok(mut cursor) => std::iter::from_fn(|| cursor.next().ok()?.then(|| cursor.value().to_vec())).collect(),
+        Err(_) => Vec::new(),
+    };
+    let near = |value: &Vec<u8>| [&value[..value.len().min(100)], b"+"].concat();
+    let _ = change(engine, |batch| {
+        values.iter().step_by(4).try_for_each(|value| batch.add(tree, key, &near(value)).map(drop))
+    });
+    let _ = change(engine, |batch| {
+        values.iter().step_by(2).try_for_each(|value| batch.remove_value(tree, key, value).map(drop))
+    });
 }
 
 /// Runs a transaction and commits it, if it comes so far.

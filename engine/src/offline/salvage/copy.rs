@@ -1,6 +1,6 @@
 //! Writing entries into the new database, by its own transactions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::database::Database;
 use crate::engine::EngineOptions;
 use crate::env::Disk;
 
-use super::{SalvageError, SalvageReport, Salvaged};
+use super::walk::Found;
+use super::{Lost, SalvageError, SalvageReport};
 
 /// So many bytes of keys and values go into one transaction, and so many entries.
 const TXN_BYTES: usize = 2 << 20;
@@ -20,16 +21,19 @@ struct Entry {
     tree: String,
     key: Vec<u8>,
     value: Vec<u8>,
+    /// What the tree holds under a key.
+    kind: TreeKind,
 }
 
 pub(super) struct Copier {
     database: Database,
-    trees: BTreeMap<String, TreeKind>,
+    trees: BTreeSet<String>,
     waiting: Vec<Entry>,
     waiting_bytes: usize,
-    copied: Vec<(String, Salvaged)>,
-    /// Entries that bytes on the disk spoke of, and that no database can hold.
-    impossible: Vec<(String, Vec<u8>)>,
+    /// How many bytes of keys and values, by tree.
+    copied: BTreeMap<String, u64>,
+    /// Entries and values that bytes on the disk spoke of, and that no database can hold.
+    impossible: Vec<Lost>,
 }
 
 impl Copier {
@@ -37,54 +41,50 @@ impl Copier {
         let database = Database::open_with(disk, at, EngineOptions::default())?;
         Ok(Self {
             database,
-            trees: BTreeMap::new(),
+            trees: BTreeSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
-            copied: Vec::new(),
+            copied: BTreeMap::new(),
             impossible: Vec::new(),
         })
     }
 
     /// Makes a tree, with or without entries.
     pub fn tree(&mut self, name: &str, kind: TreeKind, report: &mut SalvageReport) -> Result<(), SalvageError> {
-        let made = self.database.write(|txn| match kind {
+        self.database.write(|txn| match kind {
             TreeKind::Plain => txn.create_tree(name),
             TreeKind::Multi => txn.create_multi_tree(name),
-        });
-        match made {
-            Ok(_) => {
-                self.trees.insert(name.to_owned(), kind);
-                report.trees.entry(name.to_owned()).or_default();
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
+        })?;
+        self.trees.insert(name.to_owned());
+        report.trees.entry(name.to_owned()).or_default();
+        Ok(())
     }
 
     /// A name that no tree has.
     pub fn unused_name(&self, wish: &str) -> String {
         let mut name = wish.to_owned();
-        while self.trees.contains_key(&name) {
+        while self.trees.contains(&name) {
             name.push('+');
         }
         name
     }
 
-    /// Puts an entry into a tree that was made, or adds a value to a multi-value tree. An entry that is there under its key
-    /// stays: it was reached from its tree.
-    pub fn put(&mut self, tree: &str, key: &[u8], value: &[u8]) -> Result<(), SalvageError> {
-        let is_multi = self.trees.get(tree) == Some(&TreeKind::Multi);
-        let can_be = if is_multi {
-            check_entry(key, 0).is_ok() && check_value(value).is_ok()
-        } else {
-            check_entry(key, value.len()).is_ok()
+    /// Puts what was found into a tree that was made. An entry that is there under its key stays: it was reached from its
+    /// tree.
+    pub fn take(&mut self, tree: &str, found: Found<'_>) -> Result<(), SalvageError> {
+        let (key, value, kind) = match found {
+            Found::Entry(_, key, value) => (key, value, TreeKind::Plain),
+            Found::Value(key, value) => (key, value, TreeKind::Multi),
         };
-        if !can_be {
-            self.impossible.push((tree.to_owned(), key.to_vec()));
+        let in_plain = if kind == TreeKind::Plain { value.len() } else { 0 };
+        if check_entry(key, in_plain).is_err() || kind == TreeKind::Multi && check_value(value).is_err() {
+            let reason = "a key or a value of a length that no entry has".to_owned();
+            let (tree, from) = (Some(tree.to_owned()), Some(key.to_vec()));
+            self.impossible.push(Lost { tree, key: None, from: from.clone(), to: from, page: None, reason });
             return Ok(());
         }
         self.waiting_bytes += key.len() + value.len();
-        self.waiting.push(Entry { tree: tree.to_owned(), key: key.to_vec(), value: value.to_vec() });
+        self.waiting.push(Entry { tree: tree.to_owned(), key: key.to_vec(), value: value.to_vec(), kind });
         if self.waiting_bytes >= TXN_BYTES || self.waiting.len() >= TXN_ENTRIES {
             self.flush()?;
         }
@@ -94,47 +94,39 @@ impl Copier {
     fn flush(&mut self) -> Result<(), SalvageError> {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
-        let (copied, trees) = (&mut self.copied, &self.trees);
-        self.database.write(|txn| {
-            for Entry { tree, key, value } in &waiting {
-                let is_new = if trees.get(tree) == Some(&TreeKind::Multi) {
-                    txn.add(tree, key, value)?
-                } else if txn.get(tree, key)?.is_none() {
-                    txn.put(tree, key, value)?;
-                    true
-                } else {
-                    false
-                };
-                if !is_new {
-                    continue;
-                }
-                let bytes = (key.len() + value.len()) as u64;
-                match copied.last_mut().filter(|(name, _)| name == tree) {
-                    Some((_, done)) => {
-                        done.entries += 1;
-                        done.bytes += bytes;
+        let copied = self.database.write(|txn| {
+            let mut copied: BTreeMap<&str, usize> = BTreeMap::new();
+            for Entry { tree, key, value, kind } in &waiting {
+                let bytes = match kind {
+                    TreeKind::Plain if txn.get(tree, key)?.is_some() => 0,
+                    TreeKind::Plain => {
+                        txn.put(tree, key, value)?;
+                        key.len() + value.len()
                     }
-                    None => copied.push((tree.clone(), Salvaged { entries: 1, bytes })),
-                }
+                    TreeKind::Multi if !txn.add(tree, key, value)? => 0,
+                    // With the first value comes the key.
+                    TreeKind::Multi if txn.count_values(tree, key)? == 1 => key.len() + value.len(),
+                    TreeKind::Multi => value.len(),
+                };
+                *copied.entry(tree).or_default() += bytes;
             }
-            Ok(())
+            Ok(copied)
         })?;
+        for (tree, bytes) in copied.value {
+            *self.copied.entry(tree.to_owned()).or_default() += bytes as u64;
+        }
         Ok(())
     }
 
     /// Writes what waits, and closes the database with all of it in its data file.
     pub fn finish(mut self, report: &mut SalvageReport) -> Result<(), SalvageError> {
         self.flush()?;
-        for (name, done) in self.copied {
-            let all = report.trees.entry(name).or_default();
-            all.entries += done.entries;
-            all.bytes += done.bytes;
+        for info in self.database.read().list_trees()? {
+            let all = report.trees.entry(info.name.clone()).or_default();
+            (all.kind, all.entries, all.values) = (info.kind, info.entries, info.values);
+            all.bytes = self.copied.get(&info.name).copied().unwrap_or(0);
         }
-        for (tree, key) in self.impossible {
-            let reason = "a key or a value of a length that no entry has".to_owned();
-            let key = Some(key);
-            report.lost.push(super::Lost { tree: Some(tree), from: key.clone(), to: key, page: None, reason });
-        }
+        report.lost.append(&mut self.impossible);
         self.database.engine().checkpoint().map_err(crate::database::WriteError::Unknown)?;
         Ok(())
     }

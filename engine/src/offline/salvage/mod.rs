@@ -8,9 +8,10 @@
 //! # What cannot be told
 //!
 //! - A page does not say to which tree it belongs. Below a lost branch, the pages that nothing else refers to are found
-//!   by their kind, and belong where their keys and their height fit. If they fit in more than one place, or in none
-//!   since the tree of trees is lost, they become a tree of their own, `lost-page-N`: a plain one, whose values are the
-//!   bytes that stand in the cells. So do pages of trees of values: there the values are keys.
+//!   by their kind, and belong where their keys, their height and what their leaves hold fit. If they fit in more than one place, or in none
+//!   since the tree of trees is lost, they become a tree of their own, `lost-page-N`.
+//!   So it is with a page of a tree of values: it does not say to which key it belongs. It looks the same as a leaf of a plain
+//!   tree whose values are empty, so that a tree of its own is a plain one, with the values as keys.
 //! - A page of a long value does not say whose it is: if the entry is lost, so is the value.
 //! - Versions (which transaction wrote a key) are new: every entry is written anew.
 //! - If frames are missing that would bring the data file to one state, it may be a mixture of several: each entry was
@@ -24,6 +25,7 @@
 
 mod copy;
 mod orphans;
+mod place;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 
 use super::state::{OfflineState, Stop};
 use super::{DirectoryReport, check_directory};
-use crate::btree::{PageSource, ReadError, TreeState};
+use crate::btree::{PageSource, ReadError, TreeKind, TreeState};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::SLOT_BYTES;
 use crate::database::WriteError;
@@ -45,6 +47,7 @@ use crate::page::PAGE_BYTES;
 use crate::slots::SlotFile;
 use crate::verify::Progress;
 use copy::Copier;
+use place::Hole;
 use walk::Walk;
 
 /// What was found and copied.
@@ -67,8 +70,12 @@ pub struct SalvageReport {
 /// What was copied into a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Salvaged {
-    /// How many entries; in a multi-value tree, how many values.
+    /// What it holds under a key.
+    pub kind: TreeKind,
+    /// How many entries; in a multi-value tree, how many keys.
     pub entries: u64,
+    /// How many values: in a plain tree one for each entry.
+    pub values: u64,
     /// The bytes of their keys and values.
     pub bytes: u64,
 }
@@ -78,6 +85,8 @@ pub struct Salvaged {
 pub struct Lost {
     /// The tree; `None` if that is not known, or it is about all of them.
     pub tree: Option<String>,
+    /// The key under which values are lost, in a multi-value tree: then `from` and `to` are values. `None` if keys are lost.
+    pub key: Option<Vec<u8>>,
     /// The first key that may be lost; `None` if there is no bound.
     pub from: Option<Vec<u8>>,
     /// The key before which the lost ones end; `None` if there is no bound. For a single entry, its key again.
@@ -136,7 +145,7 @@ impl SalvageReport {
 
     fn lose(&mut self, tree: Option<&str>, page: Option<PageNumber>, reason: impl Into<String>) {
         let (tree, reason) = (tree.map(str::to_owned), reason.into());
-        self.lost.push(Lost { tree, from: None, to: None, page, reason });
+        self.lost.push(Lost { tree, key: None, from: None, to: None, page, reason });
     }
 }
 
@@ -248,7 +257,10 @@ fn fill(
                 walk.tree(name, tree, &mut copy, report)?;
             }
         }
-        Err(what) => report.lose(None, Some(PageNumber(0)), format!("{what}; so the names of all trees")),
+        Err(what) => {
+            walk.holes.push(Hole::all_names());
+            report.lose(None, Some(PageNumber(0)), format!("{what}; so the names of all trees"));
+        }
     }
     orphans::copy(&mut walk, &mut copy, report, progress)?;
     copy.finish(report)?;
@@ -273,9 +285,9 @@ fn names<S: PageSource + ?Sized>(
             (Ok(name), Some(state)) => found.push((name, state)),
             _ => bad.push((page, String::from_utf8_lossy(key).into_owned())),
         }
-        Ok(())
     })?;
     for (page, name) in bad {
+        walk.holes.push(Hole::all_names());
         report.lose(Some(&name), Some(page), "the state of the tree makes no sense");
     }
     Ok(found)

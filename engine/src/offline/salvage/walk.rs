@@ -1,7 +1,8 @@
 //! Walking a tree around what is damaged.
 //!
 //! A page that cannot be read, is not of the kind that the tree has there, was met before, or holds keys that it cannot
-//! hold, is a *hole*: it is noted with the bounds that the branches above set, and with what was lost there.
+//! hold, is a *hole*: it is noted with the bounds that the branches above set, and with what was lost there. The trees of
+//! values of a multi-value tree are walked in the same way, each when its key is met.
 
 use crate::btree::multi::check_bare;
 use crate::btree::multi::payload::Values;
@@ -13,41 +14,19 @@ use crate::ids::PageNumber;
 use crate::page::{PAGE_HEADER_BYTES, PageKind};
 
 use super::copy::Copier;
+use super::place::{Hole, Part};
 use super::{Lost, SalvageError, SalvageReport};
 
-/// A page of a tree that is lost.
-#[derive(Clone, Debug)]
-pub(super) struct Hole {
-    /// Whose it is; `None` for the tree of trees.
-    pub tree: Option<String>,
-    pub kind: TreeKind,
-    /// 0 for a leaf.
-    pub level: u8,
-    pub from: Option<Vec<u8>>,
-    pub to: Option<Vec<u8>>,
+/// What a walk meets.
+pub(super) enum Found<'k> {
+    /// An entry of a plain tree, and its page.
+    Entry(PageNumber, &'k [u8], &'k [u8]),
+    /// A key of a multi-value tree, and one of its values.
+    Value(&'k [u8], &'k [u8]),
 }
 
-impl Hole {
-    /// Whether what begins with this key, at the level below, may have hung here.
-    pub fn may_have_held(&self, key: &[u8], level: u8) -> bool {
-        self.level == level + 1
-            && self.from.as_ref().is_none_or(|from| from.as_slice() <= key)
-            && self.to.as_ref().is_none_or(|to| key < to.as_slice())
-    }
-}
-
-/// Takes entries, and values of entries that have many: the page, the key, the value.
-type Sink<'f> = &'f mut dyn FnMut(PageNumber, &[u8], &[u8]) -> Result<(), SalvageError>;
-
-/// What is being walked.
-#[derive(Clone, Copy)]
-struct Of<'n> {
-    /// The name; `None` for the tree of trees.
-    name: Option<&'n str>,
-    kind: TreeKind,
-    /// In a tree of values: the key whose values they are.
-    values_of: Option<&'n [u8]>,
-}
+/// Takes what is met.
+type Sink<'f> = &'f mut dyn FnMut(Found<'_>) -> Result<(), SalvageError>;
 
 /// The key bounds of a subtree.
 #[derive(Clone, Copy)]
@@ -55,6 +34,8 @@ struct Bounds<'k> {
     from: Option<&'k [u8]>,
     to: Option<&'k [u8]>,
 }
+
+const ANYWHERE: Bounds<'static> = Bounds { from: None, to: None };
 
 pub(super) struct Walk<'s, S: ?Sized> {
     pub source: &'s S,
@@ -74,19 +55,29 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         self.reached[number.0 as usize / 64] & (1 << (number.0 % 64)) != 0
     }
 
-    /// Notes that a tree has the page; `false` if it is none of the file, or one has it already.
-    fn reach(&mut self, number: PageNumber) -> bool {
-        if number.0 >= self.page_count || self.has_reached(number) {
-            return false;
+    /// Notes that a tree has the page, if it is one of the file.
+    fn reach(&mut self, number: PageNumber) {
+        if number.0 < self.page_count {
+            self.reached[number.0 as usize / 64] |= 1 << (number.0 % 64);
         }
-        self.reached[number.0 as usize / 64] |= 1 << (number.0 % 64);
-        true
     }
 
     /// Walks the tree of trees.
-    pub fn names(&mut self, trees: &TreeState, report: &mut SalvageReport, sink: Sink<'_>) -> Result<(), SalvageError> {
-        let of = Of { name: None, kind: TreeKind::Plain, values_of: None };
-        self.whole_tree(of, trees, report, sink)
+    pub fn names(
+        &mut self,
+        trees: &TreeState,
+        report: &mut SalvageReport,
+        sink: &mut dyn FnMut(PageNumber, &[u8], &[u8]),
+    ) -> Result<(), SalvageError> {
+        let part = Part { tree: None, kind: TreeKind::Plain, key: None };
+        let sink = &mut |found: Found<'_>| {
+            match found {
+                Found::Entry(page, name, state) => sink(page, name, state),
+                Found::Value(..) => unreachable!("the tree of trees is a plain one"),
+            }
+            Ok(())
+        };
+        Tour { walk: self, report, sink }.whole_tree(part, trees)
     }
 
     /// Copies what can be read of a tree.
@@ -97,117 +88,137 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
-        let of = Of { name: Some(name), kind: tree.kind, values_of: None };
-        self.whole_tree(of, tree, report, &mut |_, key, value| copy.put(name, key, value))
+        let part = Part { tree: Some(name), kind: tree.kind, key: None };
+        Tour { walk: self, report, sink: &mut |found| copy.take(name, found) }.whole_tree(part, tree)
     }
 
-    /// Copies what can be read of a subtree that nothing refers to any more, into the tree `name`.
+    /// Copies what can be read of a subtree that nothing refers to any more, into the tree of `part`.
     pub fn orphan(
         &mut self,
-        (name, kind): (&str, TreeKind),
-        number: PageNumber,
-        level: u8,
+        part: Part<'_>,
+        (number, level): (PageNumber, u8),
         copy: &mut Copier,
         report: &mut SalvageReport,
     ) -> Result<(), SalvageError> {
-        let anywhere = Bounds { from: None, to: None };
-        let of = Of { name: Some(name), kind, values_of: None };
-        self.subtree(of, number, level, anywhere, report, &mut |_, key, value| copy.put(name, key, value))
+        let name = part.tree.expect("a tree to copy into");
+        let sink = &mut |found: Found<'_>| copy.take(name, found);
+        Tour { walk: self, report, sink }.subtree(part, number, level, ANYWHERE)
     }
+}
 
-    fn whole_tree(
-        &mut self,
-        of: Of<'_>,
-        tree: &TreeState,
-        report: &mut SalvageReport,
-        sink: Sink<'_>,
-    ) -> Result<(), SalvageError> {
+/// A walk through one tree, or a part of one.
+struct Tour<'t, 's, S: ?Sized> {
+    walk: &'t mut Walk<'s, S>,
+    report: &'t mut SalvageReport,
+    sink: Sink<'t>,
+}
+
+impl<S: PageSource + ?Sized> Tour<'_, '_, S> {
+    fn whole_tree(&mut self, part: Part<'_>, tree: &TreeState) -> Result<(), SalvageError> {
         let Some(root) = tree.root else { return Ok(()) };
         if !(1..=MAX_HEIGHT).contains(&usize::from(tree.height)) {
-            report.lose(of.name, Some(root), format!("a tree of height {}", tree.height));
+            self.report.lose(part.tree, Some(root), format!("a tree of height {}", tree.height));
             return Ok(());
         }
-        self.subtree(of, root, tree.height - 1, Bounds { from: None, to: None }, report, sink)
+        self.subtree(part, root, tree.height - 1, ANYWHERE)
     }
 
-    fn hole(
-        &mut self,
-        of: Of<'_>,
-        (number, level): (PageNumber, u8),
-        bounds: Bounds<'_>,
-        report: &mut SalvageReport,
-        reason: String,
-    ) {
-        let (tree, page) = (of.name.map(str::to_owned), Some(number));
-        // What hung below a lost page of a tree of values is found, but not told apart from other trees.
-        if let Some(key) = of.values_of {
-            let (key, reason) = (Some(key.to_vec()), format!("values of the key: {reason}"));
-            report.lost.push(Lost { tree, from: key.clone(), to: key, page, reason });
-            return;
-        }
-        let (from, to) = (bounds.from.map(<[u8]>::to_vec), bounds.to.map(<[u8]>::to_vec));
-        let reason = if of.name.is_none() { format!("names of trees: {reason}") } else { reason };
-        self.holes.push(Hole { tree: tree.clone(), kind: of.kind, level, from: from.clone(), to: to.clone() });
-        report.lost.push(Lost { tree, from, to, page, reason });
+    fn hole(&mut self, part: Part<'_>, (number, level): (PageNumber, u8), bounds: Bounds<'_>, reason: String) {
+        let reason = if part.tree.is_none() { format!("names of trees: {reason}") } else { reason };
+        let owned = |key: Option<&[u8]>| key.map(<[u8]>::to_vec);
+        let (tree, key, from, to) =
+            (part.tree.map(str::to_owned), owned(part.key), owned(bounds.from), owned(bounds.to));
+        let lost = Lost {
+            tree: tree.clone(),
+            key: key.clone(),
+            from: from.clone(),
+            to: to.clone(),
+            page: Some(number),
+            reason,
+        };
+        self.report.lost.push(lost);
+        self.walk.holes.push(Hole { tree, kind: part.kind, key, level, from, to });
+    }
+
+    /// Notes that a single entry is lost, or a single value.
+    fn lose_entry(&mut self, part: Part<'_>, key: &[u8], page: PageNumber, reason: String) {
+        let (tree, of, key) = (part.tree.map(str::to_owned), part.key.map(<[u8]>::to_vec), Some(key.to_vec()));
+        self.report.lost.push(Lost { tree, key: of, from: key.clone(), to: key, page: Some(page), reason });
     }
 
     fn subtree(
         &mut self,
-        of: Of<'_>,
+        part: Part<'_>,
         number: PageNumber,
         level: u8,
         bounds: Bounds<'_>,
-        report: &mut SalvageReport,
-        sink: Sink<'_>,
     ) -> Result<(), SalvageError> {
         let here = (number, level);
-        if number.0 < self.page_count && self.has_reached(number) {
-            self.hole(of, here, bounds, report, format!("page {number} belongs to more than one place"));
+        if number.0 < self.walk.page_count && self.walk.has_reached(number) {
+            self.hole(part, here, bounds, format!("page {number} belongs to more than one place"));
             return Ok(());
         }
-        let page = match read(self.source, number)? {
+        let page = match read(self.walk.source, number)? {
             Ok(page) => page,
             Err(reason) => {
-                self.reach(number);
-                self.hole(of, here, bounds, report, reason);
+                self.walk.reach(number);
+                self.hole(part, here, bounds, reason);
                 return Ok(());
             }
         };
-        let node = match Node::at_level(&page, level).and_then(|node| keys_fit(&node, bounds).map(|()| node)) {
+        let fits = |node: Node<'_>| {
+            keys_fit(&node, bounds)?;
+            if level == 0 { part.check_leaf(&node) } else { Ok(()) }
+        };
+        let node = match Node::at_level(&page, level).and_then(|node| fits(node).map(|()| node)) {
             Ok(node) => node,
             Err(damage) => {
                 // It is not this tree's: whose it is, is to be found out.
-                self.hole(of, here, bounds, report, format!("page {number}: {}", damage.0));
+                self.hole(part, here, bounds, format!("page {number}: {}", damage.0));
                 return Ok(());
             }
         };
-        self.reach(number);
+        self.walk.reach(number);
         for slot in 0..node.count() {
             let result = if level == 0 {
-                match node.leaf_cell(slot) {
-                    Ok(cell) => self.entry(of, number, &cell, report, sink)?,
-                    Err(damage) => Err(damage),
-                }
+                self.entry(part, number, &node, slot)?
             } else {
-                self.child(of, &node, slot, level, bounds, report, sink)?
+                self.child(part, &node, slot, level, bounds)?
             };
             if let Err(damage) = result {
-                report.lose(of.name, Some(number), format!("page {number}, slot {slot}: {}", damage.0));
+                self.bad_slot(part, here, &node, slot, damage);
             }
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a step of the walk, with all that it knows")]
+    /// Notes a cell that makes no sense, under its key if that can be read.
+    fn bad_slot(
+        &mut self,
+        part: Part<'_>,
+        (number, level): (PageNumber, u8),
+        node: &Node<'_>,
+        slot: usize,
+        damage: Damage,
+    ) {
+        let key = if level == 0 { node.key(slot).ok().map(<[u8]>::to_vec) } else { None };
+        if level == 0 && part.kind == TreeKind::Multi && part.key.is_none() {
+            // It may have named a tree of values.
+            let tree = part.tree.map(str::to_owned);
+            self.walk.holes.push(Hole { tree, kind: part.kind, key: None, level, from: key.clone(), to: key.clone() });
+        }
+        let reason = format!("page {number}, slot {slot}: {}", damage.0);
+        let (tree, of) = (part.tree.map(str::to_owned), part.key.map(<[u8]>::to_vec));
+        self.report.lost.push(Lost { tree, key: of, from: key.clone(), to: key, page: Some(number), reason });
+    }
+
     fn child(
         &mut self,
-        of: Of<'_>,
+        part: Part<'_>,
         node: &Node<'_>,
         slot: usize,
         level: u8,
         bounds: Bounds<'_>,
-        report: &mut SalvageReport,
-        sink: Sink<'_>,
     ) -> Result<Result<(), Damage>, SalvageError> {
         let place = || {
             let from = if slot == 0 { bounds.from } else { Some(node.key(slot)?) };
@@ -215,60 +226,59 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
             Ok((node.child(slot)?, Bounds { from, to }))
         };
         match place() {
-            Ok((child, bounds)) => self.subtree(of, child, level - 1, bounds, report, sink).map(Ok),
+            Ok((child, bounds)) => self.subtree(part, child, level - 1, bounds).map(Ok),
             Err(damage) => Ok(Err(damage)),
         }
     }
 
     fn entry(
         &mut self,
-        of: Of<'_>,
+        part: Part<'_>,
         number: PageNumber,
-        cell: &LeafCell<'_>,
-        report: &mut SalvageReport,
-        sink: Sink<'_>,
+        node: &Node<'_>,
+        slot: usize,
     ) -> Result<Result<(), Damage>, SalvageError> {
-        match (of.values_of, of.kind) {
-            (Some(key), _) => match check_bare(cell) {
-                Ok(()) => sink(number, key, cell.key).map(Ok),
+        let cell = match node.leaf_cell(slot) {
+            Ok(cell) => cell,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        match (part.key, part.kind) {
+            (Some(key), _) => match check_bare(&cell) {
+                Ok(()) => (self.sink)(Found::Value(key, cell.key)).map(Ok),
                 Err(damage) => Ok(Err(damage)),
             },
-            (None, TreeKind::Plain) => self.plain_entry(of, number, cell, report, sink).map(Ok),
+            (None, TreeKind::Plain) => self.plain_entry(part, number, &cell).map(Ok),
             (None, TreeKind::Multi) => match cell.multi_values() {
-                Ok(Values::List(list)) => list.iter().try_for_each(|value| sink(number, cell.key, value)).map(Ok),
-                Ok(Values::Tree(values)) => {
-                    let of = Of { values_of: Some(cell.key), ..of };
-                    self.whole_tree(of, &values, report, sink).map(Ok)
-                }
+                Ok(values) => self.values(part, cell.key, values).map(Ok),
                 Err(damage) => Ok(Err(damage)),
             },
         }
     }
 
-    fn plain_entry(
-        &mut self,
-        of: Of<'_>,
-        number: PageNumber,
-        cell: &LeafCell<'_>,
-        report: &mut SalvageReport,
-        sink: Sink<'_>,
-    ) -> Result<(), SalvageError> {
+    fn plain_entry(&mut self, part: Part<'_>, number: PageNumber, cell: &LeafCell<'_>) -> Result<(), SalvageError> {
         let (first, length) = match cell.payload {
-            Payload::Inline(value) => return sink(number, cell.key, value),
+            Payload::Inline(value) => return (self.sink)(Found::Entry(number, cell.key, value)),
             Payload::Overflow(first, length) => (first, length as usize),
         };
-        match self.value(first, length)? {
-            Ok(value) => sink(number, cell.key, &value),
+        match self.long_value(first, length)? {
+            Ok(value) => (self.sink)(Found::Entry(number, cell.key, &value)),
             Err((page, reason)) => {
-                let (tree, key) = (of.name.map(str::to_owned), Some(cell.key.to_vec()));
-                report.lost.push(Lost { tree, from: key.clone(), to: key, page: Some(page), reason });
+                self.lose_entry(part, cell.key, page, reason);
                 Ok(())
             }
         }
     }
 
+    /// All values of a key, as far as they can be read.
+    fn values(&mut self, part: Part<'_>, key: &[u8], values: Values<'_>) -> Result<(), SalvageError> {
+        match values {
+            Values::List(list) => list.iter().try_for_each(|value| (self.sink)(Found::Value(key, value))),
+            Values::Tree(tree) => self.whole_tree(Part { key: Some(key), ..part }, &tree),
+        }
+    }
+
     /// A value in a run of pages, or the page of it that is lost.
-    fn value(
+    fn long_value(
         &mut self,
         first: PageNumber,
         length: usize,
@@ -276,8 +286,8 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         let (mut value, mut lost) = (Vec::with_capacity(length), None);
         for index in 0..run_pages(length) {
             let number = PageNumber(first.0.saturating_add(index));
-            self.reach(number);
-            match run_page(self.source, first, index) {
+            self.walk.reach(number);
+            match run_page(self.walk.source, first, index) {
                 Ok(page) => value.extend_from_slice(&page.bytes()[PAGE_HEADER_BYTES..]),
                 Err(error) => lost = lost.or(Some((number, reason(error)?))),
             }
