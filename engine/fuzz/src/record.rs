@@ -272,7 +272,7 @@ impl Forged {
 
     fn header(&self, full: usize, diffs: usize) -> Vec<u8> {
         let header = &self.record.header;
-        let mut bytes = b"CREC\x01\0\0\0".to_vec();
+        let mut bytes = b"CREC\x02\0\0\0".to_vec();
         for number in [header.builds_on.0, header.first_txn.0, header.last_txn.0, header.timeline.0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
