@@ -267,7 +267,7 @@ fn the_fixed_part_of_a_record_is_what_it_was() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let expected = [
         "43524543",
-        "0100",
+        "0200",
         "0000",
         "0000000000000000",
         "0100000000000000",
