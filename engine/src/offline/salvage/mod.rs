@@ -279,7 +279,7 @@ fn names<S: PageSource + ?Sized>(
 ) -> Result<Vec<(String, TreeState)>, SalvageError> {
     let mut found = Vec::new();
     let mut bad = Vec::new();
-    walk.names(trees, report, &mut |page, key, value| {
+    walk.names(trees, report, |page, key, value| {
         let name = String::from_utf8(key.to_vec());
         match (name, TreeState::decode(value)) {
             (Ok(name), Some(state)) => found.push((name, state)),

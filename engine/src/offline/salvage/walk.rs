@@ -67,7 +67,7 @@ impl<'s, S: PageSource + ?Sized> Walk<'s, S> {
         &mut self,
         trees: &TreeState,
         report: &mut SalvageReport,
-        sink: &mut dyn FnMut(PageNumber, &[u8], &[u8]),
+        mut sink: impl FnMut(PageNumber, &[u8], &[u8]),
     ) -> Result<(), SalvageError> {
         let part = Part { tree: None, kind: TreeKind::Plain, key: None };
         let sink = &mut |found: Found<'_>| {
