@@ -8,7 +8,7 @@
 //! - A node that has not answered of late is in no quorum, whatever it last said. Where too few have answered for a
 //!   quorum, space is not what is wrong, and nothing is refused for want of it: so a new leader, who has heard of nobody,
 //!   does not begin with refusals.
-//! - A leader that is short of space where another voter is not hands leadership over ([`crate::watchdog`]): then it is
+//! - A leader that is short of space where another voter is not hands leadership over (`watchdog`): then it is
 //!   the one node of three.
 //!
 //! What the leader does not know, because what a node said is older than what happened there, the node itself refuses: it

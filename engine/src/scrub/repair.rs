@@ -97,8 +97,8 @@ impl Engine {
         self.core.store().data.register().counts()
     }
 
-    /// Puts a damaged page right with `bytes`, if those are what it must hold: see [the module](self). Durable when this
-    /// returns.
+    /// Puts a damaged page right with `bytes`, if those are what it must hold by the checksum that is known of it, or by
+    /// the digest. Durable when this returns.
     ///
     /// # Errors
     /// Why not. After [`RepairError::Storage`] the page is as damaged as before.
