@@ -217,6 +217,9 @@ pub fn check_pages_alone<S: PageSource + ?Sized>(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CheckReport, ReadError> {
     let mut report = CheckReport::default();
+    if page_count == 0 {
+        return Ok(report);
+    }
     let mut pages = PageSet::new(page_count);
     check_bitmaps(source, page_count, &mut pages, &mut report)?;
     check_each(source, page_count, &pages, false, &mut report, progress)?;

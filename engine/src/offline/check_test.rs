@@ -140,6 +140,8 @@ fn a_data_file_of_another_length_is_found() {
     assert_eq!(kinds(&check(&disk)), [FindingKind::Length]);
     truncate(&disk, "g1/data", bytes - PAGE_BYTES as u64);
     assert!(kinds(&check(&disk)).contains(&FindingKind::Length));
+    truncate(&disk, "g1/data", 0);
+    assert!(!check(&disk).findings.is_empty(), "a data file with no byte in it");
     disk.remove_file(&file("g1/data")).expect("works");
     assert_eq!(kinds(&check(&disk)), [FindingKind::Unreadable]);
 }
