@@ -1,7 +1,6 @@
 //! The handle: what the rest of the engine, and the consensus, may ask of the journal.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,83 +11,28 @@ use crate::env::{self, Disk, OpenMode};
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogId, LogIndex};
 use crate::journal::cache::Cache;
+use crate::journal::dones::{Done, panicked};
 use crate::journal::format::{
     FIRST_SEGMENT, Geometry, LogStart, MIN_SEGMENT_BYTES, SEGMENT_HEADER_BYTES, is_segment_size, segment_number,
     segment_path, span, spare_path,
 };
 use crate::journal::frame::{FRAME_HEADER_BYTES, Frame, MAX_PAYLOAD_BYTES};
 use crate::journal::index::Index;
+use crate::journal::options::{JournalMode, JournalOptions};
 use crate::journal::reader;
 use crate::journal::run::{self, Shared};
 use crate::journal::scan::{self, Scan};
-use crate::journal::scrub::{Piece, Rebuilt, is_ours, look, write_again, write_rebuilt};
 use crate::journal::segment::{SegmentHeader, Zeroing, make_zeroed};
 use crate::journal::spare::{self, Spares};
-use crate::journal::state::{Done, InOrder, JournalStats, Segment, State, panicked};
+use crate::journal::state::{InOrder, JournalStats, Segment, State};
 use crate::journal::writer::Writer;
 use crate::space::Reserve;
-
-/// Who does the journal's work.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum JournalMode {
-    /// A thread of the journal, and one that prepares spares. Whoever waits for a sync ([`Journal::sync`]) writes all that
-    /// waits, if the thread is not at it.
-    #[default]
-    Threaded,
-    /// The calling thread, before the call returns: for deterministic tests. The end is attested on closing only, or
-    /// by [`Journal::attest`].
-    Inline,
-}
 
 /// Who is to work the queue off, in threaded mode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Thread,
     Caller,
-}
-
-/// Sizes and mode.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct JournalOptions {
-    /// The size of a segment, in bytes; a multiple of 512, at least 64 KiB. Fixed when the journal is created; an
-    /// existing journal keeps its own.
-    pub segment_bytes: u64,
-    /// A group is at most this long, in bytes, unless a single frame is longer.
-    pub max_group_bytes: usize,
-    /// Newest frames kept in memory, in bytes. Frames that are not durable are kept whatever it says.
-    pub cache_bytes: usize,
-    /// Who does the work.
-    pub mode: JournalMode,
-    /// A planted fault, for tests of the tests: callbacks run before the sync. Does nothing unless the crate is built
-    /// with the feature `mutants`.
-    pub acknowledge_before_sync: bool,
-    /// Another: a cut is not synced. The same holds.
-    pub cut_not_durable: bool,
-}
-
-impl JournalOptions {
-    /// Whether the fault is planted; always `false` without the feature.
-    pub(super) fn acknowledges_before_sync(&self) -> bool {
-        cfg!(feature = "mutants") && self.acknowledge_before_sync
-    }
-
-    /// The same of the other.
-    pub(super) fn leaves_cuts_unsynced(&self) -> bool {
-        cfg!(feature = "mutants") && self.cut_not_durable
-    }
-}
-
-impl Default for JournalOptions {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            max_group_bytes: 8 << 20,
-            cache_bytes: 32 << 20,
-            mode: JournalMode::Threaded,
-            acknowledge_before_sync: false,
-            cut_not_durable: false,
-        }
-    }
 }
 
 /// The journal. Handles are cheap to clone; the last one that is dropped closes it.
@@ -205,7 +149,7 @@ impl Journal {
         Self { inner: Arc::new(Inner { shared, threads: Mutex::new(threads) }) }
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
@@ -402,53 +346,6 @@ impl Journal {
         max_bytes: usize,
     ) -> Result<Vec<Frame>, StorageError> {
         reader::read(self.shared(), from, until_exclusive, max_bytes)
-    }
-
-    /// Looks at durable frames from `from` on as the disk has them, of about `max_bytes` together; `None` behind the last.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub(crate) fn look_at_disk(&self, from: LogIndex, max_bytes: u64) -> Result<Option<Piece>, StorageError> {
-        look(self.shared(), from, max_bytes)
-    }
-
-    /// Writes a frame again where it must stand, durable when this returns; `false` if it is not the one that must stand
-    /// there.
-    ///
-    /// # Errors
-    /// If the journal is stopped or closed. An error of the disk stops it.
-    pub(crate) fn write_again(&self, frame: &Frame) -> Result<bool, StorageError> {
-        if !is_ours(&self.shared().state.lock(), frame) {
-            return Ok(false);
-        }
-        let frame = frame.clone();
-        self.run_here(move |shared| write_again(shared, &frame))
-    }
-
-    /// The same for a block or a header that was made anew.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) fn write_rebuilt(&self, rebuilt: Rebuilt) -> Result<bool, StorageError> {
-        self.run_here(move |shared| write_rebuilt(shared, &rebuilt))
-    }
-
-    /// Runs a job on the journal's thread, in order, and waits for what it says.
-    fn run_here(
-        &self,
-        job: impl FnOnce(&Shared) -> Result<bool, StorageError> + Send + 'static,
-    ) -> Result<bool, StorageError> {
-        let shared = self.inner.shared.clone();
-        let said = Arc::new(AtomicBool::new(false));
-        let (told, (done, heard)) = (said.clone(), mpsc::channel());
-        let job = move || {
-            told.store(job(&shared)?, Ordering::Release);
-            Ok(())
-        };
-        // Nobody listens any more only if this function has failed already.
-        self.run_in_order(Box::new(job), Box::new(move |result| drop(done.send(result))))?;
-        heard.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))?;
-        Ok(said.load(Ordering::Acquire))
     }
 
     /// Where the first kept segment begins.

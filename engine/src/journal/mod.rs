@@ -87,6 +87,7 @@
 
 mod cache;
 mod cut;
+mod dones;
 mod follow;
 pub mod format;
 pub mod frame;
@@ -96,8 +97,11 @@ mod inspect;
 #[allow(clippy::module_inception, reason = "the handle is the journal")]
 mod journal;
 mod look;
+mod needed;
+mod options;
 mod reader;
 mod rebuild;
+mod repair;
 mod run;
 mod scan;
 mod scrub;
@@ -132,14 +136,16 @@ mod survey_test;
 #[cfg(test)]
 mod walk_test;
 
+pub use dones::Done;
 pub(crate) use follow::Waited;
 pub use format::LogStart;
 pub use frame::CHAIN_START;
 pub use inspect::{FrameInfo, frame_hash, frames, inspect};
+pub use journal::Journal;
 pub(crate) use journal::Who;
-pub use journal::{Journal, JournalMode, JournalOptions};
+pub use options::{JournalMode, JournalOptions};
 pub use scan::Scan;
 pub(crate) use scrub::BadPart;
-pub use state::{Done, InOrder, JournalStats};
+pub use state::{InOrder, JournalStats};
 pub use survey::{SegmentInfo, SpareInfo, Survey, survey};
 pub use walk::Damage;

@@ -11,9 +11,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::env::Disk;
 use crate::error::StorageError;
 use crate::journal::JournalOptions;
+use crate::journal::dones::{Dones, panicked};
 use crate::journal::format::Geometry;
 use crate::journal::spare;
-use crate::journal::state::{Dones, State, Taken, Work, panicked};
+use crate::journal::state::{State, Taken, Work};
 use crate::journal::writer::Writer;
 use crate::space::Reserve;
 

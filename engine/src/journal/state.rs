@@ -19,47 +19,11 @@ use crate::env::DiskFile;
 use crate::error::StorageError;
 use crate::ids::{JournalPosition, LogId, LogIndex};
 use crate::journal::cache::Cache;
-use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, UNIT_BYTES, span};
+use crate::journal::dones::{Done, Dones};
+use crate::journal::format::{Geometry, LogStart, SEGMENT_HEADER_BYTES, span};
 use crate::journal::frame::Frame;
 use crate::journal::index::{Entry, Index};
 use crate::journal::spare::Spares;
-
-/// Called with the outcome, by whoever works the queue off, in queue order. Must be quick, and must not wait for the journal.
-pub type Done = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
-/// Callbacks that will all be called: with the outcome, or, if whoever has them panics, with an error. To drop one
-/// unheard would tell its owner nothing, for ever.
-#[derive(Default)]
-pub(super) struct Dones(VecDeque<Done>);
-
-impl Dones {
-    pub fn push(&mut self, done: Option<Done>) {
-        self.0.extend(done);
-    }
-
-    /// Calls all of them, in order.
-    pub fn hear(mut self, outcome: Result<(), &StorageError>) {
-        self.call(outcome);
-    }
-
-    fn call(&mut self, outcome: Result<(), &StorageError>) {
-        while let Some(done) = self.0.pop_front() {
-            done(outcome.map_err(StorageError::clone));
-        }
-    }
-}
-
-impl Drop for Dones {
-    fn drop(&mut self) {
-        if !self.0.is_empty() {
-            self.call(Err(&panicked()));
-        }
-    }
-}
-
-/// What those hear whose work a panic has ended.
-pub(super) fn panicked() -> StorageError {
-    StorageError::Poisoned("a thread of the journal panicked".into())
-}
 
 /// Work that is done in queue order, by whoever works the queue off.
 pub type InOrder = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
@@ -442,7 +406,7 @@ impl State {
         self.poisoned.get_or_insert_with(|| error.clone());
         self.in_flight = None;
         self.queued_bytes = 0;
-        Dones(self.queue.drain(..).filter_map(|queued| queued.done).collect())
+        self.queue.drain(..).filter_map(|queued| queued.done).collect()
     }
 
     /// Whether something waits or is being done.
@@ -466,40 +430,10 @@ impl State {
     }
 
     /// How many frames are not durable yet.
-    fn pending_frames(&self) -> usize {
+    pub fn pending_frames(&self) -> usize {
         let queued =
             self.queue.iter().map(|queued| if let Job::Append(frames) = &queued.job { frames.len() } else { 0 });
         queued.sum::<usize>() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.frames)
-    }
-
-    /// How many bytes of segments are still to be made for all that waits and `bytes` of frames behind it, at most.
-    ///
-    /// Each frame takes its bytes, a group block and padding. If all of that fits behind what is written, no segment is
-    /// begun; else one is, and further ones where frames do not fit: of any two segments one behind the other, the first
-    /// frame of the later one did not fit in the earlier, so together they are more than full, and there are no more of
-    /// them than twice as many as the bytes fill.
-    pub fn space_needed(&self, bytes: u64) -> u64 {
-        let around = 2 * UNIT_BYTES * (self.pending_frames() as u64 + 1);
-        let all = self.pending_bytes() as u64 + bytes + around;
-        if all <= self.geometry.room(self.end_offset) {
-            return 0;
-        }
-        let begun = 1 + 2 * all / self.geometry.fresh_room();
-        let missing = begun.saturating_sub(self.spares.ready() as u64);
-        (missing * self.geometry.segment_bytes).saturating_sub(self.spares.made_bytes())
-    }
-
-    /// How many bytes the frames behind `last` take, at most, those that wait included.
-    pub fn bytes_behind(&self, last: Option<LogId>) -> u64 {
-        let next = last.map_or(LogIndex(0), |last| last.index.next());
-        if next >= self.index.next_index() {
-            return 0;
-        }
-        // Of frames that are not written yet the position is not known; they are counted as waiting.
-        let first = self.index.get(next).map_or(JournalPosition(0), |entry| entry.position);
-        let end = self.geometry.position(self.segments[self.segments.len() - 1].number, self.end_offset);
-        let written = if first == JournalPosition(0) { 0 } else { end.0.saturating_sub(first.0) };
-        written + self.pending_bytes() as u64
     }
 
     /// When the oldest unfinished job was queued.
