@@ -149,6 +149,22 @@ fn a_lost_or_misdirected_write_loses_nothing() {
     }
 }
 
+/// A vote takes one sector: an election waits for one sync of it, and not for two.
+#[test]
+fn a_payload_of_one_part_is_synced_once() {
+    let (disk, path) = (SimDisk::new(1), Path::new("/vote"));
+    let mut slots = SlotFile::create(&disk, path, SLOT_BYTES, &[0; 484]).expect("create");
+    let mut operations = |payload: &[u8]| {
+        let before = disk.operation_count();
+        slots.write(payload).expect("write");
+        disk.operation_count() - before
+    };
+    assert_eq!(operations(&[1; 484]), 3, "two writes and one sync");
+    assert_eq!(operations(&[2; 485]), 4, "each slot is synced before the other is written");
+    assert_eq!(operations(&[3; 3]), 4, "the payload before takes two parts, which could be torn in both slots");
+    assert_eq!(operations(&[4; 3]), 3);
+}
+
 /// Whoever has the file open knows what is in it, and mends both slots.
 #[test]
 fn a_scrub_mends_both_slots() {
@@ -269,7 +285,13 @@ fn reading_changes_nothing() {
 /// A power cut at every operation: the payload is the last one acknowledged, or the one in flight, never less.
 #[test]
 fn power_cuts() {
-    let payloads: Vec<Vec<u8>> = (1..6_u8).map(|round| vec![round; 700 * usize::from(round)]).collect();
+    power_cuts_of(&(1..6_u8).map(|round| vec![round; 700 * usize::from(round)]).collect::<Vec<_>>(), 24);
+    // Of one part, and from one to several and back.
+    power_cuts_of(&(1..6_u8).map(|round| vec![round; 90 * usize::from(round)]).collect::<Vec<_>>(), 19);
+    power_cuts_of(&[vec![1; 9], vec![2; 1900], vec![3; 484], vec![4; 484], vec![5; 485]], 22);
+}
+
+fn power_cuts_of(payloads: &[Vec<u8>], operations: u64) {
     for boundary in 0..40 {
         let disk = SimDisk::new(7);
         disk.crash_after(boundary);
@@ -302,6 +324,6 @@ fn power_cuts() {
                 }
             }
         }
-        assert_eq!(outcome.is_ok(), boundary >= 24, "boundary {boundary}");
+        assert_eq!(outcome.is_ok(), boundary >= operations, "boundary {boundary}");
     }
 }

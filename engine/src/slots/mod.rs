@@ -16,13 +16,17 @@
 //! ```
 //!
 //! A write goes to slot 0 and is synced, and then to slot 1 and is synced; only then it counts. So while nothing is
-//! written both slots hold the newest payload.
+//! written both slots hold the newest payload. Where the payload and the one before it take one part each, as votes do,
+//! both slots are written and then synced once: an election waits for that sync, on the candidate and on each voter.
 //!
 //! # Crash by crash
 //!
 //! - *While slot 0 is written.* It may be torn; slot 1 holds the payload before, which is the newest that counts.
 //! - *While slot 1 is written.* It may be torn; slot 0 holds the new payload, which is durable and does not count yet.
 //!   Taking it is right: it is the write that was under way.
+//! - *While both are written, of one part each.* A part is a sector, and neither can be torn. Each slot holds the payload
+//!   before or the new one, whole, in any of the four ways; the higher sequence is taken, which is right as above. Were a
+//!   disk to tear a sector after all, and both of them, then the file would not open: nothing is forgotten then either.
 //!
 //! # Torn or damaged
 //!
@@ -41,7 +45,7 @@
 //! and they are told unless both slots lost the same writes. Were each payload in one slot only, a bad slot could have
 //! held the newest one, and to go on from the other would be to forget what was acknowledged: a vote, so that the node
 //! could vote twice in a term; a checkpoint's target, with pages written up to it; a generation, which would be removed.
-//! The price is a second sync for each vote and for each step of a checkpoint.
+//! The price is a second sync for each step of a checkpoint.
 //!
 //! # Opening
 //!
@@ -188,9 +192,14 @@ impl SlotFile {
         assert!(payload.len() <= room, "a payload of {} bytes in a slot for {room}", payload.len());
         self.check()?;
         let sequence = self.sequence.checked_add(1).expect("sequences exhausted");
-        for slot in [0, 1] {
-            self.put(slot, sequence, payload).inspect_err(|error| self.failed = Some(error.clone()))?;
-        }
+        // Neither slot can be torn: both may be under way at once.
+        let at_once = payload.len().max(self.payload.len()) <= PART_PAYLOAD_BYTES;
+        let written = if at_once {
+            self.put_unsynced(0, sequence, payload).and_then(|()| self.put(1, sequence, payload))
+        } else {
+            self.put(0, sequence, payload).and_then(|()| self.put(1, sequence, payload))
+        };
+        written.inspect_err(|error| self.failed = Some(error.clone()))?;
         self.sequence = sequence;
         self.payload = payload.to_vec();
         Ok(())
@@ -233,9 +242,13 @@ impl SlotFile {
     }
 
     fn put(&self, slot: u64, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
-        let bytes = encode(first_part(slot, self.slot_bytes), sequence, payload);
-        self.file.write_at(&[IoSlice::new(&bytes)], slot * self.slot_bytes)?;
+        self.put_unsynced(slot, sequence, payload)?;
         self.file.sync_data()
+    }
+
+    fn put_unsynced(&self, slot: u64, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
+        let bytes = encode(first_part(slot, self.slot_bytes), sequence, payload);
+        self.file.write_at(&[IoSlice::new(&bytes)], slot * self.slot_bytes)
     }
 
     /// The number of the newest payload.
