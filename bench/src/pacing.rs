@@ -56,8 +56,9 @@ fn part(args: &PacingArgs, name: &str, checkpoints: Checkpoints) -> Result<()> {
     let within = args.dir.clone().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
     let dir = tempfile::Builder::new().prefix("calamus-bench-").tempdir_in(within)?;
     let interval = if checkpoints == Checkpoints::Paced { args.interval_bytes } else { u64::MAX };
-    let options =
-        EngineOptions { checkpoint_journal_bytes: interval, version_bytes_limit: 1 << 30, ..EngineOptions::default() };
+    let mut options = EngineOptions::default();
+    options.checkpoint_journal_bytes = interval;
+    options.version_bytes_limit = 1 << 30;
     let database = Database::open_with(Arc::new(RealDisk::new()), dir.path(), options)?;
     let mut random = SmallRng::seed_from_u64(1);
     let mut value = [0; 256];

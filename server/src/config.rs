@@ -105,11 +105,11 @@ impl NodeConfig {
             ));
         }
         let bytes = |mib: u32| u64::from(mib) << 20;
-        Ok(SpaceOptions {
-            reserve_bytes: bytes(self.reserve_mib),
-            low_bytes: bytes(self.space_low_mib),
-            high_bytes: bytes(self.space_high_mib),
-        })
+        let mut space = SpaceOptions::default();
+        space.reserve_bytes = bytes(self.reserve_mib);
+        space.low_bytes = bytes(self.space_low_mib);
+        space.high_bytes = bytes(self.space_high_mib);
+        Ok(space)
     }
 
     /// The range from which a wait for a leader is drawn.

@@ -15,7 +15,8 @@ pub struct Calamus {
 
 impl Calamus {
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Self> {
-        let mut engine = EngineOptions { version_bytes_limit: CACHE_BYTES, ..EngineOptions::default() };
+        let mut engine = EngineOptions::default();
+        engine.version_bytes_limit = CACHE_BYTES;
         if let Some(bytes) = options.checkpoint_bytes {
             engine.checkpoint_journal_bytes = bytes;
         }

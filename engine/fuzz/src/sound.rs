@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use calamus_engine::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use calamus_engine::ids::Digest;
-use calamus_engine::journal::{JournalMode, JournalOptions};
+use calamus_engine::journal::JournalMode;
 use calamus_engine::page::{PAGE_BYTES, Page};
 use calamus_engine::txn::BatchError;
 use calamus_engine::{Batch, Database, EngineOptions, ReadTxn, TreeKind};
@@ -45,9 +45,12 @@ pub struct Sound {
 
 /// Small, and without threads: a run is a function of its input.
 pub fn options() -> EngineOptions {
-    let journal =
-        JournalOptions { segment_bytes: SEGMENT_BYTES, mode: JournalMode::Inline, ..JournalOptions::default() };
-    EngineOptions { journal, background: false, map_bytes: 64 << 20, ..EngineOptions::default() }
+    let mut options = EngineOptions::default();
+    options.journal.segment_bytes = SEGMENT_BYTES;
+    options.journal.mode = JournalMode::Inline;
+    options.background = false;
+    options.map_bytes = 64 << 20;
+    options
 }
 
 /// The disk as a trait object.

@@ -7,7 +7,28 @@ use crate::journal::JournalOptions;
 use crate::space::SpaceOptions;
 
 /// Sizes and bounds of an engine. The defaults suit a server with a gigabyte of memory and more.
+///
+/// Begin with the defaults and set what should differ. Options may be added, so a program cannot name them all:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+///
+/// use calamus_engine::{Database, EngineOptions, RealDisk};
+///
+/// let mut options = EngineOptions::default();
+/// options.retention_bytes = 64 << 20;
+/// options.journal.segment_bytes = 16 << 20;
+/// options.space.reserve_bytes = 32 << 20;
+///
+/// let directory = tempfile::tempdir()?;
+/// let database = Database::open_with(Arc::new(RealDisk::new()), directory.path(), options)?;
+/// assert_eq!(database.engine().status().space.reserve_wanted_bytes, 32 << 20);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// The journal's.
     pub journal: JournalOptions,
@@ -34,6 +55,7 @@ pub struct EngineOptions {
     /// How full the left page of a split gets, in percent. Replicas need not agree on it: only the leader splits.
     pub split_percent: u8,
     /// Deviations for tests of the tests.
+    #[doc(hidden)]
     pub faults: Faults,
 }
 
@@ -61,7 +83,9 @@ impl EngineOptions {
     }
 }
 
-/// Planted faults, each of which a test must catch. All are off unless the crate is built with the feature `mutants`.
+/// Planted faults, each of which a test must catch. All are off unless the crate is built with the feature `mutants`. They
+/// are for the tests of this workspace, and no part of what is promised.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// The journal runs callbacks before it syncs.

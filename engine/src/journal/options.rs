@@ -2,6 +2,7 @@
 
 /// Who does the journal's work.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
 pub enum JournalMode {
     /// A thread of the journal, and one that prepares spares. Whoever waits for a sync
     /// ([`Journal::sync`](super::Journal::sync)) writes all that waits, if the thread is not at it.
@@ -12,8 +13,9 @@ pub enum JournalMode {
     Inline,
 }
 
-/// Sizes and mode.
+/// Sizes and mode; set within [`EngineOptions`](crate::EngineOptions), as that shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct JournalOptions {
     /// The size of a segment, in bytes; a multiple of 512, at least 64 KiB. Fixed when the journal is created; an
     /// existing journal keeps its own.
@@ -26,8 +28,10 @@ pub struct JournalOptions {
     pub mode: JournalMode,
     /// A planted fault, for tests of the tests: callbacks run before the sync. Does nothing unless the crate is built
     /// with the feature `mutants`.
+    #[doc(hidden)]
     pub acknowledge_before_sync: bool,
     /// Another: a cut is not synced. The same holds.
+    #[doc(hidden)]
     pub cut_not_durable: bool,
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use calamus_engine::engine::{Engine, EngineOptions};
 use calamus_engine::env::RealDisk;
 use calamus_engine::ids::{ClusterId, DatabaseId, LogId, RaftId, Term};
+use calamus_engine::journal::JournalMode;
 use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
-use calamus_engine::journal::{JournalMode, JournalOptions};
 use calamus_engine::{Applied, Batch, NodeIdentity};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -76,11 +76,10 @@ fn open(directory: &Path, raft_id: u64, segment_bytes: u64) -> Engine {
         listen: "127.0.0.1:0".to_owned(),
         advertise: "127.0.0.1:0".to_owned(),
     };
-    let options = EngineOptions {
-        journal: JournalOptions { segment_bytes, mode: JournalMode::Inline, ..JournalOptions::default() },
-        background: false,
-        ..EngineOptions::default()
-    };
+    let mut options = EngineOptions::default();
+    options.journal.segment_bytes = segment_bytes;
+    options.journal.mode = JournalMode::Inline;
+    options.background = false;
     Engine::create(Arc::new(RealDisk::new()), &directory.join(format!("n{raft_id}")), &identity, DatabaseId(5), options)
         .unwrap()
 }

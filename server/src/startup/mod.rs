@@ -71,16 +71,15 @@ fn patience(config: &NodeConfig) -> Duration {
 }
 
 fn options(config: &NodeConfig) -> Result<EngineOptions, Failure> {
-    Ok(EngineOptions {
-        space: config.space()?,
-        checkpoint_journal_bytes: u64::from(config.checkpoint_mib) << 20,
-        version_bytes_limit: (config.versions_mib as usize) << 20,
-        retention_bytes: u64::from(config.retention_mib) << 20,
-        scrub_bytes_per_second: u64::from(config.scrub_mib_s) << 20,
-        scrub_pass: Duration::from_secs(config.scrub_pass_s.into()),
-        split_percent: planted::split_percent().unwrap_or(EngineOptions::default().split_percent),
-        ..EngineOptions::default()
-    })
+    let mut options = EngineOptions::default();
+    options.space = config.space()?;
+    options.checkpoint_journal_bytes = u64::from(config.checkpoint_mib) << 20;
+    options.version_bytes_limit = (config.versions_mib as usize) << 20;
+    options.retention_bytes = u64::from(config.retention_mib) << 20;
+    options.scrub_bytes_per_second = u64::from(config.scrub_mib_s) << 20;
+    options.scrub_pass = Duration::from_secs(config.scrub_pass_s.into());
+    options.split_percent = planted::split_percent().unwrap_or(options.split_percent);
+    Ok(options)
 }
 
 /// What a first start needs, from the flags and, where they are silent, from an earlier attempt.

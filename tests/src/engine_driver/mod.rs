@@ -20,7 +20,7 @@ pub mod promise;
 use std::fmt::Display;
 
 use calamus_engine::ids::{ClusterId, RaftId};
-use calamus_engine::journal::{JournalMode, JournalOptions};
+use calamus_engine::journal::JournalMode;
 use calamus_engine::{EngineOptions, NodeIdentity};
 
 /// Why a life ended: a failed call, or a difference from the model. Both are failures, unless the power is gone.
@@ -55,19 +55,15 @@ pub fn disk<E: Display>(operation: &str) -> impl FnOnce(E) -> Stop {
 /// Options under which a life is deterministic; small, so that segments, bounds and splits are met often.
 #[must_use]
 pub fn small_options() -> EngineOptions {
-    EngineOptions {
-        journal: JournalOptions {
-            segment_bytes: 512 << 10,
-            max_group_bytes: 128 << 10,
-            cache_bytes: 64 << 10,
-            mode: JournalMode::Inline,
-            ..JournalOptions::default()
-        },
-        retention_bytes: 0,
-        version_bytes_limit: 16 << 20,
-        background: false,
-        ..EngineOptions::default()
-    }
+    let mut options = EngineOptions::default();
+    options.journal.segment_bytes = 512 << 10;
+    options.journal.max_group_bytes = 128 << 10;
+    options.journal.cache_bytes = 64 << 10;
+    options.journal.mode = JournalMode::Inline;
+    options.retention_bytes = 0;
+    options.version_bytes_limit = 16 << 20;
+    options.background = false;
+    options
 }
 
 /// Who a node is.

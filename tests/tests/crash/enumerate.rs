@@ -77,7 +77,8 @@ pub struct Watched {
 
 /// Small segments, so that a short life recycles them; memory for few frames, so that the disk is read.
 pub fn options(faults: Faults) -> EngineOptions {
-    let mut options = EngineOptions { faults, ..small_options() };
+    let mut options = small_options();
+    options.faults = faults;
     options.journal.segment_bytes = 64 << 10;
     options.journal.cache_bytes = 16 << 10;
     options

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use calamus_engine::engine::Vote;
 use calamus_engine::env::{CrashChoice, Disk, OpenMode, SimDisk};
 use calamus_engine::ids::{DatabaseId, LogId, LogIndex, RaftId, Term, TxnId};
+use calamus_engine::journal::JournalMode;
 use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
-use calamus_engine::journal::{JournalMode, JournalOptions};
 use calamus_engine::{Batch, BatchError, Engine, EngineOptions, ReadError, ReadTxn, TreeKind, ValuesCursor};
 use calamus_tests::engine_driver::identity;
 
@@ -45,14 +45,13 @@ pub fn door(disk: &SimDisk) -> Arc<dyn Disk> {
 
 /// Small, and without threads: what happens is a function of the damage.
 pub fn options() -> EngineOptions {
-    let journal = JournalOptions { segment_bytes: 128 << 10, mode: JournalMode::Inline, ..JournalOptions::default() };
-    EngineOptions {
-        journal,
-        background: false,
-        retention_bytes: 256 << 10,
-        map_bytes: 64 << 20,
-        ..EngineOptions::default()
-    }
+    let mut options = EngineOptions::default();
+    options.journal.segment_bytes = 128 << 10;
+    options.journal.mode = JournalMode::Inline;
+    options.background = false;
+    options.retention_bytes = 256 << 10;
+    options.map_bytes = 64 << 20;
+    options
 }
 
 impl Base {

@@ -80,7 +80,8 @@ impl Life {
         if random.random_ratio(1, 2) {
             options.retention_bytes = 100 << 10;
         }
-        let follower = EngineOptions { split_percent: random.random_range(30..70), ..options };
+        let mut follower = options;
+        follower.split_percent = random.random_range(30..70);
         let nodes = [new_node(&mut random, seed, 1, options)?, new_node(&mut random, seed, 2, follower)?];
         let pair = Pair::new(nodes);
         let sizes = if random.random_ratio(1, 4) { Sizes::Large } else { Sizes::Small };

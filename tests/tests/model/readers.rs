@@ -18,7 +18,9 @@ const KEYS: u32 = 2_000;
 const ROUNDS: u32 = 120;
 
 fn open(dir: &Path, faults: Faults) -> Result<Database> {
-    let options = EngineOptions { background: false, faults, ..EngineOptions::default() };
+    let mut options = EngineOptions::default();
+    options.background = false;
+    options.faults = faults;
     Ok(Database::open_with(Arc::new(RealDisk::new()), dir, options)?)
 }
 
