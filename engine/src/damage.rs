@@ -47,6 +47,7 @@ impl std::fmt::Display for DamagedPart {
 
 /// Who found it. A checkpoint reads nothing from the file, so it finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum FoundBy {
     /// Somebody wanted the bytes.
     Read,
@@ -58,6 +59,7 @@ pub enum FoundBy {
 
 /// Damage.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Damage {
     /// What.
     pub part: DamagedPart,
@@ -99,6 +101,7 @@ pub(crate) type Offers = BTreeMap<PageNumber, Box<Page>>;
 
 /// How much damage there was, since the directory was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct DamageCounts {
     /// Parts that are damaged now.
     pub open: u64,

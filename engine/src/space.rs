@@ -68,7 +68,9 @@ mod space_test;
 const PIECE_BYTES: u64 = 16 << 20;
 
 /// How much space is kept, in bytes. All is 0 by default: then only what is accepted has its space.
+/// [`EngineOptions`](crate::EngineOptions) shows how to set them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct SpaceOptions {
     /// The size of the reserve. It should hold some segments of the journal.
     pub reserve_bytes: u64,
@@ -79,6 +81,7 @@ pub struct SpaceOptions {
 }
 
 /// What a transaction does to the space that the database takes; what [`crate::Batch::footprint`] says.
+/// Exhaustive: whoever admits transactions decides on each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Footprint {
     /// It changed nothing.
@@ -91,7 +94,7 @@ pub enum Footprint {
     Grows,
 }
 
-/// How short of space a node is; later ones are worse.
+/// How short of space a node is; later ones are worse. Exhaustive: nodes tell each other the place in [`Self::ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum SpaceLevel {
     /// There is space.
@@ -134,6 +137,7 @@ impl SpaceLevel {
 
 /// How a node's disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Space {
     /// Free bytes on the file system; `None` where it cannot say: then there is taken to be enough.
     pub free_bytes: Option<u64>,
@@ -175,6 +179,7 @@ impl Space {
      was accepted before. Nothing was changed. Free space on that file system, or delete data; {}",
     directory.display(), level.words(), free_bytes.unwrap_or(u64::MAX), reserve_bytes, next(*level)
 )]
+#[non_exhaustive]
 pub struct DiskFull {
     /// The directory of the database.
     pub directory: PathBuf,

@@ -25,6 +25,7 @@ const PROGRESS_PAGES: u32 = 1024;
 
 /// How far a check is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Progress {
     /// So many frames of the journal were read.
     Frames(u64),
@@ -41,6 +42,7 @@ pub enum Progress {
 
 /// What a problem is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ProblemKind {
     /// What stands in a page: nothing of it can be relied on, or not all.
     Content,
@@ -52,6 +54,7 @@ pub enum ProblemKind {
 
 /// Something wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Problem {
     /// What it is about.
     pub kind: ProblemKind,
@@ -63,6 +66,7 @@ pub struct Problem {
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct CheckReport {
     /// The superblock, if it can be read. Without it, the trees were not walked.
     pub superblock: Option<Superblock>,

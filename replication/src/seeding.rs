@@ -328,7 +328,7 @@ mod tests {
     async fn a_seeding_is_busy_as_long_as_anybody_holds_the_receiver() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let identity = support::identity(1, "n", "h:1");
-        let engine = support::create(Arc::new(RealDisk), &directory.path().join("n"), &identity);
+        let engine = support::create(Arc::new(RealDisk::new()), &directory.path().join("n"), &identity);
         let held = take_receiver(&engine).await.expect("nobody has it");
         assert!(matches!(take_receiver(&engine).await, Err(SeedingError::Busy)));
         drop(held);

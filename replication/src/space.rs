@@ -117,7 +117,9 @@ mod tests {
 
     fn spaces(own: SpaceLevel, others: &[(u64, SpaceLevel)]) -> Spaces {
         let spaces = Spaces::default();
-        spaces.set_own(Space { level: own, ..Space::default() });
+        let mut space = Space::default();
+        space.level = own;
+        spaces.set_own(space);
         others.iter().for_each(|(id, level)| spaces.heard(*id, *level));
         spaces
     }

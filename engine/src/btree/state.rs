@@ -15,7 +15,8 @@ use crate::ids::{NEVER_REACHED, PageNumber};
 
 use super::MAX_HEIGHT;
 
-/// What a tree holds under a key.
+/// What a tree holds under a key. Exhaustive: each kind has operations of its own, and a program could do nothing
+/// with a tree of a kind that it does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
 pub enum TreeKind {

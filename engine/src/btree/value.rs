@@ -10,6 +10,7 @@ use crate::page::PAGE_HEADER_BYTES;
 
 /// What a tree holds under a key.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Entry<'a> {
     /// The transaction that wrote it.
     pub version: TxnId,

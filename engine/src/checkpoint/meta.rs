@@ -29,7 +29,7 @@ const _: () = assert!(MAX_MEMBERSHIP_BYTES + (2 << 10) <= room_bytes(SLOT_BYTES)
 
 const FORMAT_VERSION: u32 = 1;
 
-/// Who a node is.
+/// Who a node is. Exhaustive: whoever makes a node must fill in all of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeIdentity {
     /// The cluster that it belongs to.

@@ -81,6 +81,7 @@ pub struct Database {
 
 /// When a commit returns. See [`Database::with_durability`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// When others can read it. It reaches the disk soon, in the background. A power cut, or the end of the process,
     /// takes the last commits before it, as many as had not reached the disk, and never one without all after it.
@@ -93,6 +94,7 @@ pub enum Durability {
 
 /// A transaction that was committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Committed<T> {
     /// Its number; `None` if it changed nothing.
     pub txn_id: Option<TxnId>,

@@ -17,6 +17,7 @@ const RESERVE_PIECE_BYTES: u64 = 1 << 20;
 
 /// What a checkpoint did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckpointReport {
     /// Where the data file is now.
     pub at: Option<LogId>,

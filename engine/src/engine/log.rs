@@ -11,7 +11,8 @@ use crate::journal::{Done, Journal, Who};
 /// The size of a slot of `vote`, in bytes.
 pub(crate) const VOTE_SLOT_BYTES: u64 = 4096;
 
-/// A vote: for whom in which term, and whether a quorum has granted it.
+/// A vote: for whom in which term, and whether a quorum has granted it. Exhaustive: a consensus makes
+/// it, and must fill in all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vote {
     /// The term.
@@ -50,6 +51,7 @@ impl Vote {
 
 /// How far the log reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LogState {
     /// The consensus may no longer ask for entries up to here.
     pub last_purged: Option<LogId>,

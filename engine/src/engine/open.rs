@@ -31,6 +31,7 @@ use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, V
 
 /// What opening found and did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RecoveryReport {
     /// What was decided.
     pub decision: Decision,

@@ -22,6 +22,7 @@ use crate::store::{AppliedState, Store};
 
 /// A pin, for a list of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PinInfo {
     /// What its owner called it. Several may have one name.
     pub name: String,

@@ -13,6 +13,7 @@ use crate::versions::ReaderInfo;
 
 /// Counters and gauges; sizes in bytes, counters since the engine was opened.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineStatus {
     /// The generation in use.
     pub generation: Generation,

@@ -39,7 +39,7 @@ pub struct TailCloser {
     closed: Arc<AtomicBool>,
 }
 
-/// What a [`JournalTail`] has to say.
+/// What a [`JournalTail`] has to say. Exhaustive: a wait for a frame ends in no fourth way.
 #[derive(Clone, Debug)]
 pub enum TailNext {
     /// The next frame.

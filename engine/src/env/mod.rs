@@ -31,7 +31,7 @@ pub use sim::{CrashChoice, Fault, SimDisk, Trouble};
 /// The block that a disk, or the page cache, writes as one, in bytes. Only a sector of it is sure to be written whole.
 pub const BLOCK_BYTES: u64 = 4096;
 
-/// How to open a file.
+/// How to open a file. Exhaustive: a [`Disk`] must know each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenMode {
     /// It must exist; it is never written.

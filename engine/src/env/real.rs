@@ -21,6 +21,7 @@ const PARTS_PER_WRITE: usize = 1024;
 
 /// The operating system's files.
 #[derive(Clone, Copy, Default, Debug)]
+#[non_exhaustive]
 pub struct RealDisk;
 
 impl RealDisk {

@@ -41,7 +41,7 @@ const HEADER_CRC_OFFSET: usize = 68;
 const _: () = assert!(CHAIN_OFFSET + 8 + 4 == HEADER_CRC_OFFSET && HEADER_CRC_OFFSET + 4 == FRAME_HEADER_BYTES);
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGNMENT_BYTES));
 
-/// What a frame's payload is.
+/// What a frame's payload is. Exhaustive: a node that met another kind could not apply its log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum FrameKind {

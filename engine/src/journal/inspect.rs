@@ -13,6 +13,7 @@ use crate::journal::walk::Walker;
 
 /// A frame as the command line lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct FrameInfo {
     /// The log id.
     pub log_id: LogId,

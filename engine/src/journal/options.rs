@@ -13,7 +13,7 @@ pub enum JournalMode {
     Inline,
 }
 
-/// Sizes and mode; set within [`EngineOptions`](crate::EngineOptions), as that shows.
+/// Sizes and mode; [`EngineOptions`](crate::EngineOptions) shows how to set them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct JournalOptions {

@@ -23,6 +23,7 @@ use crate::journal::window::{WINDOW_BYTES, Window};
 
 /// A segment's file.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SegmentInfo {
     /// The number in its name.
     pub number: u64,
@@ -40,6 +41,7 @@ pub struct SegmentInfo {
 
 /// A file that was made ahead, or is to be used again. It holds nothing of value.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SpareInfo {
     /// The file.
     pub file: PathBuf,
@@ -49,6 +51,7 @@ pub struct SpareInfo {
 
 /// What a journal's directory holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// The segments, by number.
     pub segments: Vec<SegmentInfo>,

@@ -20,6 +20,7 @@ use crate::journal::window::{HEADER_WINDOW_BYTES, WINDOW_BYTES, Window};
 
 /// Damage: bytes that were durable once and are not what was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Damage {
     /// Where the first bad bytes stand.
     pub position: JournalPosition,

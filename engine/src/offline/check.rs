@@ -31,6 +31,7 @@ const PROGRESS_FRAMES: u64 = 256;
 
 /// What [`check_directory`] found.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DirectoryReport {
     /// What `node.meta` says; `None` if it cannot be read.
     pub meta: Option<NodeMeta>,

@@ -90,6 +90,7 @@ impl FindingKind {
 
 /// One trouble.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Finding {
     /// What kind it is of.
     pub kind: FindingKind,

@@ -19,6 +19,7 @@ use crate::store::{DataFile, offset_of};
 
 /// A page, taken apart.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PageReport {
     /// Its number.
     pub number: PageNumber,
@@ -55,6 +56,7 @@ pub enum PageContent {
 
 /// An entry of a leaf.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LeafEntry {
     /// Its key.
     pub key: Vec<u8>,

@@ -36,6 +36,7 @@ pub struct Observed {
 
 /// What to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Decision {
     /// The data file is the checkpoint. Go on to `commit` as if applying.
     Clean {

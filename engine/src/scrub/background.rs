@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What a whole pass did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct ScrubReport {
     /// Pages of the data file.
     pub pages: u64,
@@ -41,6 +42,7 @@ pub struct ScrubReport {
 
 /// How far the scrub is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct ScrubStatus {
     /// Bytes that the running pass has read, and is to read, about; `None` where none runs.
     pub running: Option<(u64, u64)>,

@@ -73,6 +73,7 @@ const _: () = assert!(SLOT_UNIT_BYTES.is_multiple_of(PART_BYTES as u64));
 
 /// A slot that is not what was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SlotDamage {
     /// The file.
     pub file: PathBuf,

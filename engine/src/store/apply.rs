@@ -38,7 +38,7 @@ use crate::page::{Page, checksum};
 use crate::txn::record::{Record, RecordError};
 use crate::versions::Image;
 
-/// What applying a frame did.
+/// What applying a frame did. Exhaustive: a consensus answers for each, and could not for one that it does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Applied {
     /// A leader's first entry: nothing.
@@ -60,6 +60,7 @@ pub enum Applied {
 
 /// How a record came into the applied state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Published {
     /// From this batch, staged here.
     Staged(BatchId),

@@ -29,6 +29,7 @@ pub struct StagedBatch {
 
 /// How much is staged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StagedState {
     /// Batches.
     pub batches: usize,

@@ -8,6 +8,7 @@ use crate::txn::record::RecordHeader;
 
 /// A point in the log, and the state after it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct AppliedState {
     /// The last applied entry; `None` before the first.
     pub log_id: Option<LogId>,

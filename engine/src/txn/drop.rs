@@ -13,7 +13,7 @@ use super::error::BatchError;
 use crate::btree::multi::{self, Keys};
 use crate::btree::{self, TreeKind, TreeState};
 
-/// What [`Batch::drop_tree_part`] did.
+/// What [`Batch::drop_tree_part`] did. Exhaustive: there is no fourth way for it to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DropProgress {
     /// There is no such tree.

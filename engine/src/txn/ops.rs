@@ -15,7 +15,7 @@
 
 use super::record::{RecordError, RecordReader, RecordWriter};
 
-/// What an operation did.
+/// What an operation did. Exhaustive: a change feed that passed over a kind it does not know would lead to another state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum OperationKind {
@@ -48,7 +48,7 @@ impl OperationKind {
     }
 }
 
-/// Where an operation's value stands.
+/// Where an operation's value stands. Exhaustive, as [`OperationKind`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueAt {
     /// It has none.
@@ -63,6 +63,7 @@ pub enum ValueAt {
 
 /// An operation as it stands in a record.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct OperationView {
     /// The transaction, counted from the batch's first.
     pub txn: u32,

@@ -53,6 +53,7 @@ const FORMAT_VERSION: u16 = 2;
 
 /// The fixed part of a record, without the counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct RecordHeader {
     /// The txn id of the state that the record changes.
     pub builds_on: TxnId,
@@ -146,6 +147,7 @@ impl RecordWriter {
 /// Why bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bad record at byte {offset}: {what}")]
+#[non_exhaustive]
 pub struct RecordError {
     /// Where, in bytes from the record's start.
     pub offset: usize,
@@ -155,6 +157,7 @@ pub struct RecordError {
 
 /// A record, checked, and still in the frame's bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Record {
     /// The fixed part.
     pub header: RecordHeader,

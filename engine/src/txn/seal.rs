@@ -19,6 +19,7 @@ use crate::versions::{Image, PageHasher};
 
 /// A batch that has ended: what to propose.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Staged {
     /// Its name on this node.
     pub batch: BatchId,

@@ -60,6 +60,7 @@ struct Reader<S> {
 
 /// Who holds a snapshot, for status and error messages.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ReaderInfo {
     /// The snapshot.
     pub txn_id: TxnId,

@@ -193,7 +193,11 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, SuiteLog, SuiteMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let open = |part: &str| {
-            support::create(Arc::new(RealDisk), &directory.path().join(part), &support::identity(1, part, "nowhere:1"))
+            support::create(
+                Arc::new(RealDisk::new()),
+                &directory.path().join(part),
+                &support::identity(1, part, "nowhere:1"),
+            )
         };
         let (log, machine) = (open("log"), open("machine"));
         let gate = SwitchGate::default();

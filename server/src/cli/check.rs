@@ -88,6 +88,7 @@ fn show_progress(bar: &ProgressBar, progress: Progress) {
             bar.set_length(u64::from(total));
             bar.set_position(u64::from(done));
         }
+        _ => {}
     }
 }
 

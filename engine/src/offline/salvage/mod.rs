@@ -52,6 +52,7 @@ use walk::Walk;
 
 /// What was found and copied.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct SalvageReport {
     /// The entry as of which the state was built; `None` before the first, or if `node.meta` could not be read.
     pub state_at: Option<LogId>,
@@ -69,6 +70,7 @@ pub struct SalvageReport {
 
 /// What was copied into a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Salvaged {
     /// What it holds under a key.
     pub kind: TreeKind,
@@ -82,6 +84,7 @@ pub struct Salvaged {
 
 /// Something that could not be copied.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Lost {
     /// The tree; `None` if that is not known, or it is about all of them.
     pub tree: Option<String>,
