@@ -8,6 +8,8 @@
 //! - no entry is newer than the superblock.
 //!
 //! The digest is computed anew; with what to compare it is the caller's business. Memory: two bits a page.
+//!
+//! What is not at the crate's root is for tools and tests, and not covered by [what is promised](crate#what-is-stable).
 
 use std::collections::VecDeque;
 

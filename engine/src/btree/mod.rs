@@ -29,6 +29,8 @@
 //! | `cursor`, `bounded` | walking in both directions: over all of a tree, or a part |
 //! | `count` | how many entries a part has |
 //! | `check` | proving all of the above |
+//!
+//! What is not at the crate's root is for tools and tests, and not covered by [what is promised](crate#what-is-stable).
 
 mod bounded;
 mod check;

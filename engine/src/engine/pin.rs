@@ -203,7 +203,7 @@ impl Engine {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let directory = tempfile::tempdir()?;
     /// # let database = calamus_engine::Database::open(directory.path())?;
-    /// use calamus_engine::ids::LogIndex;
+    /// use calamus_engine::LogIndex;
     ///
     /// let pin = database.engine().pin("search index", LogIndex(0), 1 << 30)?;
     /// database.write(|txn| txn.create_tree("birds"))?;

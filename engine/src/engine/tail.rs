@@ -86,7 +86,7 @@ impl Engine {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let directory = tempfile::tempdir()?;
     /// # let database = calamus_engine::Database::open(directory.path())?;
-    /// use calamus_engine::ids::LogIndex;
+    /// use calamus_engine::LogIndex;
     ///
     /// database.write(|txn| txn.create_tree("birds"))?;
     /// let mut tail = database.engine().tail(LogIndex(0));

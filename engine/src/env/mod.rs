@@ -5,6 +5,8 @@
 //! sectors. After a `sync_data` that failed, a later one that succeeds says nothing of what was written before the
 //! failure, in the next process neither: bytes can be read that no sync will ever write. A name made, removed or
 //! renamed is durable after `sync_dir` of its directory.
+//!
+//! The disks for tests are not covered by [what is promised](crate#what-is-stable).
 
 mod counting;
 mod direct;

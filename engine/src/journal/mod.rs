@@ -10,6 +10,8 @@
 //! - segments below the purge point are recycled, never anything above it;
 //! - a failed write or sync stops the journal: nothing is retried, everything that waits hears of it.
 //!
+//! What is not at the crate's root is for tools and tests, and not covered by [what is promised](crate#what-is-stable).
+//!
 //! # What stands on disk
 //!
 //! Segments of one size, `<number>.seg`, consecutive; each a header and groups ([`mod@format`], [`segment`]). A group is a

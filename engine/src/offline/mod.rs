@@ -5,6 +5,8 @@
 //! that entry: two directories as a crash left them can so be compared at a common index. [`inspect_page`] takes one page
 //! apart. [`salvage()`] copies what can still be read into a new database. What the journal holds, [`mod@crate::journal`]
 //! tells: [`crate::journal::survey`].
+//!
+//! What is not at the crate's root is for tools, and not covered by [what is promised](crate#what-is-stable).
 
 mod check;
 mod finding;

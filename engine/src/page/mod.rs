@@ -10,6 +10,8 @@
 //!
 //! `checksum` is XXH3-64 of bytes 8.., seeded with the page number: a page in the wrong place does not verify.
 //! The fields behind `flags` mean something in tree pages only, and are zero elsewhere. A free page is all zeros.
+//!
+//! For tools and tests that look at the disk: not covered by [what is promised](crate#what-is-stable).
 
 pub mod checksum;
 pub mod superblock;

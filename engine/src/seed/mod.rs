@@ -4,6 +4,8 @@
 //! manifest, pages..., pages done(target), frames..., done
 //! ```
 //!
+//! For nodes that are replicas of one another: not covered by [what is promised](crate#what-is-stable).
+//!
 //! Why the receiver ends with the source's bytes, although the source's file changes while it is copied:
 //! - The source pins its journal behind the finished checkpoint `c` *before* it reads which one that is, and copies the
 //!   pages up to `c`'s page count. Each page it reads is of some version from `c` on; what a running checkpoint writes

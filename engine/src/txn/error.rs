@@ -1,6 +1,7 @@
 //! Why a batch cannot go on.
 
 use super::names::MAX_NAMES;
+use super::trees::MAX_NAME_BYTES;
 use crate::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES, ReadError, TreeKind};
 use crate::error::StorageError;
 use crate::space::DiskFull;
@@ -39,7 +40,7 @@ pub enum BatchError {
     #[error("the tree {0:?} has one value under each key; use `put`, or a tree made by `create_multi_tree`")]
     OneValue(String),
     /// A tree's name is empty or too long.
-    #[error("a tree name of {0} bytes: names have 1 to 255 bytes")]
+    #[error("a tree name of {0} bytes: names have 1 to {MAX_NAME_BYTES} bytes")]
     NameLength(usize),
     /// The record would not fit a frame.
     #[error("the changes take {bytes} bytes in the journal and at most {limit} fit one frame; split the transaction")]

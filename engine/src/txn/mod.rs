@@ -1,4 +1,6 @@
 //! Transactions: batches that write, snapshots that read, and the records that batches become.
+//!
+//! What is not at the crate's root is for tools and tests, and not covered by [what is promised](crate#what-is-stable).
 
 mod batch;
 mod compact;
@@ -42,6 +44,6 @@ pub use read::{ReadTxn, TreeView};
 pub use reserve::Reserved;
 pub use savepoint::Savepoint;
 pub use seal::Staged;
-pub use trees::TreeInfo;
 pub(crate) use trees::list as list_trees;
+pub use trees::{MAX_NAME_BYTES, TreeInfo};
 pub use write_cursor::WriteCursor;
