@@ -78,7 +78,7 @@
 //! It does not cover
 //! - paths through a module: `calamus_engine::ids::TxnId` may move. What else is in the modules is for tools and tests that
 //!   look at the disk, and may change in any version; modules that are not shown are for this workspace alone;
-//! - methods, fields and bounds with a type or trait that is not listed here: `Engine::seed_source`, `DirectoryReport::meta`;
+//! - methods, fields, bounds and implementations with a type or trait that is not listed: `Engine::seed_source`;
 //! - what is hidden from these pages, the feature `mutants`, the words of errors and logs, and the values of the defaults.
 //!
 //! Errors, and the structs and enums that may grow, are `non_exhaustive`: options are made by `default` and set field by
