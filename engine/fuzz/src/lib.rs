@@ -15,6 +15,7 @@
 //! ([`sound`]), and in each target a part of them is given sums that fit again: as from a hostile peer, or as a mistake
 //! of the engine's would leave them.
 
+mod damage;
 pub mod journal;
 mod many;
 pub mod operations;

@@ -16,6 +16,7 @@ use calamus_engine::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, checksum};
 use calamus_engine::verify::check_pages;
 use calamus_engine::{Database, Keys, ReadTxn, ValuesCursor};
 
+use crate::damage::only_damage;
 use crate::sound::{Sound, data_path, door, options, write_file};
 
 /// What the superblock may say of the file's length here, in pages: a check looks at each of them.
@@ -181,15 +182,6 @@ fn put(pages: &mut [Arc<Page>], page: usize, at: usize, bytes: &[u8]) -> usize {
     page
 }
 
-/// What reading may say of bad pages.
-fn only_damage<T>(result: Result<T, ReadError>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(ReadError::Storage(StorageError::Corrupted { .. })) => None,
-        Err(error) => panic!("not reported as damage: {error}"),
-    }
-}
-
 /// The trees that there are: those of the sound state, and what the pages say now.
 fn trees(pages: &Pages) -> Vec<TreeState> {
     let sound = Sound::get();
@@ -353,6 +345,17 @@ mod tests {
         assert!(report.is_clean(), "{:?}", report.problems);
         for resealed in [false, true] {
             run(&Input { edits: Vec::new(), resealed, keys: vec![b"key 00007".to_vec()] });
+        }
+    }
+
+    /// A byte of each page by itself, with a sum that does not fit: what is not served is said to be damaged.
+    #[test]
+    fn a_changed_byte_is_damage() {
+        for page in 0..Sound::get().pages.len() as u8 {
+            for at in [0, 40] {
+                let to = !Sound::get().pages[usize::from(page)].bytes()[usize::from(at)];
+                run(&Input { edits: vec![Edit::Byte { page, at, to }], resealed: false, keys: Vec::new() });
+            }
         }
     }
 

@@ -10,9 +10,8 @@ use std::sync::OnceLock;
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use calamus_engine::btree::{PageSource, ReadError, TreeKind, TreeState};
+use calamus_engine::btree::{PageSource, TreeKind, TreeState};
 use calamus_engine::env::SimDisk;
-use calamus_engine::error::StorageError;
 use calamus_engine::ids::{Digest, LogId, LogIndex, PageNumber, TxnId};
 use calamus_engine::journal::frame::{Frame, FrameKind, Payload};
 use calamus_engine::page::superblock::Superblock;
@@ -22,6 +21,7 @@ use calamus_engine::txn::record::{RECORD_HEADER_BYTES, Record};
 use calamus_engine::verify::check_pages;
 use calamus_engine::{Applied, Batch, Database, Engine, ReadTxn};
 
+use crate::damage::only_damage;
 use crate::sound::{DIRECTORY, Sound, door, options};
 
 /// What the superblock may say of the file's length here, in pages: a check looks at each of them.
@@ -295,14 +295,6 @@ fn checksum_of(state: &ReadTxn, number: PageNumber) -> u64 {
     state.page(number).map_or(0, |page| page.checksum())
 }
 
-fn only_damage<T>(result: Result<T, ReadError>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(ReadError::Storage(StorageError::Corrupted { .. })) => None,
-        Err(error) => panic!("not reported as damage: {error}"),
-    }
-}
-
 fn read_all(engine: &Engine) {
     let snapshot = engine.read();
     if snapshot.view().superblock.page_count <= MAX_PAGE_COUNT {
@@ -368,6 +360,22 @@ mod tests {
             assert_eq!(database.engine().applied().digest, Record::decode(record).unwrap().header.digest);
             run(&Input { like: like as u8, change: Change::Forged(Vec::new()) });
             run(&Input { like: like as u8, change: Change::Bytes(Vec::new()) });
+        }
+    }
+    /// A run of freed pages costs 8 bytes and may say four billion pages: it is refused by its numbers.
+    #[test]
+    fn pages_that_never_were_are_not_freed() {
+        for count in [u32::MAX - 1, 1 << 20] {
+            let disk = Sound::get().disk();
+            let database = Database::open_with(door(&disk), Path::new(DIRECTORY), options()).unwrap();
+            let mut forged = Forged::of(&database.read(), &records()[5]);
+            forged.record.freed = vec![(PageNumber(1), count)];
+            let bytes = forged.header(0, 0);
+            let mut bytes = [bytes, 1_u32.to_le_bytes().to_vec(), count.to_le_bytes().to_vec()].concat();
+            // Neither names nor operations.
+            bytes[92..100].fill(0);
+            assert!(Record::decode(&bytes).is_ok());
+            assert_eq!(apply(database.engine(), &bytes), None);
         }
     }
 }

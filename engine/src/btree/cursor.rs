@@ -9,7 +9,7 @@ use crate::ids::{PageNumber, TxnId};
 
 use super::node::{Damage, Node, Payload};
 use super::search::{Step, checked_height};
-use super::{MAX_HEIGHT, PageRef, PageSource, ReadError, TreeKind, TreeState, Value, damaged};
+use super::{MAX_HEIGHT, MAX_KEY_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState, Value, damaged};
 
 /// A place in a tree, as its source shows it.
 ///
@@ -168,12 +168,18 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         Ok((number, leaf, self.entry.payload_start..self.entry.payload_end))
     }
 
-    /// Says that it is damage if the current entry is more than a key: those of a tree of values are nothing else.
+    /// Says that it is damage if the current entry is more than a key, or one of a length that keys cannot have: entries
+    /// of a tree of values are nothing else, and a value is what is served.
     pub(super) fn expect_bare(&mut self) -> Result<(), ReadError> {
-        if self.entry.run.is_none() && self.entry.payload_start == self.entry.payload_end {
+        let entry = &self.entry;
+        let what = if entry.run.is_some() || entry.payload_start != entry.payload_end {
+            "more than a value in a tree of values"
+        } else if !(1..=MAX_KEY_BYTES).contains(&(entry.payload_start - entry.key_start)) {
+            "a value of a length that values cannot have"
+        } else {
             return Ok(());
-        }
-        Err(self.fail(self.steps[self.branches()].page, Damage("more than a value in a tree of values")))
+        };
+        Err(self.fail(self.steps[self.branches()].page, Damage(what)))
     }
 
     /// How many branches are above a leaf.

@@ -245,6 +245,7 @@ impl Store {
         let mut digest = applied.digest;
         let mut images = Vec::with_capacity(record.full.len() + record.diffs.len() + record.freed.len());
         let mut superblock = None;
+        record.check_freed(page_count).map_err(|source| ApplyError::Record { log_id, source })?;
         for (first, count) in &record.freed {
             for number in (first.0..first.0 + count).map(PageNumber) {
                 let old = self.page_at(number, applied.txn_id)?.checksum();

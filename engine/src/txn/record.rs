@@ -326,6 +326,20 @@ impl Record {
             || self.diffs.iter().any(|diff| freed(diff.page) || imaged(diff.page))
     }
 
+    /// Whether the pages that are freed were there, in a state of `page_count` pages. Who applies a record asks before it
+    /// looks at them: a run costs the record 8 bytes, and may say four billion pages.
+    pub(crate) fn check_freed(&self, page_count: u32) -> Result<(), RecordError> {
+        match self.freed.last() {
+            Some((first, count)) if u64::from(first.0) + u64::from(*count) > u64::from(page_count) => {
+                Err(RecordError {
+                    offset: RECORD_HEADER_BYTES,
+                    what: "a freed page behind the end of what it builds on",
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the record's pages make the state that its header speaks of, going by the superblock among them; else what
     /// is wrong. Who applies a record asks, before anything of it can be seen.
     pub(crate) fn check_superblock(&self, superblock: &Superblock) -> Result<(), RecordError> {

@@ -84,3 +84,23 @@ fn the_superblock_is_of_the_records_own_transaction() {
     assert_eq!(follower.applied(), before);
     assert_eq!(follower.read().txn_id(), TxnId(1));
 }
+
+/// What is freed was there before: a run that claims more is refused before the first of its pages is looked at, or a
+/// node would look at four billion of them.
+#[test]
+fn no_page_behind_the_end_is_freed() {
+    for count in [1, u32::MAX - (1 << 20)] {
+        let (follower, bytes) = next_record();
+        let before = follower.applied();
+        let freed = Record::decode(&bytes).expect("sound").freed.len();
+        let mut more = with_u32(&bytes, FREED_COUNT_OFFSET, freed as u32 + 1);
+        let behind = RECORD_HEADER_BYTES + 8 * freed;
+        more.splice(behind..behind, [1 << 20, count].into_iter().flat_map(u32::to_le_bytes));
+        let error = apply(&follower, more).expect_err("refused");
+        assert!(
+            matches!(&error, ApplyError::Record { source, .. } if source.what.contains("a freed page behind the end")),
+            "{error}"
+        );
+        assert_eq!(follower.applied(), before);
+    }
+}

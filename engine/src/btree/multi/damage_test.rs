@@ -8,11 +8,12 @@ use rand::{Rng, SeedableRng};
 
 use super::read::place_of;
 use super::{Keys, ValuesCursor, add, contains, count_values, remove_value};
+use crate::btree::node::{LEAF_CELL_HEADER_BYTES, Node};
 use crate::btree::test_store::TestStore;
-use crate::btree::{PageStore, ReadError, TreeKind, TreeState, destroy, remove};
+use crate::btree::{MAX_KEY_BYTES, PageSource, PageStore, ReadError, TreeKind, TreeState, destroy, remove};
 use crate::error::StorageError;
 use crate::ids::{PageNumber, TxnId};
-use crate::page::{PAGE_BYTES, checksum};
+use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, PageKind, checksum};
 
 const LIST: &[u8] = b"list";
 const TREE: &[u8] = b"tree";
@@ -144,6 +145,32 @@ fn entries_with_values_are_not_served_as_values() {
     let mut cursor = ValuesCursor::new(&bad, &tree, TREE).unwrap();
     assert!(is_damage(cursor.first()) && !cursor.is_at_value());
     assert!(is_damage(cursor.seek(LIST)) && !cursor.is_at_value());
+}
+
+/// A value has 1 to `MAX_KEY_BYTES` bytes, also where a page that fits its checksum says otherwise.
+#[test]
+fn a_value_of_an_impossible_length_is_not_served() {
+    let (store, tree) = sound();
+    let first = |number: &PageNumber| {
+        let page = store.page(*number).unwrap();
+        page.bytes()[8] == PageKind::Leaf as u8 && Node::leaf(&page).unwrap().key(0).unwrap() == value(0)
+    };
+    let leaf = (2..store.page_count).map(PageNumber).find(first).expect("a leaf of the tree of values");
+    let cell = Node::leaf(&store.page(leaf).unwrap()).unwrap().offset(0).unwrap();
+    let (empty, long) = (0, u16::try_from(MAX_KEY_BYTES).unwrap() + 1);
+    for length in [empty, long] {
+        let mut bad = store.clone();
+        // The cell of 0 stands where such a length stays in the page.
+        let room = PAGE_BYTES - cell >= LEAF_CELL_HEADER_BYTES + usize::from(length);
+        let at = if room { cell } else { PAGE_BYTES - LEAF_CELL_HEADER_BYTES - usize::from(length) };
+        write(&mut bad, leaf, PAGE_HEADER_BYTES, &u16::try_from(at).unwrap().to_le_bytes());
+        write(&mut bad, leaf, at, &[length.to_le_bytes(), [0; 2]].concat());
+        let mut cursor = ValuesCursor::new(&bad, &tree, TREE).unwrap();
+        assert!(is_damage(cursor.first()) && !cursor.is_at_value(), "{length} bytes");
+        assert!(is_damage(cursor.next()) && !cursor.is_at_value(), "{length} bytes");
+        assert!(cursor.last().unwrap() && cursor.value() == value(1_499), "the other leaves are served");
+        assert!(!bad.report().is_clean(), "{length} bytes");
+    }
 }
 
 #[test]
