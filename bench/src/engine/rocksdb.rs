@@ -30,7 +30,7 @@ impl Store for Rocks {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        Ok(self.database.write_opt(&batch, &options)?)
+        Ok(self.database.write_opt(batch, &options)?)
     }
 
     fn read(&self, work: &mut dyn FnMut(&mut dyn Snapshot) -> Result<()>) -> Result<()> {

@@ -16,6 +16,8 @@
 pub mod checksum;
 pub mod superblock;
 
+use std::sync::Arc;
+
 /// The size of a page, in bytes.
 pub const PAGE_BYTES: usize = 8192;
 /// The size of the header of every page, in bytes.
@@ -49,6 +51,12 @@ impl Page {
     #[must_use]
     pub fn zeroed() -> Box<Self> {
         Box::new(Self([0; PAGE_BYTES]))
+    }
+
+    /// A page of zeros that can be shared: made in its place, where an `Arc` made of a box would be a copy.
+    #[must_use]
+    pub(crate) fn shared_zeroed() -> Arc<Self> {
+        Arc::new(Self([0; PAGE_BYTES]))
     }
 
     /// Views bytes as a page.

@@ -199,7 +199,7 @@ pub(crate) fn put_in_place(
             Some(Image::Free) => None,
             None => data.read_unverified(diff.page)?.map(Arc::from),
         };
-        let mut page = page.unwrap_or_else(|| Arc::from(Page::zeroed()));
+        let mut page = page.unwrap_or_else(Page::shared_zeroed);
         let target = Arc::make_mut(&mut page).bytes_mut();
         for (offset, place) in &diff.ranges {
             target[*offset..offset + place.len()].copy_from_slice(&bytes[place.clone()]);

@@ -113,7 +113,7 @@ impl Copies {
         if reborn && self.era.is_some() {
             self.undo.push(Undo::Unfreed(number));
         }
-        let page = Arc::from(Page::zeroed());
+        let page = Page::shared_zeroed();
         self.dirty.insert(number, Dirty { page, fresh: true, reborn, base: None, saved_in: self.eras });
     }
 
@@ -124,9 +124,10 @@ impl Copies {
             Some(dirty) => (dirty.page.checksum(), dirty.fresh, dirty.reborn, dirty.base.clone()),
             None => (self.base(number)?.checksum(), false, false, None),
         };
-        let mut page = Page::zeroed();
-        page.bytes_mut()[..8].copy_from_slice(&checksum.to_le_bytes());
-        self.dirty.insert(number, Dirty { page: Arc::from(page), fresh, reborn, base, saved_in: self.eras });
+        let mut page = Page::shared_zeroed();
+        let bytes = Arc::get_mut(&mut page).expect("a new page is not shared").bytes_mut();
+        bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+        self.dirty.insert(number, Dirty { page, fresh, reborn, base, saved_in: self.eras });
         let dirty = self.dirty.get_mut(&number).expect("just put there");
         Ok(Arc::get_mut(&mut dirty.page).expect("a new page is not shared"))
     }
