@@ -142,7 +142,8 @@ fn serve(listener: TcpListener, service: Service, killed: &Receiver<()>) {
             .unwrap();
     });
     let _ = killed.recv();
-    runtime.shutdown_background();
+    // Waits until the listener is gone: who connects behind the end must be refused.
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
 
 #[derive(Clone)]
