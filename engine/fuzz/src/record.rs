@@ -362,6 +362,7 @@ mod tests {
             run(&Input { like: like as u8, change: Change::Bytes(Vec::new()) });
         }
     }
+
     /// A run of freed pages costs 8 bytes and may say four billion pages: it is refused by its numbers.
     #[test]
     fn pages_that_never_were_are_not_freed() {

@@ -45,7 +45,7 @@
 //! and they are told unless both slots lost the same writes. Were each payload in one slot only, a bad slot could have
 //! held the newest one, and to go on from the other would be to forget what was acknowledged: a vote, so that the node
 //! could vote twice in a term; a checkpoint's target, with pages written up to it; a generation, which would be removed.
-//! The price is a second sync for each step of a checkpoint.
+//! The price is a second sync for each step of a checkpoint, where `node.meta` takes more than one part.
 //!
 //! # Opening
 //!
@@ -193,14 +193,7 @@ impl SlotFile {
         assert!(payload.len() <= room, "a payload of {} bytes in a slot for {room}", payload.len());
         self.check()?;
         let sequence = self.sequence.checked_add(1).expect("sequences exhausted");
-        // Neither slot can be torn: both may be under way at once.
-        let at_once = payload.len().max(self.payload.len()) <= PART_PAYLOAD_BYTES;
-        let written = if at_once {
-            self.put_unsynced(0, sequence, payload).and_then(|()| self.put(1, sequence, payload))
-        } else {
-            self.put(0, sequence, payload).and_then(|()| self.put(1, sequence, payload))
-        };
-        written.inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.put_both(sequence, payload).inspect_err(|error| self.failed = Some(error.clone()))?;
         self.sequence = sequence;
         self.payload = payload.to_vec();
         Ok(())
@@ -240,6 +233,15 @@ impl SlotFile {
     /// `Poisoned` after a write that failed.
     pub fn check(&self) -> Result<(), StorageError> {
         self.failed.as_ref().map_or(Ok(()), |error| Err(StorageError::Poisoned(error.to_string())))
+    }
+
+    fn put_both(&self, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
+        self.put_unsynced(0, sequence, payload)?;
+        // Of one part each, neither slot can be torn: both may be under way at once.
+        if payload.len().max(self.payload.len()) > PART_PAYLOAD_BYTES {
+            self.file.sync_data()?;
+        }
+        self.put(1, sequence, payload)
     }
 
     fn put(&self, slot: u64, sequence: u64, payload: &[u8]) -> Result<(), StorageError> {
