@@ -6,6 +6,7 @@ use super::trees::{self, TreeInfo};
 use crate::btree::{self, Cursor, Entry, PageRef, PageSource, Range, ReadError, TreeState};
 use crate::engine::ReadersStore;
 use crate::ids::{PageNumber, TxnId};
+use crate::page::Page;
 use crate::store::View;
 use crate::versions::Registration;
 
@@ -121,6 +122,10 @@ impl PageSource for ReadTxn {
             return Err(ReadError::Expired);
         }
         page
+    }
+
+    fn page_at_hand(&self, number: PageNumber) -> Option<&Page> {
+        self.store.page_at_hand(number)
     }
 }
 
