@@ -64,6 +64,7 @@ struct EntryPlace {
 
 impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
     /// A cursor over `tree`, standing nowhere.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(source: &'a S, tree: TreeState) -> Self {
         Self {

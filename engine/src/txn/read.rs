@@ -47,12 +47,14 @@ impl ReadTxn {
     }
 
     /// The state that the snapshot shows.
+    #[doc(hidden)]
     #[must_use]
     pub fn view(&self) -> &View {
         self.registration.state()
     }
 
     /// The state of a tree.
+    #[doc(hidden)]
     pub fn tree(&self, name: &str) -> Result<Option<TreeState>, ReadError> {
         trees::find(self, &self.view().superblock.trees, name)
     }
@@ -73,6 +75,7 @@ impl ReadTxn {
     }
 
     /// The states of all trees, by name.
+    #[doc(hidden)]
     pub fn trees(&self) -> Result<Vec<(String, TreeState)>, ReadError> {
         trees::list(self, &self.view().superblock.trees)
     }
@@ -138,6 +141,7 @@ pub struct TreeView<'a> {
 
 impl<'a> TreeView<'a> {
     /// The tree's state: how many entries and pages it has.
+    #[doc(hidden)]
     #[must_use]
     pub fn state(&self) -> &TreeState {
         &self.state
