@@ -67,5 +67,10 @@ pub(crate) fn read_soon(page: &Page, line: usize) {
     std::hint::black_box(byte);
 }
 
+/// As [`read_soon`], of all lines of a page.
+pub(crate) fn read_all_soon(page: &Page) {
+    (0..PAGE_BYTES / CACHE_LINE_BYTES).for_each(|line| read_soon(page, line));
+}
+
 /// How much of memory a processor fetches at once, in bytes.
 pub(crate) const CACHE_LINE_BYTES: usize = 64;

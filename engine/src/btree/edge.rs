@@ -5,7 +5,7 @@ use crate::ids::{PageNumber, TxnId};
 use super::insert::change;
 use super::node::{Damage, Node, Payload, overflows};
 use super::node_mut::{self, Cell};
-use super::search::checked_height;
+use super::search::{Step, checked_height};
 use super::{PageStore, ReadError, TreeKind, TreeState, check_entry, damaged};
 
 /// The last leaf of a tree, if it is known. It is known until the tree is changed by whoever does not mind it.
@@ -34,8 +34,8 @@ impl Edge {
 /// What [`append`] came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Appended {
-    /// The entry is there.
-    Done,
+    /// The entry is there, at this place.
+    Done(Step),
     /// It is not, but its key is above all others of the tree.
     NoRoom,
     /// Nothing is known of it.
@@ -78,5 +78,5 @@ pub fn append<S: PageStore + ?Sized>(
     }
     store.note_mutation();
     tree.entries += 1;
-    Ok(Appended::Done)
+    Ok(Appended::Done(Step { page: leaf, slot: slot as u16 }))
 }

@@ -49,10 +49,10 @@ impl Pair {
         let (name, value) = (key.to_be_bytes(), vec![key as u8; value_bytes]);
         let (store, tree, edge) = &mut self.appended;
         match append(store, tree, edge, &name, &value, TxnId(1)).unwrap() {
-            Appended::Done => self.appends += 1,
+            Appended::Done(_) => self.appends += 1,
             Appended::NoRoom => {
                 assert!(key > self.last, "{key} is said to be above all, and {} is there", self.last);
-                assert_eq!(insert_minding(store, tree, edge, &name, &value, TxnId(1)).unwrap(), None);
+                assert_eq!(insert_minding(store, tree, edge, &name, &value, TxnId(1)).unwrap().previous, None);
             }
             Appended::NotAtEdge => drop(insert_minding(store, tree, edge, &name, &value, TxnId(1)).unwrap()),
         }

@@ -55,10 +55,21 @@ pub fn insert<S: PageStore + ?Sized>(
     value: &[u8],
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
-    insert_minding(store, tree, &mut Edge::default(), key, value, version)
+    insert_minding(store, tree, &mut Edge::default(), key, value, version).map(|put| put.previous)
 }
 
-/// As [`insert`]; afterwards `edge` is that of the tree, if the entry was put there.
+/// What putting an entry came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Put {
+    /// The version of the entry that it replaced.
+    pub previous: Option<TxnId>,
+    /// Where it was put, unless that was the first entry of the tree. A split may have moved it from there.
+    pub place: Option<Step>,
+    /// Whether it is a new entry behind all others in its leaf, and its leaf the last of the tree.
+    at_edge: bool,
+}
+
+/// As [`insert`], and says where; afterwards `edge` is that of the tree, if the entry was put there.
 pub fn insert_minding<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
@@ -66,14 +77,14 @@ pub fn insert_minding<S: PageStore + ?Sized>(
     key: &[u8],
     value: &[u8],
     version: TxnId,
-) -> Result<Option<TxnId>, ReadError> {
+) -> Result<Put, ReadError> {
     store.note_mutation();
     edge.forget();
-    let (previous, at_edge) = put_entry(store, tree, key, NewValue::Bytes(value), version)?;
-    if at_edge {
+    let put = put_entry(store, tree, key, NewValue::Bytes(value), version)?;
+    if put.at_edge {
         edge.find(&*store, tree)?;
     }
-    Ok(previous)
+    Ok(put)
 }
 
 /// As [`insert`], of a value into a tree of values: a part of another operation.
@@ -83,7 +94,7 @@ pub(super) fn insert_value<S: PageStore + ?Sized>(
     value: &[u8],
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
-    put_entry(store, values, value, NewValue::Bytes(&[]), version).map(|(previous, _)| previous)
+    put_entry(store, values, value, NewValue::Bytes(&[]), version).map(|put| put.previous)
 }
 
 /// As [`insert`], with a value of so many zeros. It is there to be filled: [`locate`](super::locate) says where.
@@ -95,17 +106,16 @@ pub fn reserve<S: PageStore + ?Sized>(
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
     store.note_mutation();
-    put_entry(store, tree, key, NewValue::Zeros(length_bytes), version).map(|(previous, _)| previous)
+    put_entry(store, tree, key, NewValue::Zeros(length_bytes), version).map(|put| put.previous)
 }
 
-/// Returns too whether it is a new entry behind all others in its leaf, and its leaf the last of the tree.
 fn put_entry<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
     key: &[u8],
     value: NewValue<'_>,
     version: TxnId,
-) -> Result<(Option<TxnId>, bool), ReadError> {
+) -> Result<Put, ReadError> {
     if let Err(error) = check_entry(key, value.len()) {
         panic!("{error}");
     }
@@ -113,16 +123,18 @@ fn put_entry<S: PageStore + ?Sized>(
     let path = tree.root.map(|root| descend(&*store, root, tree, key)).transpose()?;
     match path {
         Some((path, true)) => {
+            // It changes in any case: from here on it is the batch's own, which is found at once.
+            store.page_mut(path.leaf().page)?;
             let (old_version, payload) = replace_payload(store, tree, path.leaf(), key, value)?;
             replace_cell(store, tree, &path, &Cell::leaf(key, version, payload))?;
-            Ok((Some(old_version), false))
+            Ok(Put { previous: Some(old_version), place: Some(path.leaf()), at_edge: false })
         }
         path => {
             let path = path.as_ref().map(|(path, _)| path);
             let at_edge = path.map_or(Ok(true), |path| is_at_edge(&*store, path))?;
             let payload = write_payload(store, tree, key, value)?;
             put_new_cell(store, tree, path, &Cell::leaf(key, version, payload))?;
-            Ok((None, at_edge))
+            Ok(Put { previous: None, place: path.map(Path::leaf), at_edge })
         }
     }
 }

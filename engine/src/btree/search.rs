@@ -26,9 +26,9 @@ pub enum ValueLocation {
     },
 }
 
-/// One step of a descent.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Step {
+/// One step of a descent; and where an entry was put, for whoever looks for it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Step {
     pub(super) page: PageNumber,
     /// The child that was taken; in the leaf, the entry or where it would go.
     pub(super) slot: u16,
@@ -158,33 +158,24 @@ fn location_of(page: PageNumber, cell: &LeafCell<'_>) -> ValueLocation {
     }
 }
 
-/// Where a key was found last: where keys are looked for in their order, the next stands behind it mostly.
-#[derive(Default)]
-pub struct Finger(Option<Step>);
-
-/// As [`locate`], looking first where `finger` points; it points to where the key was found afterwards. The tree does not
-/// change meanwhile.
-pub fn locate_near<S: PageSource + ?Sized>(
+/// As [`locate`], looking first where the entry was put. What is passed must be a page of this tree still: since the entry
+/// was put there, no page was freed.
+pub fn locate_at<S: PageSource + ?Sized>(
     source: &S,
     tree: &TreeState,
     key: &[u8],
-    finger: &mut Finger,
+    put: Step,
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
     check_plain(tree)?;
-    if let Some(Step { page: number, slot: last }) = finger.0 {
-        let page = source.page(number)?;
-        let near = Node::leaf(&page).and_then(|node| {
-            let next = usize::from(last) + 1;
-            let found = if next < node.count() && node.key(next)? == key { Ok(next) } else { node.find(key)? };
-            found.ok().map(|slot| Ok((slot, node.leaf_cell(slot)?))).transpose()
-        });
-        if let Some((slot, cell)) = near.map_err(|damage| damaged(source, number, damage))? {
-            finger.0 = Some(Step { page: number, slot: slot as u16 });
-            return Ok(Some((cell.version, location_of(number, &cell))));
-        }
+    let page = source.page(put.page)?;
+    let found = Node::leaf(&page).and_then(|node| {
+        let slot = usize::from(put.slot);
+        // Others may have been put before it, or a split taken it away.
+        let found = if slot < node.count() && node.key(slot)? == key { Ok(slot) } else { node.find(key)? };
+        found.ok().map(|slot| node.leaf_cell(slot)).transpose()
+    });
+    match found.map_err(|damage| damaged(source, put.page, damage))? {
+        Some(cell) => Ok(Some((cell.version, location_of(put.page, &cell)))),
+        None => locate(source, tree, key),
     }
-    find(source, tree, key, |place, _, cell| {
-        finger.0 = Some(place);
-        (cell.version, location_of(place.page, cell))
-    })
 }

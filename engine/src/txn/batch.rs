@@ -14,8 +14,8 @@ use super::record::RECORD_HEADER_BYTES;
 use super::savepoint::OpenTxn;
 use super::trees::{OpenTrees, TreeInfo};
 use crate::btree::{
-    self, Appended, Cursor, Edge, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeKind,
-    TreeState,
+    self, Appended, Cursor, Edge, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, Step,
+    TreeKind, TreeState,
 };
 use crate::ids::{Digest, PageNumber, TxnId};
 use crate::journal::frame::MAX_PAYLOAD_BYTES;
@@ -40,8 +40,8 @@ pub(super) struct Pending {
 pub(super) enum PendingValue {
     None,
     Inline(Vec<u8>),
-    /// In the tree, under the operation's key.
-    InTree,
+    /// In the tree, under the operation's key; where it was put, if that is known.
+    InTree(Option<Step>),
 }
 
 /// An open batch. Only one is open at a time; dropping it drops what it did.
@@ -289,13 +289,14 @@ impl Batch {
         if appended == Appended::NotAtEdge {
             self.keep_value(tree, key)?;
         }
-        let previous = if appended == Appended::Done {
-            None
+        let (previous, place) = if let Appended::Done(place) = appended {
+            (None, Some(place))
         } else {
             let (state, edge) = Self::plain_at_edge(&mut self.trees, &self.pages, tree)?;
-            btree::insert_minding(&mut self.pages, state, edge, key, value, version)?
+            let put = btree::insert_minding(&mut self.pages, state, edge, key, value, version)?;
+            (put.previous, put.place)
         };
-        self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
+        self.note(OperationKind::Put, tree, key, PendingValue::InTree(place))?;
         Ok(previous)
     }
 
@@ -359,7 +360,7 @@ impl Batch {
 
     fn materialise(&mut self, place: usize) -> Result<(), BatchError> {
         let pending = &self.operations[place];
-        assert!(matches!(pending.value, PendingValue::InTree), "an operation whose value was taken already");
+        assert!(matches!(pending.value, PendingValue::InTree(_)), "an operation whose value was taken already");
         let tree = self.names.get(pending.tree);
         let entry = self.get(tree, &pending.key)?.expect("what the batch wrote is there until it changes it");
         let bytes = entry.value.to_vec()?;

@@ -39,7 +39,7 @@ impl InTree {
     fn enter(&mut self, operations: &[Pending]) {
         let first = std::mem::replace(&mut self.entered, operations.len());
         for place in first..operations.len() {
-            if matches!(operations[place].value, PendingValue::InTree) {
+            if matches!(operations[place].value, PendingValue::InTree(_)) {
                 self.insert(operations, place);
             }
         }
@@ -72,7 +72,7 @@ impl InTree {
     /// Forgets all operations but the first `length`.
     pub(super) fn truncate(&mut self, operations: &[Pending], length: usize) {
         for undone in operations.get(length..self.entered).unwrap_or_default() {
-            if matches!(undone.value, PendingValue::InTree) {
+            if matches!(undone.value, PendingValue::InTree(_)) {
                 self.remove(operations, undone.tree, &undone.key);
             }
         }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn put(tree: u16, key: &[u8]) -> Pending {
-        Pending { txn: 0, kind: OperationKind::Put, tree, key: key.to_vec(), value: PendingValue::InTree }
+        Pending { txn: 0, kind: OperationKind::Put, tree, key: key.to_vec(), value: PendingValue::InTree(None) }
     }
 
     #[test]

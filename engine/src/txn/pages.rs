@@ -14,6 +14,7 @@ use crate::alloc::{self, Allocator, BitmapPages};
 use crate::btree::{PageRef, PageSource, PageStore, ReadError, SplitPolicy};
 use crate::ids::{PageNumber, TxnId};
 use crate::page::{PAGE_BYTES, Page};
+use crate::raw;
 use crate::store::Store;
 use crate::versions::PageHasher;
 
@@ -49,6 +50,9 @@ pub(super) struct Copies {
     pub(super) dirty: HashMap<PageNumber, Dirty, BuildHasherDefault<PageHasher>>,
     /// Pages allocated before the batch and free now.
     pub(super) freed: FreedPages,
+    /// Whether any page was freed, be it one of the batch, or one that is in use again: what was where before that means
+    /// nothing.
+    pub(super) has_freed: bool,
     undo: Vec<Undo>,
     /// How many pages `undo` holds.
     saved: usize,
@@ -93,6 +97,16 @@ impl Copies {
         }
     }
 
+    /// Says that a dirty page and what it was copied from will be read soon: by then, the caches have seen much else.
+    pub(super) fn read_soon(&self, number: PageNumber) {
+        let Some(dirty) = self.dirty.get(&number) else { return };
+        raw::read_all_soon(&dirty.page);
+        let base = dirty.base.as_deref().or_else(|| self.store.page_at_hand(number));
+        if let Some(base) = base.filter(|_| !dirty.fresh) {
+            raw::read_all_soon(base);
+        }
+    }
+
     /// Keeps what a page was, once an era.
     fn save(&mut self, number: PageNumber) {
         let Some(era) = self.era else { return };
@@ -133,6 +147,7 @@ impl Copies {
     }
 
     fn remove(&mut self, number: PageNumber) {
+        self.has_freed = true;
         let was_there = if self.dirty.contains_key(&number) {
             self.save(number);
             self.dirty.remove(&number).is_some_and(|dirty| !dirty.fresh || dirty.reborn)
@@ -230,6 +245,7 @@ impl BatchPages {
             snapshot,
             dirty: HashMap::default(),
             freed: FreedPages::default(),
+            has_freed: false,
             undo: Vec::new(),
             saved: 0,
             marked: 0,

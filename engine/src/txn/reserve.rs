@@ -112,7 +112,7 @@ impl Batch {
         let state = Self::plain_mut(&mut self.trees, &self.pages, tree)?;
         let previous = btree::reserve(&mut self.pages, state, key, length, version)?;
         let (_, place) = btree::locate(&self.pages, state, key)?.expect("it was put just now");
-        self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
+        self.note(OperationKind::Put, tree, key, PendingValue::InTree(None))?;
         Ok(Reserved { pages: &mut self.pages, place, previous, filled: 0, length })
     }
 }

@@ -175,7 +175,7 @@ impl Batch {
         self.operations.truncate(mark.operations);
         // The tree has the values again that these took into themselves because they were to go from it.
         for place in self.kept.drain(mark.kept..).filter(|place| *place < mark.operations) {
-            self.operations[place].value = PendingValue::InTree;
+            self.operations[place].value = PendingValue::InTree(None);
             self.in_tree.put_back(&self.operations, place);
         }
         self.names.truncate(mark.names);

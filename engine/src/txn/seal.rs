@@ -118,23 +118,24 @@ impl Batch {
     fn locate_values(&self) -> Result<Vec<Option<ValueLocation>>, BatchError> {
         let mut locations = Vec::with_capacity(self.operations.len());
         let mut trees: Option<(u16, TreeState)> = None;
-        let mut finger = btree::Finger::default();
         for pending in &self.operations {
-            if !matches!(pending.value, PendingValue::InTree) {
+            let PendingValue::InTree(put) = pending.value else {
                 locations.push(None);
                 continue;
-            }
+            };
             let state = match trees {
                 Some((tree, state)) if tree == pending.tree => state,
                 _ => {
-                    finger = btree::Finger::default();
                     let tree = self.names.get(pending.tree);
                     self.trees.look(&self.pages, tree)?.expect("a tree that is gone keeps no values")
                 }
             };
             trees = Some((pending.tree, state));
-            let (version, location) = btree::locate_near(&self.pages, &state, &pending.key, &mut finger)?
-                .expect("a key that is gone keeps no value");
+            let found = match put.filter(|_| !self.pages.copies.has_freed) {
+                Some(place) => btree::locate_at(&self.pages, &state, &pending.key, place)?,
+                None => btree::locate(&self.pages, &state, &pending.key)?,
+            };
+            let (version, location) = found.expect("a key that is gone keeps no value");
             let written_by = TxnId(self.builds_on.0 + 1 + u64::from(pending.txn));
             assert_eq!(version, written_by, "an overwritten value was not kept");
             locations.push(Some(location));
@@ -168,7 +169,10 @@ impl Batch {
             freed: self.pages.copies.freed.runs().collect(),
             digest: self.digest,
         };
-        for number in numbers {
+        for (place, number) in numbers.iter().copied().enumerate() {
+            if let Some(next) = numbers.get(place + 1) {
+                self.pages.copies.read_soon(*next);
+            }
             let must = must.remove(&number).unwrap_or_default();
             self.plan_page(&mut plan, number, must, whole.binary_search(&number).is_ok())?;
         }
@@ -289,12 +293,12 @@ impl Batch {
         let offset = |place: usize| u32::try_from(place).expect("a record is bounded");
         match (&pending.value, location) {
             (PendingValue::Inline(bytes), _) => ValueRef::Inline(bytes),
-            (PendingValue::InTree, Some(ValueLocation::Inline { length: 0, .. })) => ValueRef::Inline(&[]),
-            (PendingValue::InTree, Some(ValueLocation::Inline { page, offset: at, length })) => {
+            (PendingValue::InTree(_), Some(ValueLocation::Inline { length: 0, .. })) => ValueRef::Inline(&[]),
+            (PendingValue::InTree(_), Some(ValueLocation::Inline { page, offset: at, length })) => {
                 let place = places.span(page, usize::from(at), usize::from(length));
                 ValueRef::Span(offset(place.expect("diffs cover the values they set")), u32::from(length))
             }
-            (PendingValue::InTree, Some(ValueLocation::Overflow { first, length })) => {
+            (PendingValue::InTree(_), Some(ValueLocation::Overflow { first, length })) => {
                 ValueRef::Run(offset(places.images[&first]), length)
             }
             _ => {
