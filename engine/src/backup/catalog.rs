@@ -147,6 +147,10 @@ impl Backups {
                 Folder::Backup(backup) => backups.push(*backup),
                 Folder::Leftover(leftover) => catalog.leftovers.push(leftover),
                 Folder::Problem(object, what) => catalog.problems.push(BackupProblem { id, object, what }),
+                Folder::Double(of, object) => {
+                    let what = format!("it is the manifest of backup {of}");
+                    catalog.problems.push(BackupProblem { id: of, object, what });
+                }
             }
         }
         chain_up(backups, &mut catalog);
@@ -158,6 +162,8 @@ enum Folder {
     Backup(Box<Backup>),
     Leftover(Leftover),
     Problem(String, String),
+    /// It says that it is this one: which of the two can be relied on is not known.
+    Double(BackupId, String),
 }
 
 /// What a folder is, by the table above.
@@ -182,7 +188,7 @@ fn look(store: &dyn BackupStore, id: &BackupId, objects: &[ObjectInfo]) -> Resul
     let text = store.read(&name, 0, usize::try_from(*length).expect("bounded"))?;
     let manifest = match Manifest::decode(&text) {
         Ok(manifest) if manifest.id == id.as_str() => manifest,
-        Ok(manifest) => return Ok(Folder::Problem(name, format!("it is the manifest of backup {}", manifest.id))),
+        Ok(manifest) => return Ok(Folder::Double(manifest.backup_id(), name)),
         Err(what) => return Ok(Folder::Problem(name, what)),
     };
     if let Some((object, what)) = wrong_parts(store, id, &manifest, &lengths)? {
@@ -224,7 +230,8 @@ fn wrong_parts(
 
 /// Puts backups into chains, oldest first, so that a parent comes before its children.
 fn chain_up(backups: Vec<Backup>, catalog: &mut Catalog) {
-    let database = backups.first().map(|backup| backup.manifest.database_id);
+    let whose = |manifest: &Manifest| (manifest.database_id, manifest.cluster_id, manifest.timeline);
+    let first = backups.first().map(|backup| whose(&backup.manifest));
     let mut problem = |manifest: &Manifest, what: String| {
         let id = manifest.backup_id();
         let object = manifest_name(&id);
@@ -233,8 +240,9 @@ fn chain_up(backups: Vec<Backup>, catalog: &mut Catalog) {
     let mut chains: Vec<Chain> = Vec::new();
     for backup in backups {
         let manifest = &backup.manifest;
-        if Some(manifest.database_id) != database {
-            problem(manifest, format!("it is of database {}, and others here are not", manifest.database_id()));
+        if Some(whose(manifest)) != first {
+            let (database, cluster) = (manifest.database_id(), manifest.cluster_id());
+            problem(manifest, format!("it is of database {database} and cluster {cluster}, and others here are not"));
             continue;
         }
         let Some(parent) = &manifest.parent else {
@@ -264,9 +272,6 @@ fn why_not_next(last: &Backup, next: &Manifest) -> Option<String> {
     }
     if parent.manifest != last.manifest_hash {
         return Some(format!("backup {} is not the one that it was made after", before.id));
-    }
-    if (next.cluster_id, next.timeline) != (before.cluster_id, before.timeline) {
-        return Some(format!("it is of another cluster or timeline than backup {}", before.id));
     }
     (next.start != before.end).then(|| format!("it does not begin where backup {} ends", before.id))
 }

@@ -9,7 +9,7 @@
 //! An object is written under `NAME.partial`, synced, renamed and its folder synced. A crash before the rename is durable
 //! leaves the old object or none, and behind it the new one; what is called `.partial` is listed to nobody, is overwritten
 //! by the next writer of that name and goes when the object is deleted. The folder itself is durable before anything in it
-//! is begun.
+//! is begun, and goes with its last object; an empty one, as a crash may leave it, says nothing.
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::store::StoreError;
-use crate::engine::{OpenError, PinError};
+use crate::engine::{OpenError, PinError, TailError};
 use crate::error::StorageError;
 use crate::ids::{ClusterId, DatabaseId};
 use crate::seed::SeedError;
@@ -52,6 +52,9 @@ pub enum BackupError {
     /// The journal was not kept long enough.
     #[error("the frames could not be read to their end: {0}")]
     Pin(#[from] PinError),
+    /// The journal could not be followed.
+    #[error("the journal could not be followed: {0}")]
+    Tail(#[from] TailError),
     /// The backups there are of another database.
     #[error(
         "the backups there are of database {found}, and this one is {expected}: give each database a folder, or a prefix, \

@@ -249,7 +249,7 @@ impl Backups {
 /// Whether something that cannot be relied on is newer than the chain's end: it may have been its next increment.
 fn is_followed_by_a_problem(chain: &Chain, catalog: &Catalog) -> bool {
     let newest = chain.newest().manifest.backup_id();
-    catalog.problems.iter().any(|problem| problem.id > newest)
+    catalog.problems.iter().any(|problem| problem.id >= newest)
 }
 
 /// An increment that is being written.

@@ -39,6 +39,7 @@ mod chunk;
 mod directory;
 mod error;
 mod expire;
+mod follow;
 mod full;
 mod id;
 mod increment;
@@ -55,7 +56,17 @@ mod track;
 mod verify;
 
 #[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod damage_test;
+#[cfg(test)]
+mod follow_test;
+#[cfg(test)]
+mod keep_test;
+#[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod resume_test;
 #[cfg(test)]
 mod rig_test;
 
@@ -65,6 +76,7 @@ pub use catalog::{Backup, BackupProblem, Catalog, Chain, Leftover};
 pub use directory::DirectoryStore;
 pub use error::{BackupError, ChainError, RestoreError};
 pub use expire::{ExpireReport, Keep};
+pub use follow::{Followed, Follower};
 pub use id::BackupId;
 pub use increment::{BackupReport, WhyFull};
 pub use manifest::{BackupKind, FORMAT_VERSION, Manifest, Membership, Parent, PartInfo, Position};

@@ -11,22 +11,76 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{BackupOptions, BackupProgress, Backups, DirectoryStore, NewNode, RestoreOptions, Surroundings};
+use super::{
+    BackupOptions, BackupProgress, BackupStore, Backups, DirectoryStore, NewNode, ObjectInfo, ObjectWriter,
+    RestoreOptions, StoreError, Surroundings,
+};
 use crate::checkpoint::meta::NodeIdentity;
 use crate::engine::rig_test::{append, frame_of, options};
 use crate::engine::{Engine, EngineOptions};
 use crate::env::Disk;
-use crate::ids::{Digest, LogId, TxnId};
+use crate::ids::{DatabaseId, Digest, LogId, TxnId};
 use crate::journal::JournalOptions;
 use crate::journal::frame::{Frame, FrameKind, Payload};
 
 /// A clock that moves when it is asked to, or slept by; what is drawn is counted.
 #[derive(Clone, Default)]
-pub(crate) struct TestSurroundings(Arc<Mutex<(Duration, u128)>>);
+pub(crate) struct TestSurroundings(pub(crate) Arc<Mutex<(Duration, u128)>>);
 
 impl TestSurroundings {
     pub(crate) fn pass(&self, time: Duration) {
         self.0.lock().0 += time;
+    }
+}
+
+/// A place in memory, as a bucket is one: copies are cheap.
+#[derive(Default)]
+pub(crate) struct MapStore(pub(crate) Arc<Mutex<BTreeMap<String, Bytes>>>);
+
+impl BackupStore for MapStore {
+    fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        Ok(Box::new(MapWriter { objects: self.0.clone(), name: name.to_owned(), bytes: Vec::new() }))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.0.lock().insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn read(&self, name: &str, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+        let objects = self.0.lock();
+        let object = objects.get(name).ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
+        let rest = object.get(offset as usize..).unwrap_or_default();
+        Ok(rest[..length.min(rest.len())].to_vec())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let objects = self.0.lock();
+        let found = objects.iter().filter(|(name, _)| name.starts_with(prefix));
+        Ok(found.map(|(name, bytes)| ObjectInfo { name: name.clone(), bytes: bytes.len() as u64 }).collect())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.0.lock().remove(name);
+        Ok(())
+    }
+}
+
+struct MapWriter {
+    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl ObjectWriter for MapWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        self.objects.lock().insert(self.name, self.bytes.into());
+        Ok(())
     }
 }
 
@@ -84,6 +138,17 @@ pub(crate) fn restore_options() -> RestoreOptions {
     RestoreOptions { engine: engine_options(), ..RestoreOptions::default() }
 }
 
+/// A number from the environment.
+pub(crate) fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// The engine that tests make backups of.
+pub(crate) fn new_engine(disk: &Arc<dyn Disk>, database: u128) -> Engine {
+    let (place, identity) = (Path::new("/db"), crate::engine::rig_test::identity(1));
+    Engine::create(disk.clone(), place, &identity, DatabaseId(database), engine_options()).expect("new")
+}
+
 /// Trees by name, as plain maps.
 pub(crate) type Trees = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -126,6 +191,16 @@ impl Life {
             }
             2..5 => drop(self.engine.checkpoint().expect("works")),
             _ => self.write(time),
+        }
+    }
+
+    /// Steps until so many frames have changed what the trees hold.
+    pub(crate) fn change(&mut self, times: usize, time: &TestSurroundings) {
+        for _ in 0..times {
+            let before = self.now().trees.clone();
+            while self.now().trees == before {
+                self.step(time);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::backup::manifest::Manifest;
 
 /// The full backup and the increments that are read, in order.
 ///
-/// What cannot be relied on and is newer than the full backup may have been an increment of it: then the restore is refused,
+/// What cannot be relied on and is not older than the full backup may have been an increment of it: then the restore is refused,
 /// so that it never ends earlier than it was told to. Whoever names the backup to end with has decided that himself.
 pub(super) fn members<'c>(catalog: &'c Catalog, options: &RestoreOptions) -> Result<Vec<&'c Backup>, RestoreError> {
     let (chain, length) = match &options.upto {
@@ -48,7 +48,7 @@ fn newest_with(catalog: &Catalog, point: RestorePoint) -> Result<&Chain, Restore
     };
     let chain = catalog.chains.iter().rev().find(|chain| begins_by(chain.full(), point)).unwrap_or(oldest);
     let full = chain.full().backup_id();
-    match catalog.problems.iter().find(|problem| problem.id > full) {
+    match catalog.problems.iter().find(|problem| problem.id >= full) {
         Some(problem) => Err(refused(problem)),
         None => Ok(chain),
     }
