@@ -78,7 +78,8 @@
 //! It does not cover
 //! - paths through a module: `calamus_engine::ids::TxnId` may move. What else is in the modules is for tools and tests that
 //!   look at the disk, and may change in any version; modules that are not shown are for this workspace alone;
-//! - methods, fields, bounds and implementations with a type or trait that is not listed: `Engine::seed_source`;
+//! - bounds and implementations with a trait that is not listed: [`btree::PageSource`]. Methods and fields with a type that is
+//!   not listed are hidden: replicas and tools need those;
 //! - what is hidden from these pages, the feature `mutants`, the words of errors and logs, and the values of the defaults.
 //!
 //! Errors, and the structs and enums that may grow, are `non_exhaustive`: options are made by `default` and set field by
@@ -208,7 +209,7 @@ pub use store::{Applied, AppliedState, ApplyError, BatchId, Published, StagedSta
 #[doc(inline)]
 pub use txn::ops::{OperationKind, OperationView, ValueAt};
 #[doc(inline)]
-pub use txn::record::{Record, RecordError, RecordHeader};
+pub use txn::record::{PageDiff, Record, RecordError, RecordHeader};
 #[doc(inline)]
 pub use txn::{
     Batch, BatchError, BatchPages, DropProgress, MAX_NAME_BYTES, ReadTxn, Reserved, Savepoint, Staged, TreeInfo,

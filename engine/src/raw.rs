@@ -1,5 +1,5 @@
-//! The one module of the workspace with `unsafe`, beside a test that counts allocations: a shared map of a file, and bytes
-//! seen as a page.
+//! The one module of the workspace with `unsafe`, beside a test that counts allocations: a shared map of a file, bytes
+//! seen as a page, and a word to the processor about what is read soon.
 #![allow(unsafe_code)]
 
 use memmap2::{Mmap, MmapOptions};
@@ -50,3 +50,22 @@ pub fn view(bytes: &[u8; PAGE_BYTES]) -> &Page {
     // SAFETY: `Page` is `repr(transparent)` over exactly this array type, so layout and validity are the same.
     unsafe { &*std::ptr::from_ref(bytes).cast::<Page>() }
 }
+
+/// Says that a cache line of a page will be read soon. Nothing waits for it, and nothing is read by the program.
+///
+/// # Panics
+/// When the line is not one of the page.
+#[inline]
+pub(crate) fn read_soon(page: &Page, line: usize) {
+    let byte = &page.bytes()[line * CACHE_LINE_BYTES];
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the instruction is there on every processor of this architecture, and changes nothing that can be observed.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(byte).cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(byte);
+}
+
+/// How much of memory a processor fetches at once, in bytes.
+pub(crate) const CACHE_LINE_BYTES: usize = 64;

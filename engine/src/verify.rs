@@ -71,6 +71,7 @@ pub struct Problem {
 #[non_exhaustive]
 pub struct CheckReport {
     /// The superblock, if it can be read. Without it, the trees were not walked.
+    #[doc(hidden)]
     pub superblock: Option<Superblock>,
     /// How many trees are named in the tree of trees.
     pub trees: u64,

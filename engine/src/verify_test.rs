@@ -140,9 +140,15 @@ fn keys_out_of_order_and_out_of_bounds() {
         crate::btree::node::Node::leaf(&page).unwrap().offset(0).unwrap()
     };
     let sound_store = store.clone();
-    change(&mut store, leaf, |page| page.bytes_mut()[16..20].rotate_left(2));
+    change(&mut store, leaf, |page| page.bytes_mut()[16..28].rotate_left(6));
     assert_found(&store, leaf, "keys out of order");
-    let mut store = sound_store;
-    change(&mut store, leaf, |page| page.bytes_mut()[offset + 12..offset + 16].fill(0));
+    let mut store = sound_store.clone();
+    change(&mut store, leaf, |page| {
+        page.bytes_mut()[offset + 12..offset + 16].fill(0);
+        page.bytes_mut()[18..22].fill(0);
+    });
     assert_found(&store, leaf, "outside the bounds");
+    let mut store = sound_store;
+    change(&mut store, leaf, |page| page.bytes_mut()[21] ^= 1);
+    assert_found(&store, leaf, "head is not that of its key");
 }

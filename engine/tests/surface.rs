@@ -16,7 +16,7 @@ use calamus_engine::{
     EngineOptions, EngineStatus, Entry, FileMap, Finding, FindingKind, Footprint, FoundBy, Frame, FrameError,
     FrameHeader, FrameKind, Generation, JournalMode, JournalOptions, JournalPosition, JournalTail, Keys, LogId,
     LogIndex, LogState, Lost, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_VALUE_BYTES, NodeIdentity,
-    OpenError, OpenMode, OperationKind, OperationView, PageNumber, Payload, Pin, PinError, PinInfo, Problem,
+    OpenError, OpenMode, OperationKind, OperationView, PageDiff, PageNumber, Payload, Pin, PinError, PinInfo, Problem,
     ProblemKind, Progress, Published, RaftId, Range, ReadError, ReadTxn, ReaderInfo, RealDisk, Record, RecordError,
     RecordHeader, RecoveryReport, RepairError, Reserved, SalvageError, SalvageReport, Salvaged, Savepoint, ScrubReport,
     ScrubStatus, SlotDamage, Space, SpaceLevel, SpaceOptions, Staged, StagedState, StorageError, TailCloser, TailError,

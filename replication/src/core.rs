@@ -33,6 +33,7 @@ use crate::state_machine::{StateMachine, StopReason};
 use crate::types::{
     CommittedLeaderId, Membership, Outcome, Proposal, RaftVote, Responder, StoredMembership, TypeConfig, WriteResult,
 };
+use crate::vote_saves::VoteSaves;
 
 /// How long the end of the core is waited for.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub struct Core {
     pub(crate) changing: Arc<Mutex<()>>,
     /// When this node last knew that it was up to date.
     pub(crate) freshness: Arc<Freshness>,
+    /// How long this node's votes take to be saved.
+    pub(crate) vote_saves: VoteSaves,
     rounds: Arc<Rounds>,
     pub(crate) peers: Arc<Peers>,
     /// This node was told that it is not a member any more.
@@ -113,6 +116,7 @@ impl Core {
         let applied = watch::Sender::new(engine.applied().log_id);
         let gate = SwitchGate::default();
         let log_store = LogStore::new(engine.clone(), gate.clone(), config.acknowledges_early());
+        let vote_saves = log_store.vote_saves().clone();
         let machine = StateMachine::new(engine.clone(), applied.clone(), gate, stop.clone());
         let raft = Raft::new(identity.raft_id.0, Arc::new(options), network, log_store, machine)
             .await
@@ -126,6 +130,7 @@ impl Core {
             doubt: Arc::default(),
             config: Arc::new(config.clone()),
             freshness: Arc::default(),
+            vote_saves,
             changing: Arc::default(),
             rounds: Arc::new(Rounds::new(Arc::clone(&peers), config.election_timeout.start)),
             peers,

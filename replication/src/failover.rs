@@ -4,14 +4,23 @@
 //! voter that sees both asks the other voters whether they cannot reach that leader either. When a quorum cannot, each
 //! of them drops its own lease and they stand for election with a pre-vote, staggered by rank.
 //!
-//! A leader whose listener refuses but that goes on speaking is not lost. And an attempt that was begun is not abandoned
-//! for the next while it may only wait for disks.
+//! A leader whose listener refuses but that goes on speaking is not lost.
+//!
+//! An attempt that was begun is not abandoned for the next while it may only wait for disks. The candidate saves its vote,
+//! and then each of the others saves its own, with a sync each. With a fixed limit, disks that take half of it for a sync
+//! are never waited for: nodes that have such abandon each other's attempts, and whether one of them is elected is luck. So
+//! the limit grows with the longest of the latest saves here: four of them, for the two that an attempt takes, where the
+//! other's disk may be twice as slow. It ends at the longest election timeout: then openraft's own timer begins an attempt
+//! anew, whatever is done here, so that syncs above half of that need longer timeouts. While this node's own save is
+//! under way the core hears nobody; another attempt would lie in its queue and abandon the one that waits, right behind
+//! the save. (Three nodes, syncs of 350 ms: another leads 1.8 s after a leader was killed, and 2.5 s with 500 ms for each.)
 //!
 //! Why it is safe: a lease only keeps voters from deposing a leader that is alive; no read here relies on one, so an
 //! election too many costs a leader its office and nothing else. Raft's votes are untouched. A partition, where
 //! connections time out instead of being refused, is left to the timers.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +37,7 @@ use crate::core::Core;
 use crate::network::convert;
 use crate::network::peers::{Lane, Peers};
 use crate::types::RaftVote;
+use crate::vote_saves::VoteSaves;
 
 /// A dying listener may still accept: one refusal is not enough.
 const PROBES: usize = 3;
@@ -41,9 +51,10 @@ const ASK_ROUNDS: usize = 20;
 const ASK_PAUSE: Duration = Duration::from_millis(10);
 /// The second in rank stands this much later than the first: a pre-vote round fits in it.
 const STAGGER: Duration = Duration::from_millis(15);
-/// How long a candidacy may take that was begun: both ends sync the vote, and disks may be slow. Another attempt would
-/// abandon it.
+/// How long a candidacy that was begun may take at least, where disks are quick.
 const CANDIDACY_LIMIT: Duration = Duration::from_millis(500);
+/// In longest saves of a vote: how long a candidacy may take where disks are slow.
+const CANDIDACY_SAVES: u32 = 4;
 const ELECTION_ROUNDS: usize = 8;
 const ELECTION_PAUSE: Duration = Duration::from_millis(40);
 /// No raft id is 0 outside openraft's own tests: nobody takes leadership over by this name.
@@ -176,12 +187,13 @@ async fn replace_leader(core: &Core, peers: &Peers, lost: &Lost) {
 /// Stands for election until there is a leader, or it was tried often enough.
 async fn stand(core: &Core, vote: &RaftVote) {
     let mut candidacy = Candidacy::default();
-    let limit = core.config.election_timeout.start.min(CANDIDACY_LIMIT);
     let mut attempts = 0;
     while attempts < ELECTION_ROUNDS {
         if matches!(now(core, vote), Now::Led) {
             return;
         }
+        // Asked before the vote is looked at: of a save that ends in between the vote is shown.
+        let limit = candidacy_limit(&core.config.election_timeout, &core.vote_saves);
         let metrics = core.metrics();
         if candidacy.may_stand(&metrics.vote, metrics.id, Instant::now(), limit) {
             attempts += 1;
@@ -194,13 +206,20 @@ async fn stand(core: &Core, vote: &RaftVote) {
     }
 }
 
+/// How long a candidacy may take; `None` while a vote is being saved: as long as that does.
+fn candidacy_limit(election: &Range<Duration>, saves: &VoteSaves) -> Option<Duration> {
+    let slow = saves.longest().saturating_mul(CANDIDACY_SAVES).min(election.end);
+    (!saves.is_saving()).then(|| election.start.min(CANDIDACY_LIMIT).max(slow))
+}
+
 /// This node's own candidacy, as it was last seen.
 #[derive(Default)]
 struct Candidacy(Option<(u64, Instant)>);
 
 impl Candidacy {
-    /// Whether a new attempt may be made: not while one of this node's is younger than `limit`.
-    fn may_stand(&mut self, vote: &RaftVote, id: u64, now: Instant, limit: Duration) -> bool {
+    /// Whether a new attempt may be made: not while one of this node's is younger than `limit`, nor while there is none.
+    fn may_stand(&mut self, vote: &RaftVote, id: u64, now: Instant, limit: Option<Duration>) -> bool {
+        let Some(limit) = limit else { return false };
         if vote.committed || vote.leader_id.voted_for != id {
             self.0 = None;
             return true;
@@ -292,7 +311,7 @@ mod tests {
     #[test]
     fn a_candidacy_that_waits_is_left_alone_for_its_time() {
         let (mut candidacy, start) = (Candidacy::default(), Instant::now());
-        let limit = Duration::from_millis(500);
+        let limit = Some(Duration::from_millis(500));
         let mut may =
             |vote: &RaftVote, millis| candidacy.may_stand(vote, 7, start + Duration::from_millis(millis), limit);
         assert!(may(&vote(4, 3), 0), "another's");
@@ -302,6 +321,37 @@ mod tests {
         assert!(!may(&vote(6, 7), 580), "the next is new again");
         assert!(may(&vote(7, 3), 600), "another stands");
         assert!(!may(&vote(6, 7), 620));
+    }
+
+    #[test]
+    fn a_candidacy_may_take_as_long_as_the_disks_make_it() {
+        let millis = Duration::from_millis;
+        let limit = |election: Range<u64>, save| {
+            let saves = VoteSaves::default();
+            saves.note(millis(save));
+            candidacy_limit(&(millis(election.start)..millis(election.end)), &saves).expect("nothing is saved now")
+        };
+        assert_eq!(limit(500..1000, 1), millis(500));
+        assert_eq!(limit(500..1000, 125), millis(500));
+        assert_eq!(limit(500..1000, 200), millis(800));
+        assert_eq!(limit(500..1000, 400), millis(1000), "openraft waits no longer");
+        assert_eq!(limit(2000..4000, 20), millis(500), "long timeouts are no reason to wait");
+        assert_eq!(limit(2000..4000, 700), millis(2800));
+        assert_eq!(limit(100..200, 20), millis(100));
+    }
+
+    #[test]
+    fn nobody_stands_while_a_vote_is_saved() {
+        let (saves, election) = (VoteSaves::default(), Duration::from_millis(500)..Duration::from_millis(1000));
+        let (mut candidacy, start) = (Candidacy::default(), Instant::now());
+        let hour = Duration::from_secs(3600);
+        let mut may = |vote: &RaftVote, now| candidacy.may_stand(vote, 7, now, candidacy_limit(&election, &saves));
+        assert!(may(&vote(4, 3), start), "another's");
+        let saving = saves.begin();
+        assert!(!may(&vote(4, 3), start + hour), "the core shows what it was, and this node's own vote is under way");
+        drop(saving);
+        assert!(!may(&vote(5, 7), start + hour), "its own, which is shown now");
+        assert!(may(&vote(5, 7), start + hour * 2));
     }
 
     #[test]

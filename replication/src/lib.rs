@@ -26,6 +26,7 @@ pub(crate) mod state_machine;
 pub(crate) mod status;
 pub(crate) mod trimming;
 pub mod types;
+pub(crate) mod vote_saves;
 pub(crate) mod watchdog;
 
 pub use node::Node;

@@ -36,6 +36,7 @@ use tokio::sync::{oneshot, watch};
 use crate::log_reader::LogReader;
 use crate::network::convert::{to_log_id, to_raft_log_id, to_vote};
 use crate::types::{Entry, RaftLogId, RaftVote, TypeConfig};
+use crate::vote_saves::VoteSaves;
 
 /// The engine's error for openraft, which takes any of them as the end of the node.
 pub(crate) fn storage_error(error: StorageError) -> io::Error {
@@ -95,6 +96,7 @@ pub struct LogStore {
     engine: Engine,
     committed: Arc<Mutex<Option<LogId>>>,
     gate: SwitchGate,
+    vote_saves: VoteSaves,
     /// A planted fault: see [`crate::options::NodeConfig`].
     acknowledge_early: bool,
 }
@@ -104,7 +106,12 @@ impl LogStore {
     #[must_use]
     pub fn new(engine: Engine, gate: SwitchGate, acknowledge_early: bool) -> Self {
         let committed = Arc::new(Mutex::new(engine.applied().log_id));
-        Self { engine, committed, gate, acknowledge_early }
+        Self { engine, committed, gate, vote_saves: VoteSaves::default(), acknowledge_early }
+    }
+
+    /// How long votes take to be saved.
+    pub(crate) fn vote_saves(&self) -> &VoteSaves {
+        &self.vote_saves
     }
 
     /// The frames of `entries`: those of peers as they are, our own sealed in order.
@@ -148,6 +155,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
+        let _saving = self.vote_saves.begin();
         self.engine.save_vote(to_vote(vote), done).map_err(storage_error)?;
         durable(receiver).await
     }

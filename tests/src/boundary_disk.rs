@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-use calamus_engine::env::{Disk, DiskFile, FileMap, OpenMode};
+use calamus_engine::env::{Disk, DiskFile, DiskInFront, FileInFront, OpenMode};
 use calamus_engine::error::StorageError;
 
 /// What is about to be done to which file or directory: `create`, `write`, `extend` (a write past the end), `sync`, `grow`,
@@ -26,22 +26,19 @@ impl BoundaryDisk {
     }
 }
 
-impl Disk for BoundaryDisk {
+impl DiskInFront for BoundaryDisk {
+    fn behind(&self) -> &dyn Disk {
+        &*self.inner
+    }
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
         if mode == OpenMode::CreateNew {
             (self.hook)("create", path);
         }
         Ok(Arc::new(BoundaryFile { inner: self.inner.open(path, mode)?, hook: self.hook.clone() }))
     }
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.inner.exists(path)
-    }
     fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
         (self.hook)("create directory", path);
         self.inner.create_dir_all(path)
-    }
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.inner.list_dir(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
         (self.hook)("rename", from);
@@ -59,12 +56,6 @@ impl Disk for BoundaryDisk {
         (self.hook)("sync directory", path);
         self.inner.sync_dir(path)
     }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
-        self.inner.lock(path)
-    }
-    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.inner.free_bytes(path)
-    }
 }
 
 struct BoundaryFile {
@@ -72,15 +63,9 @@ struct BoundaryFile {
     hook: Hook,
 }
 
-impl DiskFile for BoundaryFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_at(buffer, offset)
-    }
-    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_past_cache(buffer, offset)
+impl FileInFront for BoundaryFile {
+    fn behind(&self) -> &dyn DiskFile {
+        &*self.inner
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -92,9 +77,6 @@ impl DiskFile for BoundaryFile {
         (self.hook)("sync", self.path());
         self.inner.sync_data()
     }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
-    }
     fn set_len(&self, length: u64) -> Result<(), StorageError> {
         let shrinks = length < self.inner.len().unwrap_or(0);
         (self.hook)(if shrinks { "shrink" } else { "grow" }, self.path());
@@ -103,8 +85,5 @@ impl DiskFile for BoundaryFile {
     fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         (self.hook)("punch", self.path());
         self.inner.punch(offset, length)
-    }
-    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
-        self.inner.map(length)
     }
 }

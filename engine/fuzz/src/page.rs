@@ -61,6 +61,7 @@ enum Edit {
         page: u8,
         slot: u8,
         offset: u16,
+        head: Option<[u8; 4]>,
     },
     /// Bytes of the cell that a slot points to.
     Cell {
@@ -125,6 +126,11 @@ pub fn run(input: &Input) {
     }
 }
 
+/// Where a slot of a tree page begins: an offset of two bytes and the head of a key.
+fn slot_start(slot: u8) -> usize {
+    PAGE_HEADER_BYTES + 6 * usize::from(slot)
+}
+
 /// Changes a page, and says which.
 fn apply(edit: &Edit, pages: &mut [Arc<Page>]) -> usize {
     let count = pages.len();
@@ -139,12 +145,14 @@ fn apply(edit: &Edit, pages: &mut [Arc<Page>]) -> usize {
             }
             put(pages, place(*page), 8, &header)
         }
-        Edit::Slot { page, slot, offset } => {
-            put(pages, place(*page), PAGE_HEADER_BYTES + 2 * usize::from(*slot), &offset.to_le_bytes())
+        Edit::Slot { page, slot, offset, head } => {
+            let mut bytes = offset.to_le_bytes().to_vec();
+            bytes.extend(head.iter().flatten());
+            put(pages, place(*page), slot_start(*slot), &bytes)
         }
         Edit::Cell { page, slot, at, bytes } => {
             let page = place(*page);
-            let slot = PAGE_HEADER_BYTES + 2 * usize::from(*slot);
+            let slot = slot_start(*slot);
             let cell = u16::from_le_bytes([pages[page].bytes()[slot], pages[page].bytes()[slot + 1]]);
             put(pages, page, usize::from(cell) + usize::from(*at), bytes)
         }

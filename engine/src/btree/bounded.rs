@@ -30,6 +30,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bound<Vec<u8>> {
 
 impl<'a, S: PageSource + ?Sized> Range<'a, S> {
     /// The entries of a tree between two bounds; none if they are the wrong way round.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(source: &'a S, tree: TreeState, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Self {
         let (start, end) = (start.map(<[u8]>::to_vec), end.map(<[u8]>::to_vec));
@@ -37,6 +38,7 @@ impl<'a, S: PageSource + ?Sized> Range<'a, S> {
     }
 
     /// The entries of a tree whose keys begin with `prefix`.
+    #[doc(hidden)]
     #[must_use]
     pub fn with_prefix(source: &'a S, tree: TreeState, prefix: &[u8]) -> Self {
         let (start, end) = (Bound::Included(prefix.to_vec()), prefix_end(prefix));

@@ -6,7 +6,7 @@ use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 
 use super::multi::check_bare;
 use super::multi::payload::{Values, list_fits};
-use super::node::{Damage, LeafCell, Node, Payload, overflows};
+use super::node::{Damage, LeafCell, Node, Payload, head_of, overflows};
 use super::overflow::run_pages;
 use super::{MAX_HEIGHT, MAX_KEY_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState};
 
@@ -250,6 +250,9 @@ fn check_keys(node: &Node<'_>, lower: Option<&[u8]>, upper: Option<&[u8]>) -> Re
     let mut previous: Option<&[u8]> = None;
     for slot in 0..node.count() {
         let key = node.key(slot)?;
+        if node.head(slot) != head_of(key) {
+            return Err(Damage("a slot whose head is not that of its key"));
+        }
         if slot == 0 && !node.is_leaf() {
             if !key.is_empty() {
                 return Err(Damage("the first child of a branch has a key"));

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use crate::ids::{PageNumber, TxnId};
 
+use super::ahead::Ahead;
 use super::node::{Damage, Node, Payload};
 use super::search::{Step, checked_height};
 use super::{MAX_HEIGHT, MAX_KEY_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState, Value, damaged};
@@ -21,6 +22,9 @@ pub struct Cursor<'a, S: PageSource + ?Sized> {
     steps: [Step; MAX_HEIGHT],
     standing: Standing,
     leaf: Option<PageRef<'a>>,
+    /// How many entries the leaf has.
+    leaf_entries: usize,
+    ahead: Ahead<'a>,
     entry: EntryPlace,
 }
 
@@ -39,6 +43,14 @@ enum Direction {
     Back,
 }
 
+/// The slot beside one of `count`.
+fn beside(slot: usize, count: usize, direction: Direction) -> Option<usize> {
+    match direction {
+        Direction::Forward => Some(slot + 1).filter(|slot| *slot < count),
+        Direction::Back => slot.checked_sub(1),
+    }
+}
+
 /// The current entry, as offsets in the leaf.
 #[derive(Clone, Copy, Default)]
 struct EntryPlace {
@@ -52,6 +64,7 @@ struct EntryPlace {
 
 impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
     /// A cursor over `tree`, standing nowhere.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(source: &'a S, tree: TreeState) -> Self {
         Self {
@@ -60,6 +73,8 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
             steps: [Step::default(); MAX_HEIGHT],
             standing: Standing::Nowhere,
             leaf: None,
+            leaf_entries: 0,
+            ahead: Ahead::default(),
             entry: EntryPlace::default(),
         }
     }
@@ -100,7 +115,7 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         match self.standing {
             Standing::Nowhere | Standing::BeforeFirst => self.first(),
             Standing::BehindLast => Ok(false),
-            Standing::AtEntry if self.entry.slot + 1 < self.leaf_count()? => self.stand(self.entry.slot + 1),
+            Standing::AtEntry if self.entry.slot + 1 < self.leaf_entries => self.step_to(self.entry.slot + 1),
             Standing::AtEntry => self.turn_leaf(Direction::Forward),
         }
     }
@@ -110,7 +125,7 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         match self.standing {
             Standing::Nowhere | Standing::BehindLast => self.last(),
             Standing::BeforeFirst => Ok(false),
-            Standing::AtEntry if self.entry.slot > 0 => self.stand(self.entry.slot - 1),
+            Standing::AtEntry if self.entry.slot > 0 => self.step_to(self.entry.slot - 1),
             Standing::AtEntry => self.turn_leaf(Direction::Back),
         }
     }
@@ -235,6 +250,7 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
             number = child;
         }
         let count = self.enter_leaf(number)?;
+        self.look_ahead(direction);
         self.stand(if direction == Direction::Forward { 0 } else { count - 1 })
     }
 
@@ -258,6 +274,18 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
         Ok(Some((found.map_err(|damage| self.fail(number, damage))?, count)))
     }
 
+    /// Looks ahead to the next leaf, if it is under the same branch.
+    fn look_ahead(&mut self, direction: Direction) {
+        let Some(Step { page, slot }) = self.branches().checked_sub(1).map(|index| self.steps[index]) else { return };
+        let child = |branch| {
+            let node = Node::branch(branch).ok()?;
+            node.child(beside(usize::from(slot), node.count(), direction)?).ok()
+        };
+        let next = self.source.page_at_hand(page).and_then(child);
+        let next = next.and_then(|number| self.source.page_at_hand(number));
+        self.ahead = Ahead::new(next, self.leaf_entries);
+    }
+
     /// Takes hold of a leaf; returns how many entries it has, at least one.
     fn enter_leaf(&mut self, number: PageNumber) -> Result<usize, ReadError> {
         let page = self.source.page(number)?;
@@ -267,15 +295,14 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
             Err(damage) => return Err(self.fail(number, damage)),
         };
         self.steps[self.branches()] = Step { page: number, slot: 0 };
-        self.leaf = Some(page);
+        (self.leaf, self.leaf_entries) = (Some(page), count);
         Ok(count)
     }
 
     #[inline]
-    fn leaf_count(&self) -> Result<usize, ReadError> {
-        let number = self.steps[self.branches()].page;
-        let node = Node::leaf(self.current_leaf()).map_err(|damage| damaged(self.source, number, damage))?;
-        Ok(node.count())
+    fn step_to(&mut self, slot: usize) -> Result<bool, ReadError> {
+        self.ahead.step();
+        self.stand(slot)
     }
 
     /// Makes an entry of the leaf the current one.
@@ -313,14 +340,10 @@ impl<'a, S: PageSource + ?Sized> Cursor<'a, S> {
             let page = self.source.page(number)?;
             let slot = usize::from(slot);
             let choose = |node: Node<'_>| {
-                let beside = match direction {
-                    Direction::Forward => Some(slot + 1).filter(|slot| *slot < node.count()),
-                    Direction::Back => slot.checked_sub(1),
-                };
-                beside.map(|slot| Ok((slot, node.child(slot)?))).transpose()
+                beside(slot, node.count(), direction).map(|slot| Ok((slot, node.child(slot)?))).transpose()
             };
-            let beside = Node::branch(&page).and_then(choose).map_err(|damage| self.fail(number, damage))?;
-            if let Some((slot, child)) = beside {
+            let next = Node::branch(&page).and_then(choose).map_err(|damage| self.fail(number, damage))?;
+            if let Some((slot, child)) = next {
                 self.steps[index].slot = slot as u16;
                 return self.descend_edge(child, index + 1, direction);
             }

@@ -1,8 +1,62 @@
 //! Where a cursor stands after each of its moves.
 
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+
 use super::test_store::TestStore;
-use super::{Cursor, TreeState, insert};
-use crate::ids::TxnId;
+use super::{Cursor, PageRef, PageSource, ReadError, TreeState, insert};
+use crate::ids::{PageNumber, TxnId};
+use crate::page::Page;
+
+/// Shows the pages of a store, most of them at hand, and notes which were asked for.
+struct Watched<'s> {
+    store: &'s TestStore,
+    at_hand: fn(PageNumber) -> bool,
+    read: Mutex<BTreeSet<PageNumber>>,
+    looked_at: Mutex<BTreeSet<PageNumber>>,
+}
+
+impl PageSource for Watched<'_> {
+    fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError> {
+        self.read.lock().insert(number);
+        self.store.page(number)
+    }
+
+    fn page_at_hand(&self, number: PageNumber) -> Option<&Page> {
+        self.looked_at.lock().insert(number);
+        match self.store.page(number) {
+            Ok(PageRef::Mapped(page)) if (self.at_hand)(number) => Some(page),
+            _ => None,
+        }
+    }
+}
+
+/// Looking ahead changes nothing of what a walk meets, and reads no page that the walk does not come to.
+#[test]
+fn looking_ahead_reads_nothing() {
+    let (store, tree) = tree(3_000);
+    for at_hand in [|_| true, |number: PageNumber| !number.0.is_multiple_of(3), |_| false] {
+        let watched = Watched { store: &store, at_hand, read: Mutex::default(), looked_at: Mutex::default() };
+        let (mut cursor, mut plain) = (Cursor::new(&watched, tree), Cursor::new(&store, tree));
+        let mut there = cursor.first().unwrap();
+        assert!(there && plain.first().unwrap());
+        assert_eq!(watched.read.lock().len(), usize::from(tree.height), "one path");
+        while there {
+            assert_eq!(cursor.key(), plain.key());
+            there = cursor.next().unwrap();
+            assert_eq!(there, plain.next().unwrap());
+        }
+        let all = watched.read.lock().len();
+        assert_eq!(all as u64, tree.pages, "each page of the tree");
+        assert!(watched.looked_at.lock().len() > all / 2 || !at_hand(PageNumber(3)), "leaves were looked ahead to");
+        for entry in 0..3_000 {
+            assert!(cursor.previous().unwrap() && plain.previous().unwrap(), "{entry}");
+            assert_eq!(cursor.key(), plain.key());
+        }
+        assert!(!cursor.previous().unwrap());
+    }
+}
 
 /// Keys 10, 20, ... as four digits, with enough of them for several levels.
 fn tree(count: u32) -> (TestStore, TreeState) {

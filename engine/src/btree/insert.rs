@@ -2,6 +2,7 @@
 
 use crate::ids::{PageNumber, TxnId};
 
+use super::edge::Edge;
 use super::node::{MAX_INLINE_CELL_BYTES, Node, Payload, overflows};
 use super::node_mut::{self, Cell};
 use super::overflow::{fill_run, reserve_run, reuse_run, run_pages, write_run};
@@ -54,8 +55,25 @@ pub fn insert<S: PageStore + ?Sized>(
     value: &[u8],
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
+    insert_minding(store, tree, &mut Edge::default(), key, value, version)
+}
+
+/// As [`insert`]; afterwards `edge` is that of the tree, if the entry was put there.
+pub fn insert_minding<S: PageStore + ?Sized>(
+    store: &mut S,
+    tree: &mut TreeState,
+    edge: &mut Edge,
+    key: &[u8],
+    value: &[u8],
+    version: TxnId,
+) -> Result<Option<TxnId>, ReadError> {
     store.note_mutation();
-    put_entry(store, tree, key, NewValue::Bytes(value), version)
+    edge.forget();
+    let (previous, at_edge) = put_entry(store, tree, key, NewValue::Bytes(value), version)?;
+    if at_edge {
+        edge.find(&*store, tree)?;
+    }
+    Ok(previous)
 }
 
 /// As [`insert`], of a value into a tree of values: a part of another operation.
@@ -65,7 +83,7 @@ pub(super) fn insert_value<S: PageStore + ?Sized>(
     value: &[u8],
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
-    put_entry(store, values, value, NewValue::Bytes(&[]), version)
+    put_entry(store, values, value, NewValue::Bytes(&[]), version).map(|(previous, _)| previous)
 }
 
 /// As [`insert`], with a value of so many zeros. It is there to be filled: [`locate`](super::locate) says where.
@@ -77,16 +95,17 @@ pub fn reserve<S: PageStore + ?Sized>(
     version: TxnId,
 ) -> Result<Option<TxnId>, ReadError> {
     store.note_mutation();
-    put_entry(store, tree, key, NewValue::Zeros(length_bytes), version)
+    put_entry(store, tree, key, NewValue::Zeros(length_bytes), version).map(|(previous, _)| previous)
 }
 
+/// Returns too whether it is a new entry behind all others in its leaf, and its leaf the last of the tree.
 fn put_entry<S: PageStore + ?Sized>(
     store: &mut S,
     tree: &mut TreeState,
     key: &[u8],
     value: NewValue<'_>,
     version: TxnId,
-) -> Result<Option<TxnId>, ReadError> {
+) -> Result<(Option<TxnId>, bool), ReadError> {
     if let Err(error) = check_entry(key, value.len()) {
         panic!("{error}");
     }
@@ -96,15 +115,27 @@ fn put_entry<S: PageStore + ?Sized>(
         Some((path, true)) => {
             let (old_version, payload) = replace_payload(store, tree, path.leaf(), key, value)?;
             replace_cell(store, tree, &path, &Cell::leaf(key, version, payload))?;
-            Ok(Some(old_version))
+            Ok((Some(old_version), false))
         }
         path => {
+            let path = path.as_ref().map(|(path, _)| path);
+            let at_edge = path.map_or(Ok(true), |path| is_at_edge(&*store, path))?;
             let payload = write_payload(store, tree, key, value)?;
-            let cell = Cell::leaf(key, version, payload);
-            put_new_cell(store, tree, path.as_ref().map(|(path, _)| path), &cell)?;
-            Ok(None)
+            put_new_cell(store, tree, path, &Cell::leaf(key, version, payload))?;
+            Ok((None, at_edge))
         }
     }
+}
+
+/// Whether a path ends behind all entries of the tree.
+fn is_at_edge<S: PageStore + ?Sized>(store: &S, path: &Path) -> Result<bool, ReadError> {
+    if !path.rightmost {
+        return Ok(false);
+    }
+    let Step { page: number, slot } = path.leaf();
+    let page = store.page(number)?;
+    let count = Node::leaf(&page).map(|node| node.count()).map_err(|damage| damaged(store, number, damage))?;
+    Ok(usize::from(slot) == count)
 }
 
 /// Puts the cell of a key that is not there, at the end of the path to where it would be; `None` in an empty tree.

@@ -20,22 +20,24 @@
 //! | --- | --- |
 //! | `node`, `node_mut` | the layout of a page; reading it; changing it |
 //! | `search` | descent, `get`, `locate` |
-//! | `insert`, `split` | putting an entry; making two pages of one |
+//! | `insert`, `split`, `edge` | putting an entry; making two pages of one; putting entries in key order |
 //! | `remove`, `rebalance`, `range` | taking out an entry; joining pages; taking out many |
 //! | `settle` | moving pages to free places below them |
 //! | `overflow`, `value` | long values; reading values |
 //! | [`multi`] | trees with many values under a key |
 //! | `owned` | the pages that an entry has besides its cell |
-//! | `cursor`, `bounded` | walking in both directions: over all of a tree, or a part |
+//! | `cursor`, `bounded`, `ahead` | walking in both directions: over all of a tree, or a part |
 //! | `count` | how many entries a part has |
 //! | `check` | proving all of the above |
 //!
 //! What is not at the crate's root is for tools and tests, and not covered by [what is promised](crate#what-is-stable).
 
+mod ahead;
 mod bounded;
 mod check;
 mod count;
 mod cursor;
+mod edge;
 mod insert;
 pub mod multi;
 pub(crate) mod node;
@@ -60,6 +62,8 @@ mod cursor_test;
 #[cfg(test)]
 mod damage_test;
 #[cfg(test)]
+mod edge_test;
+#[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod node_test;
@@ -76,7 +80,8 @@ pub use bounded::{Range, prefix_end};
 pub(crate) use check::{TreeVisitor, check_tree};
 pub use count::count_range;
 pub use cursor::Cursor;
-pub use insert::{insert, reserve};
+pub use edge::{Appended, Edge, append};
+pub use insert::{insert, insert_minding, reserve};
 pub use range::{destroy, remove_range};
 pub use remove::remove;
 pub use search::{Finger, ValueLocation, get, locate, locate_near};
@@ -185,6 +190,12 @@ pub trait PageSource: AsPageSource {
     /// The page of this number in the state that this source shows. A number that is not in the state gives
     /// [`StorageError::Corrupted`]: it came from a damaged page.
     fn page(&self, number: PageNumber) -> Result<PageRef<'_>, ReadError>;
+
+    /// The page, if it can be had without reading, checking or waiting for anything: for whoever would only like it to be
+    /// near. `None` says nothing.
+    fn page_at_hand(&self, _number: PageNumber) -> Option<&Page> {
+        None
+    }
 
     /// The file that errors name.
     fn file(&self) -> &Path {

@@ -11,6 +11,7 @@ use crate::page::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 use super::node::{
     BODY_BYTES, BRANCH_CELL_HEADER_BYTES, CELLS_START_OFFSET, CHILD_OFFSET, DEAD_BYTES_OFFSET, Damage,
     LEAF_CELL_HEADER_BYTES, MAX_SLOTS, Node, OVERFLOW_BIT, Payload, REFERENCE_BYTES, SLOT_BYTES, SLOT_COUNT_OFFSET,
+    head_of,
 };
 
 /// A cell to be written: its parts, not yet joined.
@@ -106,8 +107,15 @@ fn node(page: &Page) -> Result<Node<'_>, Damage> {
     Node::at_level(page, u8::from(page.kind() == Some(PageKind::Branch)))
 }
 
-fn set_slot(page: &mut Page, slot: usize, offset: usize) {
-    set_u16(page, PAGE_HEADER_BYTES + slot * SLOT_BYTES, offset);
+fn slot_start(slot: usize) -> usize {
+    PAGE_HEADER_BYTES + slot * SLOT_BYTES
+}
+
+/// Lets the head in a slot be that of its cell's key.
+fn set_head(page: &mut Page, slot: usize) -> Result<(), Damage> {
+    let head = head_of(node(page)?.key(slot)?);
+    page.bytes_mut()[slot_start(slot) + 2..slot_start(slot + 1)].copy_from_slice(&head);
+    Ok(())
 }
 
 /// Makes an empty node of a page of zeros.
@@ -166,7 +174,7 @@ fn compact(page: &mut Page, layout: &Layout) {
         end -= size;
         if offset != end {
             page.bytes_mut().copy_within(offset..offset + size, end);
-            set_slot(page, slot, end);
+            set_u16(page, slot_start(slot), end);
         }
     }
     set_u16(page, CELLS_START_OFFSET, end);
@@ -227,10 +235,10 @@ pub(crate) fn insert(page: &mut Page, slot: usize, cell: &Cell<'_>) -> Result<bo
     }
     let offset = take_room(page, cell.len(), SLOT_BYTES)?;
     cell.write(&mut page.bytes_mut()[offset..offset + cell.len()]);
-    let start = PAGE_HEADER_BYTES + slot * SLOT_BYTES;
-    page.bytes_mut().copy_within(start..PAGE_HEADER_BYTES + count * SLOT_BYTES, start + SLOT_BYTES);
-    set_slot(page, slot, offset);
+    page.bytes_mut().copy_within(slot_start(slot)..slot_start(count), slot_start(slot + 1));
+    set_u16(page, slot_start(slot), offset);
     set_u16(page, SLOT_COUNT_OFFSET, count + 1);
+    set_head(page, slot)?;
     Ok(true)
 }
 
@@ -261,9 +269,7 @@ pub(crate) fn remove(page: &mut Page, slots: Range<usize>) -> Result<(), Damage>
         let (offset, size) = (view.offset(slot)?, view.cell_bytes(slot)?);
         bury(page, offset, size)?;
     }
-    let start = PAGE_HEADER_BYTES + slots.start * SLOT_BYTES;
-    page.bytes_mut()
-        .copy_within(PAGE_HEADER_BYTES + slots.end * SLOT_BYTES..PAGE_HEADER_BYTES + count * SLOT_BYTES, start);
+    page.bytes_mut().copy_within(slot_start(slots.end)..slot_start(count), slot_start(slots.start));
     set_u16(page, SLOT_COUNT_OFFSET, count - slots.len());
     Ok(())
 }
@@ -278,6 +284,7 @@ pub(crate) fn replace(page: &mut Page, slot: usize, cell: &Cell<'_>) -> Result<b
         if cell.len() < size {
             add_dead(page, size - cell.len())?;
         }
+        set_head(page, slot)?;
         return Ok(true);
     }
     if view.free_bytes() + size < cell.len() {
@@ -306,5 +313,6 @@ pub(crate) fn remove_children(page: &mut Page, slots: Range<usize>) -> Result<()
     }
     let (offset, key_bytes) = (view.offset(0)?, view.key(0)?.len());
     set_u16(page, offset, 0);
+    set_head(page, 0)?;
     add_dead(page, key_bytes)
 }

@@ -100,13 +100,13 @@ fn check_plain(tree: &TreeState) -> Result<(), ReadError> {
     if tree.kind == TreeKind::Plain { Ok(()) } else { Err(ReadError::OtherKind(tree.kind)) }
 }
 
-/// Finds the leaf that holds `key`, and calls `take` with its number, itself and the entry.
+/// Finds the leaf that holds `key`, and calls `take` with where it is, itself and the entry.
 #[inline]
 pub(super) fn find<'a, S: PageSource + ?Sized, T>(
     source: &'a S,
     tree: &TreeState,
     key: &[u8],
-    take: impl FnOnce(PageNumber, &PageRef<'a>, &LeafCell<'_>) -> T,
+    take: impl FnOnce(Step, &PageRef<'a>, &LeafCell<'_>) -> T,
 ) -> Result<Option<T>, ReadError> {
     let Some(mut number) = tree.root else { return Ok(None) };
     for _ in 1..checked_height(source, number, tree)? {
@@ -116,11 +116,11 @@ pub(super) fn find<'a, S: PageSource + ?Sized, T>(
     }
     let page = source.page(number)?;
     let cell = Node::leaf(&page).and_then(|node| match node.find(key)? {
-        Ok(slot) => node.leaf_cell(slot).map(Some),
+        Ok(slot) => node.leaf_cell(slot).map(|cell| Some((cell, slot))),
         Err(_) => Ok(None),
     });
     let cell = cell.map_err(|damage| damaged(source, number, damage))?;
-    Ok(cell.map(|cell| take(number, &page, &cell)))
+    Ok(cell.map(|(cell, slot)| take(Step { page: number, slot: slot as u16 }, &page, &cell)))
 }
 
 /// The entry under `key`.
@@ -146,7 +146,7 @@ pub fn locate<S: PageSource + ?Sized>(
     key: &[u8],
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
     check_plain(tree)?;
-    find(source, tree, key, |number, _, cell| (cell.version, location_of(number, cell)))
+    find(source, tree, key, |place, _, cell| (cell.version, location_of(place.page, cell)))
 }
 
 fn location_of(page: PageNumber, cell: &LeafCell<'_>) -> ValueLocation {
@@ -158,9 +158,9 @@ fn location_of(page: PageNumber, cell: &LeafCell<'_>) -> ValueLocation {
     }
 }
 
-/// The leaf in which a key was found last: where keys are looked for in their order, the next is there mostly.
+/// Where a key was found last: where keys are looked for in their order, the next stands behind it mostly.
 #[derive(Default)]
-pub struct Finger(Option<PageNumber>);
+pub struct Finger(Option<Step>);
 
 /// As [`locate`], looking first where `finger` points; it points to where the key was found afterwards. The tree does not
 /// change meanwhile.
@@ -171,18 +171,20 @@ pub fn locate_near<S: PageSource + ?Sized>(
     finger: &mut Finger,
 ) -> Result<Option<(TxnId, ValueLocation)>, ReadError> {
     check_plain(tree)?;
-    if let Some(number) = finger.0 {
+    if let Some(Step { page: number, slot: last }) = finger.0 {
         let page = source.page(number)?;
-        let near = Node::leaf(&page).and_then(|node| match node.find(key)? {
-            Ok(slot) => node.leaf_cell(slot).map(Some),
-            Err(_) => Ok(None),
+        let near = Node::leaf(&page).and_then(|node| {
+            let next = usize::from(last) + 1;
+            let found = if next < node.count() && node.key(next)? == key { Ok(next) } else { node.find(key)? };
+            found.ok().map(|slot| Ok((slot, node.leaf_cell(slot)?))).transpose()
         });
-        if let Some(cell) = near.map_err(|damage| damaged(source, number, damage))? {
+        if let Some((slot, cell)) = near.map_err(|damage| damaged(source, number, damage))? {
+            finger.0 = Some(Step { page: number, slot: slot as u16 });
             return Ok(Some((cell.version, location_of(number, &cell))));
         }
     }
-    find(source, tree, key, |number, _, cell| {
-        finger.0 = Some(number);
-        (cell.version, location_of(number, cell))
+    find(source, tree, key, |place, _, cell| {
+        finger.0 = Some(place);
+        (cell.version, location_of(place.page, cell))
     })
 }

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::node::BODY_BYTES;
+use super::node::{BODY_BYTES, LEAF_CELL_HEADER_BYTES, SLOT_BYTES};
 use super::test_store::TestStore;
 use super::{
     Cursor, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageStore, SplitPolicy, TreeState, ValueLocation, destroy, get, insert,
@@ -31,7 +31,8 @@ fn shuffled(count: u32, seed: u64) -> Vec<u32> {
 
 /// Bytes of leaf cells and slots against the bytes that all pages of the tree have for them.
 fn fill(tree: &TreeState, value_bytes: usize) -> f64 {
-    tree.entries as f64 * (2 + 12 + 4 + value_bytes) as f64 / (tree.pages as f64 * BODY_BYTES as f64)
+    tree.entries as f64 * (SLOT_BYTES + LEAF_CELL_HEADER_BYTES + 4 + value_bytes) as f64
+        / (tree.pages as f64 * BODY_BYTES as f64)
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub(super) fn split<S: PageStore + ?Sized>(
     cell: &Cell<'_>,
     rightmost: bool,
 ) -> Result<Split, ReadError> {
+    if level == 0 && rightmost {
+        let leaf = store.page(number)?;
+        let separator = beyond_all(&leaf, slot, cell).map_err(|damage| damaged(&*store, number, damage))?;
+        drop(leaf);
+        if let Some(separator) = separator {
+            let right = new_page(store, tree, level)?;
+            change(store, right, |page| node_mut::append(page, cell))?;
+            return Ok(Split { separator, right });
+        }
+    }
     let old: Page = (*store.page(number)?).clone();
     let percent = usize::from(store.split_policy().percent);
     let node = Node::at_level(&old, level).map_err(|damage| damaged(store, number, damage))?;
@@ -61,6 +71,13 @@ pub(super) fn split<S: PageStore + ?Sized>(
         if slot < plan.left { node_mut::insert_fitting(page, slot, cell) } else { Ok(()) }
     })?;
     Ok(Split { separator: plan.separator, right })
+}
+
+/// What separates the leaf from a cell that comes behind all of it; `None` if the cell does not.
+fn beyond_all(leaf: &Page, slot: usize, cell: &Cell<'_>) -> Result<Option<Vec<u8>>, Damage> {
+    let node = Node::leaf(leaf)?;
+    let Some(last) = slot.checked_sub(1).filter(|_| slot == node.count()) else { return Ok(None) };
+    Ok(Some(separator(node.key(last)?, cell.key()).to_vec()))
 }
 
 /// Where a cell stands in the old page, by its place among all cells, the new one at `new` among them.

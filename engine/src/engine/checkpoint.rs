@@ -1,7 +1,6 @@
 //! Running a checkpoint, and purging the journal behind it. The protocol and its argument: [`crate::checkpoint`].
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::pieces::{Pieces, Speed};
@@ -235,16 +234,8 @@ fn retained_from(store: &Store, checkpointed: LogIndex, bytes: u64) -> Option<Lo
 /// Returns when the local journal has the target: nothing derived from a frame is written outside the journal before.
 fn wait_until_durable(store: &Store, target: &AppliedState) -> Result<(), StorageError> {
     if store.journal.durable() < target.log_id {
-        // The frame was queued before it was applied, so it is synced before anything that is queued now runs.
-        let (done, synced) = mpsc::channel();
-        store.journal.run_in_order(
-            Box::new(|| Ok(())),
-            Box::new(move |result| {
-                // Nobody listens any more only if this function has failed already.
-                let _ = done.send(result);
-            }),
-        )?;
-        synced.recv().unwrap_or_else(|_| Err(StorageError::Poisoned("the journal was closed".into())))?;
+        // The frame was queued before it was applied, so it is among what is synced.
+        store.journal.sync()?;
     }
     assert!(store.journal.durable() >= target.log_id, "the checkpoint is ahead of the local journal");
     Ok(())

@@ -34,6 +34,7 @@ use crate::store::{AppliedState, Counters, DataFile, Home, Store, StoreLimits, V
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// What was decided.
+    #[doc(hidden)]
     pub decision: Decision,
     /// Frames replayed behind the checkpoint.
     pub replayed_frames: u64,

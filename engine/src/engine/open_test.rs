@@ -8,7 +8,7 @@ use super::rig_test::{catch_up, check, commit, contents, create, identity, optio
 use super::{Engine, EngineOptions, OpenError, Paths};
 use crate::checkpoint::NodeMeta;
 use crate::checkpoint::meta::SLOT_BYTES;
-use crate::env::{Disk, DiskFile, OpenMode, RealDisk, SimDisk};
+use crate::env::{Disk, DiskInFront, RealDisk, SimDisk};
 use crate::error::StorageError;
 use crate::ids::{DatabaseId, LogId};
 use crate::journal::{JournalMode, JournalOptions};
@@ -60,38 +60,14 @@ struct LockCounter {
     taken: AtomicU32,
 }
 
-impl Disk for LockCounter {
+impl DiskInFront for LockCounter {
+    fn behind(&self) -> &dyn Disk {
+        &self.real
+    }
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
         let lock = self.real.lock(path)?;
         self.taken.fetch_add(u32::from(lock.is_some()), Ordering::Relaxed);
         Ok(lock)
-    }
-    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
-        self.real.open(path, mode)
-    }
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.real.exists(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.create_dir_all(path)
-    }
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.real.list_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        self.real.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.sync_dir(path)
-    }
-    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.real.free_bytes(path)
     }
 }
 

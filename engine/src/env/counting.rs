@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::env::{Disk, DiskFile, FileMap, OpenMode};
+use crate::env::{Disk, DiskFile, DiskInFront, FileInFront, OpenMode};
 use crate::error::StorageError;
 
 /// What a file is, by its path.
@@ -133,37 +133,13 @@ impl CountingDisk {
     }
 }
 
-impl Disk for CountingDisk {
+impl DiskInFront for CountingDisk {
+    fn behind(&self) -> &dyn Disk {
+        &*self.inner
+    }
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
         let inner = self.inner.open(path, mode)?;
         Ok(Arc::new(CountingFile { inner, class: FileClass::of(path), counters: self.counters.clone() }))
-    }
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.inner.exists(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.create_dir_all(path)
-    }
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.inner.list_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.sync_dir(path)
-    }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
-        self.inner.lock(path)
-    }
-    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.inner.free_bytes(path)
     }
 }
 
@@ -179,15 +155,9 @@ impl CountingFile {
     }
 }
 
-impl DiskFile for CountingFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_at(buffer, offset)
-    }
-    fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_past_cache(buffer, offset)
+impl FileInFront for CountingFile {
+    fn behind(&self) -> &dyn DiskFile {
+        &*self.inner
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         self.inner.write_at(parts, offset)?;
@@ -201,15 +171,6 @@ impl DiskFile for CountingFile {
         self.counters().syncs.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
-    }
-    fn set_len(&self, length: u64) -> Result<(), StorageError> {
-        self.inner.set_len(length)
-    }
-    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        self.inner.punch(offset, length)
-    }
     fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.inner.write_zeros(offset, length)?;
         self.counters().writes.fetch_add(1, Ordering::SeqCst);
@@ -219,15 +180,15 @@ impl DiskFile for CountingFile {
     fn allocate(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.inner.allocate(offset, length)
     }
-    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
-        self.inner.map(length)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::env::{RealDisk, join};
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use super::{Count, CountingDisk, DiskCounts};
+    use crate::env::{Disk, OpenMode, RealDisk, join};
 
     #[test]
     fn counts_by_class_what_succeeded() {

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::env::overlay::Overlay;
 use crate::env::real::{RealDisk, RealFile};
-use crate::env::{Disk, DiskFile, FileClass, FileMap, OpenMode};
+use crate::env::{Disk, DiskFile, DiskInFront, FileClass, FileMap, OpenMode};
 use crate::error::StorageError;
 
 #[derive(Default)]
@@ -180,7 +180,11 @@ impl Shared {
     }
 }
 
-impl Disk for LosingDisk {
+impl DiskInFront for LosingDisk {
+    fn behind(&self) -> &dyn Disk {
+        &self.real
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
         let real = RealDisk::open_file(path, mode)?;
         let identity = real.identity()?;
@@ -190,18 +194,6 @@ impl Disk for LosingDisk {
         overlays.retain(|_, overlay| Arc::strong_count(overlay) > 1 || !overlay.lock().is_clean());
         let overlay = overlays.entry(identity).or_insert_with(|| Arc::new(Mutex::new(Overlay::new(length)))).clone();
         Ok(Arc::new(LosingFile { real, overlay, writable: mode != OpenMode::Read, shared: self.shared.clone() }))
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.real.exists(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.create_dir_all(path)
-    }
-
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.real.list_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
@@ -217,14 +209,6 @@ impl Disk for LosingDisk {
     fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
         self.forget_all(path)?;
         self.real.remove_dir_all(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.real.sync_dir(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
-        self.real.lock(path)
     }
 
     fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {

@@ -10,6 +10,7 @@
 
 mod counting;
 mod direct;
+mod in_front;
 mod losing;
 mod overlay;
 mod real;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use crate::error::StorageError;
 pub use crate::raw::FileMap;
 pub use counting::{Count, CountingDisk, DiskCounts, FileClass};
+pub use in_front::{DiskInFront, FileInFront};
 pub use losing::LosingDisk;
 pub use real::RealDisk;
 pub use sim::{CrashChoice, Fault, SimDisk, Trouble};
@@ -101,16 +103,7 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// Writes zeros, in the way that later small writes to the range cost least.
     fn write_zeros(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        const PIECE_BYTES: u64 = 1 << 20;
-        static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];
-        let mut done = 0;
-        while done < length {
-            let piece = (length - done).min(PIECE_BYTES);
-            let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
-            self.write_at(&[IoSlice::new(zeros)], offset + done)?;
-            done += piece;
-        }
-        Ok(())
+        write_zeros_in_parts(offset, length, |parts, at| self.write_at(parts, at))
     }
 
     /// Gives a range behind the end of the file its space, without writing it; it reads as zeros, and the file has the
@@ -131,6 +124,24 @@ pub trait DiskFile: Send + Sync + 'static {
             format!("the file ends {} bytes too early", buffer.len() - got),
         ))
     }
+}
+
+/// Writes zeros by a `write_at`, a piece at a time.
+fn write_zeros_in_parts(
+    offset: u64,
+    length: u64,
+    write_at: impl Fn(&[IoSlice<'_>], u64) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];
+    let mut done = 0;
+    while done < length {
+        let piece = (length - done).min(PIECE_BYTES);
+        let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
+        write_at(&[IoSlice::new(zeros)], offset + done)?;
+        done += piece;
+    }
+    Ok(())
 }
 
 /// The path of a file in a directory of a node, by parts.

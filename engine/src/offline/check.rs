@@ -34,12 +34,14 @@ const PROGRESS_FRAMES: u64 = 256;
 #[non_exhaustive]
 pub struct DirectoryReport {
     /// What `node.meta` says; `None` if it cannot be read.
+    #[doc(hidden)]
     pub meta: Option<NodeMeta>,
     /// What `vote` says.
     pub vote: Option<Vote>,
     /// The generation that was checked.
     pub generation: Option<Generation>,
     /// The journal; `None` if there is none.
+    #[doc(hidden)]
     pub journal: Option<Survey>,
     /// The entry as of which the pages were checked; `None` before the first.
     pub checked_at: Option<LogId>,

@@ -12,7 +12,8 @@ use crate::ids::{Digest, LogIndex, PageNumber};
 use crate::page::superblock::Superblock;
 use crate::page::{Page, checksum};
 use crate::recovery::Damage;
-use crate::recovery::replay::{advance, put_in_place, timeline_of};
+use crate::recovery::in_place::{PutError, put_in_place};
+use crate::recovery::replay::{advance, timeline_of};
 use crate::store::{AppliedState, DataFile, offset_of};
 use crate::versions::Image;
 
@@ -126,7 +127,11 @@ impl OfflineState {
             };
             match advance(&mut self.applied, timeline, &frame) {
                 Ok(Some(record)) => {
-                    put_in_place(&self.data, &mut self.images, &record, frame.payload().bytes())?;
+                    match put_in_place(&self.data, &mut self.images, &record, frame.payload().bytes()) {
+                        Ok(()) => {}
+                        Err(PutError::Storage(error)) => return Err(error),
+                        Err(PutError::Record(error)) => return Ok(Some(Stop::Record(index, error.to_string()))),
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => return Ok(Some(Stop::Record(index, error.to_string()))),

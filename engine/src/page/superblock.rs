@@ -4,7 +4,7 @@
 //! offset  size  field (little endian)
 //!      0    16  the header of every page; kind 1
 //!     16     8  magic "CALAMUS\0"
-//!     24     4  format version (2)
+//!     24     4  format version (3)
 //!     28     4  page count: the length of the data file in pages
 //!     32     8  txn id: the last transaction of this state
 //!     40     8  timeline
@@ -20,7 +20,7 @@ use crate::ids::{DatabaseId, Timeline, TxnId};
 use super::{PAGE_BYTES, PAGE_HEADER_BYTES, Page, PageKind};
 
 const MAGIC: [u8; 8] = *b"CALAMUS\0";
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const TREES_OFFSET: usize = 72;
 const END_OFFSET: usize = TREES_OFFSET + TreeState::ENCODED_BYTES;
 const _: () = assert!(PAGE_HEADER_BYTES == 16 && END_OFFSET == 104);
@@ -121,7 +121,7 @@ mod tests {
         example().encode(&mut page);
         let mut golden = [0_u8; PAGE_BYTES];
         golden[8] = 1;
-        golden[16..32].copy_from_slice(b"CALAMUS\0\x02\0\0\0\x24\x23\x22\x21");
+        golden[16..32].copy_from_slice(b"CALAMUS\0\x03\0\0\0\x24\x23\x22\x21");
         golden[32..40].copy_from_slice(&[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
         (golden[40], golden[48]) = (5, 6);
         golden[56..64].copy_from_slice(&[0x30, 0x3f, 0x3e, 0x3d, 0x3c, 0x3b, 0x3a, 0x39]);
@@ -131,13 +131,15 @@ mod tests {
         assert_eq!(Superblock::decode(&page), Ok(example()));
     }
 
-    /// The state of a tree was shorter in the first version.
+    /// The state of a tree was shorter in the first version, and slots of tree pages were in the second.
     #[test]
-    fn an_older_version_is_refused() {
-        let mut page = Page::zeroed();
-        example().encode(&mut page);
-        page.bytes_mut()[24] = 1;
-        assert_eq!(Superblock::decode(&page), Err("the superblock has an unknown format version"));
+    fn older_versions_are_refused() {
+        for version in [1, 2] {
+            let mut page = Page::zeroed();
+            example().encode(&mut page);
+            page.bytes_mut()[24] = version;
+            assert_eq!(Superblock::decode(&page), Err("the superblock has an unknown format version"));
+        }
     }
 
     #[test]

@@ -9,10 +9,13 @@
 //! 4. never further: the consensus decides about the rest.
 
 pub mod decide;
+pub(crate) mod in_place;
 pub(crate) mod replay;
 
 #[cfg(test)]
 mod decide_test;
+#[cfg(test)]
+mod in_place_test;
 #[cfg(test)]
 mod replay_test;
 

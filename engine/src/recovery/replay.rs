@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::in_place::{PutError, put_in_place};
 use crate::engine::Faults;
 use crate::error::StorageError;
 use crate::ids::{LogIndex, PageNumber, Timeline};
@@ -97,12 +98,15 @@ impl<'d> BlindReplay<'d> {
     }
 
     /// Puts the pages of a record, whose bytes are these, in place.
-    pub(crate) fn put(&mut self, record: &Record, bytes: &[u8], faults: &Faults) -> Result<(), StorageError> {
+    pub(crate) fn put(&mut self, record: &Record, bytes: &[u8], faults: &Faults) -> Result<(), PutError> {
         put_in_place(self.data, &mut self.images, record, bytes)?;
         if Faults::planted(faults.full_images_skip_zeros) {
             let_stale_bytes_show(self.data, &mut self.images, record)?;
         }
-        if self.images.len() > MAX_IMAGES { self.flush() } else { Ok(()) }
+        if self.images.len() > MAX_IMAGES {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Writes what is in memory into the file.
@@ -128,7 +132,10 @@ pub(crate) fn replay_blindly(
         let bad =
             |error: RecordError| StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()));
         match advance(&mut state, timeline, frame).map_err(bad)? {
-            Some(record) => replay.put(&record, frame.payload().bytes(), faults),
+            Some(record) => replay.put(&record, frame.payload().bytes(), faults).map_err(|error| match error {
+                PutError::Storage(error) => error,
+                PutError::Record(error) => bad(error),
+            }),
             None => Ok(()),
         }
     })?;
@@ -195,38 +202,6 @@ fn let_stale_bytes_show(
                 *byte = *stale;
             }
         }
-    }
-    Ok(())
-}
-
-/// Puts a record's page bytes in place, over whatever the pages are.
-pub(crate) fn put_in_place(
-    data: &DataFile,
-    images: &mut BTreeMap<PageNumber, Image>,
-    record: &Record,
-    bytes: &[u8],
-) -> Result<(), StorageError> {
-    for (first, count) in &record.freed {
-        for number in first.0..first.0 + count {
-            images.insert(PageNumber(number), Image::Free);
-        }
-    }
-    for (number, start) in &record.full {
-        let page = crate::store::image_at(bytes, *start).clone();
-        images.insert(*number, Image::Page(Arc::new(page)));
-    }
-    for diff in &record.diffs {
-        let page = match images.remove(&diff.page) {
-            Some(Image::Page(page)) => Some(page),
-            Some(Image::Free) => None,
-            None => data.read_unverified(diff.page)?.map(Arc::from),
-        };
-        let mut page = page.unwrap_or_else(Page::shared_zeroed);
-        let target = Arc::make_mut(&mut page).bytes_mut();
-        for (offset, place) in &diff.ranges {
-            target[*offset..offset + place.len()].copy_from_slice(&bytes[place.clone()]);
-        }
-        images.insert(diff.page, Image::Page(page));
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! The scrub beside checkpoints and writers: no alarm.
 
-use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 use super::scrub_test::{place, put};
 use crate::engine::rig_test::{check, commit, contents, create, options};
 use crate::engine::{Engine, EngineOptions};
-use crate::env::{Disk, DiskFile, FileMap, OpenMode, RealDisk, SimDisk};
+use crate::env::{Disk, DiskFile, DiskInFront, FileInFront, OpenMode, RealDisk, SimDisk};
 use crate::error::StorageError;
 use crate::journal::JournalOptions;
 
@@ -44,12 +43,9 @@ impl HookedFile {
     }
 }
 
-impl DiskFile for HookedFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_at(buffer, offset)
+impl FileInFront for HookedFile {
+    fn behind(&self) -> &dyn DiskFile {
+        &*self.inner
     }
     fn read_past_cache(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         self.strike();
@@ -57,56 +53,14 @@ impl DiskFile for HookedFile {
         self.strike();
         got
     }
-    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
-        self.inner.write_at(parts, offset)
-    }
-    fn sync_data(&self) -> Result<(), StorageError> {
-        self.inner.sync_data()
-    }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
-    }
-    fn set_len(&self, length: u64) -> Result<(), StorageError> {
-        self.inner.set_len(length)
-    }
-    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        self.inner.punch(offset, length)
-    }
-    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
-        self.inner.map(length)
-    }
 }
 
-impl Disk for Hooked {
+impl DiskInFront for Hooked {
+    fn behind(&self) -> &dyn Disk {
+        &self.inner
+    }
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
         Ok(Arc::new(HookedFile { inner: self.inner.open(path, mode)?, hook: self.hook.clone() }))
-    }
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.inner.exists(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.create_dir_all(path)
-    }
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.inner.list_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.sync_dir(path)
-    }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
-        self.inner.lock(path)
-    }
-    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.inner.free_bytes(path)
     }
 }
 

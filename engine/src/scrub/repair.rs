@@ -150,6 +150,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the disk.
+    #[doc(hidden)]
     pub fn copies_of_page(&self, number: PageNumber) -> Result<Vec<Box<Page>>, StorageError> {
         let store = self.core.store();
         // Held, so that no checkpoint writes the page while it is read.

@@ -93,6 +93,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`SeedError::Busy`] while there is another receiver of this engine; those of the disk.
+    #[doc(hidden)]
     pub fn seed_receiver(&self) -> Result<SeedReceiver, SeedError> {
         let seat = Seat::take(&self.core).ok_or(SeedError::Busy)?;
         let current = {

@@ -65,6 +65,7 @@ pub struct SeedResume {
 impl Engine {
     /// Begins a stream of the whole database as of now or later. The journal is kept for it up to `hold_bytes` behind
     /// the checkpoint that it begins with; a stream that is slower than that ends with [`SeedError::TooSlow`].
+    #[doc(hidden)]
     pub fn seed_source(&self, hold_bytes: u64) -> Result<SeedSource, SeedError> {
         // The generation must not change between the look at the checkpoint and the look at its store.
         let _awaited = self.core.bell.await_checkpoint();

@@ -1,6 +1,5 @@
 //! Applying a record while others ask for the applied state.
 
-use std::io::IoSlice;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Applied;
 use crate::engine::rig_test::{append, commit, create};
-use crate::env::{Disk, DiskFile, FileMap, OpenMode, SimDisk};
+use crate::env::{Disk, DiskFile, DiskInFront, FileInFront, OpenMode, SimDisk};
 use crate::error::StorageError;
 
 /// Holds up every read of a data file while it is closed.
@@ -62,40 +61,16 @@ struct GatedDisk {
     gate: Arc<Gate>,
 }
 
-impl Disk for GatedDisk {
+impl DiskInFront for GatedDisk {
+    fn behind(&self) -> &dyn Disk {
+        &self.inner
+    }
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, StorageError> {
         let inner = self.inner.open(path, mode)?;
         if path.file_name().is_some_and(|name| name == "data") {
             return Ok(Arc::new(GatedFile { inner, gate: self.gate.clone() }));
         }
         Ok(inner)
-    }
-    fn exists(&self, path: &Path) -> Result<bool, StorageError> {
-        self.inner.exists(path)
-    }
-    fn create_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.create_dir_all(path)
-    }
-    fn list_dir(&self, path: &Path) -> Result<Vec<String>, StorageError> {
-        self.inner.list_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> Result<(), StorageError> {
-        self.inner.sync_dir(path)
-    }
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Send + Sync>>, StorageError> {
-        self.inner.lock(path)
-    }
-    fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {
-        self.inner.free_bytes(path)
     }
 }
 
@@ -104,31 +79,13 @@ struct GatedFile {
     gate: Arc<Gate>,
 }
 
-impl DiskFile for GatedFile {
-    fn path(&self) -> &Path {
-        self.inner.path()
+impl FileInFront for GatedFile {
+    fn behind(&self) -> &dyn DiskFile {
+        &*self.inner
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
         self.gate.pass();
         self.inner.read_at(buffer, offset)
-    }
-    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
-        self.inner.write_at(parts, offset)
-    }
-    fn sync_data(&self) -> Result<(), StorageError> {
-        self.inner.sync_data()
-    }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
-    }
-    fn set_len(&self, length: u64) -> Result<(), StorageError> {
-        self.inner.set_len(length)
-    }
-    fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
-        self.inner.punch(offset, length)
-    }
-    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
-        self.inner.map(length)
     }
 }
 

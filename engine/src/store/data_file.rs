@@ -100,6 +100,12 @@ impl DataFile {
         self.read_first(number)
     }
 
+    /// The page in the map, if it was verified.
+    pub(crate) fn page_at_hand(&self, number: PageNumber) -> Option<&Page> {
+        let map = self.map.as_ref()?;
+        self.verified.contains(number).then(|| map.page(number))
+    }
+
     #[cold]
     fn read_first(&self, number: PageNumber) -> Result<PageRef<'_>, StorageError> {
         if let Some(damage) = self.damage_of(number) {

@@ -1,7 +1,7 @@
 use std::sync::{OnceLock, Weak};
 
 use super::*;
-use crate::env::RealDisk;
+use crate::env::{FileInFront, RealDisk};
 
 const PAGES: u32 = 100;
 
@@ -21,22 +21,13 @@ impl Watched {
     }
 }
 
-impl DiskFile for Watched {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        self.inner.read_at(buffer, offset)
+impl FileInFront for Watched {
+    fn behind(&self) -> &dyn DiskFile {
+        &*self.inner
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         self.goes(offset, offset + parts.iter().map(|part| part.len() as u64).sum::<u64>());
         self.inner.write_at(parts, offset)
-    }
-    fn sync_data(&self) -> Result<(), StorageError> {
-        self.inner.sync_data()
-    }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
     }
     fn set_len(&self, length: u64) -> Result<(), StorageError> {
         self.goes(length, self.inner.len()?);
@@ -45,9 +36,6 @@ impl DiskFile for Watched {
     fn punch(&self, offset: u64, length: u64) -> Result<(), StorageError> {
         self.goes(offset, offset + length);
         self.inner.punch(offset, length)
-    }
-    fn map(&self, length: u64) -> Result<Option<FileMap>, StorageError> {
-        self.inner.map(length)
     }
 }
 

@@ -172,6 +172,11 @@ impl Store {
         }
     }
 
+    /// The page as the map has it, if every snapshot that may be read sees it there.
+    pub(crate) fn page_at_hand(&self, number: PageNumber) -> Option<&crate::page::Page> {
+        if self.versions.has_any(number) { None } else { self.data.page_at_hand(number) }
+    }
+
     /// The allocator of a state.
     pub(crate) fn load_allocator(&self, view: &View) -> Result<Allocator, ReadError> {
         let source = SnapshotPages { store: self, snapshot: view.applied.txn_id };

@@ -14,7 +14,8 @@ use super::record::RECORD_HEADER_BYTES;
 use super::savepoint::OpenTxn;
 use super::trees::{OpenTrees, TreeInfo};
 use crate::btree::{
-    self, Cursor, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeKind, TreeState,
+    self, Appended, Cursor, Edge, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, TreeKind,
+    TreeState,
 };
 use crate::ids::{Digest, PageNumber, Timeline, TxnId};
 use crate::journal::frame::MAX_PAYLOAD_BYTES;
@@ -174,11 +175,7 @@ impl Batch {
         let inline = if let PendingValue::Inline(bytes) = &value { bytes.len() } else { 0 };
         self.operation_bytes += 24 + tree.len() + key.len() + inline + in_tree_of_trees(kind);
         let txn = u32::try_from(self.txns()).expect("a batch is bounded in bytes");
-        let in_tree = matches!(value, PendingValue::InTree);
         self.operations.push(Pending { txn, kind, tree: named, key: key.to_vec(), value });
-        if in_tree {
-            self.in_tree.insert(&self.operations, self.operations.len() - 1);
-        }
         Ok(())
     }
 
@@ -265,6 +262,17 @@ impl Batch {
         trees.open(pages, tree)?.as_mut().ok_or_else(|| BatchError::NoSuchTree(tree.to_owned()))
     }
 
+    /// A plain tree, to put into.
+    fn plain_at_edge<'a>(
+        trees: &'a mut OpenTrees,
+        pages: &BatchPages,
+        tree: &str,
+    ) -> Result<(&'a mut TreeState, &'a mut Edge), BatchError> {
+        let (state, edge) = trees.open_at_edge(pages, tree)?;
+        let state = state.as_mut().ok_or_else(|| BatchError::NoSuchTree(tree.to_owned()))?;
+        if state.kind == TreeKind::Plain { Ok((state, edge)) } else { Err(BatchError::other_kind(state.kind, tree)) }
+    }
+
     /// A plain tree, to change.
     pub(super) fn plain_mut<'a>(
         trees: &'a mut OpenTrees,
@@ -281,12 +289,26 @@ impl Batch {
         if value.len() > MAX_VALUE_BYTES {
             return Err(BatchError::ValueLength(value.len()));
         }
-        self.keep_value(tree, key)?;
         let version = self.last_txn.next();
-        let state = Self::plain_mut(&mut self.trees, &self.pages, tree)?;
-        let previous = btree::insert(&mut self.pages, state, key, value, version)?;
+        let appended = self.append(tree, key, value, version)?;
+        // No operation of the batch has its value in the tree under a key that is above all others.
+        if appended == Appended::NotAtEdge {
+            self.keep_value(tree, key)?;
+        }
+        let previous = if appended == Appended::Done {
+            None
+        } else {
+            let (state, edge) = Self::plain_at_edge(&mut self.trees, &self.pages, tree)?;
+            btree::insert_minding(&mut self.pages, state, edge, key, value, version)?
+        };
         self.note(OperationKind::Put, tree, key, PendingValue::InTree)?;
         Ok(previous)
+    }
+
+    /// Writes a key that is above all others of its tree, if it is known to be one.
+    fn append(&mut self, tree: &str, key: &[u8], value: &[u8], version: TxnId) -> Result<Appended, BatchError> {
+        let (state, edge) = Self::plain_at_edge(&mut self.trees, &self.pages, tree)?;
+        Ok(btree::append(&mut self.pages, state, edge, key, value, version)?)
     }
 
     /// Deletes a key, in a multi-value tree with all its values; the version of what it deletes, `None` if it was not

@@ -2,6 +2,10 @@
 //!
 //! Found by a hash of tree and key, which costs no copy of the key. Once a batch deletes a range, they are kept in order
 //! too: so taking out a range costs what lies in it, however long the batch is.
+//!
+//! Operations are entered when somebody asks, all that were not until then: a batch that only puts keys above all others
+//! never asks. Until then each of them has its value in the tree under a key of its own, because whoever puts a key that
+//! may be there has asked for it first.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,12 +13,14 @@ use std::ops::Bound;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::batch::Pending;
+use super::batch::{Pending, PendingValue};
 
 /// Places of operations in the batch, by tree and key. Trees are named by their place among the batch's names. What is
 /// asked for is handed the operations, which have the keys.
 #[derive(Default)]
 pub(super) struct InTree {
+    /// The first operations of the batch, so many, are entered.
+    entered: usize,
     places: HashTable<usize>,
     /// Only once a range was asked for.
     ordered: Option<BTreeMap<(u16, Vec<u8>), usize>>,
@@ -29,8 +35,17 @@ fn hash_of(operation: &Pending) -> u64 {
 }
 
 impl InTree {
-    /// Notes that the operation at `place` has its value in the tree now. The one before it was taken out.
-    pub(super) fn insert(&mut self, operations: &[Pending], place: usize) {
+    /// Enters what was not yet.
+    fn enter(&mut self, operations: &[Pending]) {
+        let first = std::mem::replace(&mut self.entered, operations.len());
+        for place in first..operations.len() {
+            if matches!(operations[place].value, PendingValue::InTree) {
+                self.insert(operations, place);
+            }
+        }
+    }
+
+    fn insert(&mut self, operations: &[Pending], place: usize) {
         let operation = &operations[place];
         self.places.insert_unique(hash_of(operation), place, |place| hash_of(&operations[*place]));
         if let Some(ordered) = &mut self.ordered {
@@ -39,14 +54,36 @@ impl InTree {
         }
     }
 
-    /// Takes out the operation of a key.
-    pub(super) fn take(&mut self, operations: &[Pending], tree: u16, key: &[u8]) -> Option<usize> {
+    fn remove(&mut self, operations: &[Pending], tree: u16, key: &[u8]) -> Option<usize> {
         let of_key = |place: &usize| operations[*place].tree == tree && operations[*place].key == key;
         let (place, _) = self.places.find_entry(hash(tree, key), of_key).ok()?.remove();
         if let Some(ordered) = &mut self.ordered {
             ordered.remove(&(tree, key.to_vec()));
         }
         Some(place)
+    }
+
+    /// Takes out the operation of a key.
+    pub(super) fn take(&mut self, operations: &[Pending], tree: u16, key: &[u8]) -> Option<usize> {
+        self.enter(operations);
+        self.remove(operations, tree, key)
+    }
+
+    /// Forgets all operations but the first `length`.
+    pub(super) fn truncate(&mut self, operations: &[Pending], length: usize) {
+        for undone in operations.get(length..self.entered).unwrap_or_default() {
+            if matches!(undone.value, PendingValue::InTree) {
+                self.remove(operations, undone.tree, &undone.key);
+            }
+        }
+        self.entered = self.entered.min(length);
+    }
+
+    /// The operation at `place`, which was taken out, has its value in the tree again.
+    pub(super) fn put_back(&mut self, operations: &[Pending], place: usize) {
+        if place < self.entered {
+            self.insert(operations, place);
+        }
     }
 
     /// Takes out the operations of a range, in the order of their keys.
@@ -57,6 +94,7 @@ impl InTree {
         start: Bound<&[u8]>,
         end: Bound<&[u8]>,
     ) -> Vec<usize> {
+        self.enter(operations);
         if is_backwards(start, end) || self.places.is_empty() {
             return Vec::new();
         }
@@ -96,7 +134,6 @@ fn is_backwards(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::PendingValue;
     use super::super::ops::OperationKind;
     use super::*;
 
@@ -111,11 +148,8 @@ mod tests {
         let operations: Vec<Pending> = [a, c, b].iter().flat_map(|key| [put(tree, key), put(other, key)]).collect();
         let filled = |ordered: bool| {
             let mut places = InTree::default();
-            for place in 0..operations.len() {
-                if ordered && place == 2 {
-                    places.take_range(&operations, 9, Bound::Unbounded, Bound::Unbounded);
-                }
-                places.insert(&operations, place);
+            if ordered {
+                places.take_range(&operations[..2], 9, Bound::Unbounded, Bound::Unbounded);
             }
             places
         };
@@ -138,6 +172,24 @@ mod tests {
                 assert_eq!(places.take(&operations, other, c), Some(3));
                 assert_eq!(places.take(&operations, other, c), None);
                 assert_eq!(places.take_range(&operations, other, Bound::Unbounded, Bound::Unbounded), [1, 5]);
+            }
+        }
+    }
+    #[test]
+    fn what_is_undone_is_forgotten_entered_or_not() {
+        let operations: Vec<Pending> = [b"a", b"b", b"c", b"d"].iter().map(|key| put(1, *key)).collect();
+        for entered in 0..=operations.len() {
+            for length in 0..=operations.len() {
+                let mut places = InTree::default();
+                assert_eq!(places.take(&operations[..entered], 1, b"z"), None);
+                let taken = (entered > 0).then(|| places.take(&operations[..entered], 1, b"a")).flatten();
+                assert_eq!(taken, (entered > 0).then_some(0));
+                places.truncate(&operations, length);
+                if taken.is_some() && length > 0 {
+                    places.put_back(&operations, 0);
+                }
+                let rest = places.take_range(&operations[..length], 1, Bound::Unbounded, Bound::Unbounded);
+                assert_eq!(rest, (0..length).collect::<Vec<_>>(), "{entered} entered, {length} left");
             }
         }
     }

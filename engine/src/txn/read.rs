@@ -6,6 +6,7 @@ use super::trees::{self, TreeInfo};
 use crate::btree::{self, Cursor, Entry, PageRef, PageSource, Range, ReadError, TreeState};
 use crate::engine::ReadersStore;
 use crate::ids::{PageNumber, TxnId};
+use crate::page::Page;
 use crate::store::View;
 use crate::versions::Registration;
 
@@ -46,12 +47,14 @@ impl ReadTxn {
     }
 
     /// The state that the snapshot shows.
+    #[doc(hidden)]
     #[must_use]
     pub fn view(&self) -> &View {
         self.registration.state()
     }
 
     /// The state of a tree.
+    #[doc(hidden)]
     pub fn tree(&self, name: &str) -> Result<Option<TreeState>, ReadError> {
         trees::find(self, &self.view().superblock.trees, name)
     }
@@ -72,6 +75,7 @@ impl ReadTxn {
     }
 
     /// The states of all trees, by name.
+    #[doc(hidden)]
     pub fn trees(&self) -> Result<Vec<(String, TreeState)>, ReadError> {
         trees::list(self, &self.view().superblock.trees)
     }
@@ -122,6 +126,10 @@ impl PageSource for ReadTxn {
         }
         page
     }
+
+    fn page_at_hand(&self, number: PageNumber) -> Option<&Page> {
+        self.store.page_at_hand(number)
+    }
 }
 
 /// A tree of a snapshot: finding it by its name is done, and reads cost what they cost in the tree alone.
@@ -133,6 +141,7 @@ pub struct TreeView<'a> {
 
 impl<'a> TreeView<'a> {
     /// The tree's state: how many entries and pages it has.
+    #[doc(hidden)]
     #[must_use]
     pub fn state(&self) -> &TreeState {
         &self.state

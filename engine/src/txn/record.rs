@@ -175,6 +175,7 @@ pub struct Record {
 
 /// The diff of one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageDiff {
     /// The page.
     pub page: PageNumber,

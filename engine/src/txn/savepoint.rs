@@ -171,16 +171,12 @@ impl Batch {
     fn go_back(&mut self, mark: &Mark) {
         self.pages.roll_back_to(&mark.pages);
         self.trees = mark.trees.clone();
-        for undone in &self.operations[mark.operations..] {
-            if matches!(undone.value, PendingValue::InTree) {
-                self.in_tree.take(&self.operations, undone.tree, &undone.key);
-            }
-        }
+        self.in_tree.truncate(&self.operations, mark.operations);
         self.operations.truncate(mark.operations);
         // The tree has the values again that these took into themselves because they were to go from it.
         for place in self.kept.drain(mark.kept..).filter(|place| *place < mark.operations) {
             self.operations[place].value = PendingValue::InTree;
-            self.in_tree.insert(&self.operations, place);
+            self.in_tree.put_back(&self.operations, place);
         }
         self.names.truncate(mark.names);
         self.operation_bytes = mark.operation_bytes;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::BatchError;
 use super::pages::BatchPages;
-use crate::btree::{self, Cursor, PageSource, ReadError, TreeKind, TreeState};
+use crate::btree::{self, Cursor, Edge, PageSource, ReadError, TreeKind, TreeState};
 use crate::error::StorageError;
 use crate::ids::TxnId;
 
@@ -80,6 +80,7 @@ struct Open {
     /// `None`: there is no such tree.
     state: Option<TreeState>,
     stored: Option<TreeState>,
+    edge: Edge,
 }
 
 impl OpenTrees {
@@ -102,14 +103,27 @@ impl OpenTrees {
 
     /// The tree's name as the batch keeps it, and its state, to change.
     pub(super) fn open(&mut self, pages: &BatchPages, name: &str) -> Result<&mut Option<TreeState>, BatchError> {
+        let (state, edge) = self.open_at_edge(pages, name)?;
+        // Who changes the tree in another way than by putting may change where its edge is.
+        *edge = Edge::default();
+        Ok(state)
+    }
+
+    /// As [`Self::open`], for whoever minds the tree's edge in all that it does.
+    pub(super) fn open_at_edge(
+        &mut self,
+        pages: &BatchPages,
+        name: &str,
+    ) -> Result<(&mut Option<TreeState>, &mut Edge), BatchError> {
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(BatchError::NameLength(name.len()));
         }
         if !self.open.contains_key(name) {
             let stored = find(pages, &self.root, name)?;
-            self.open.insert(name.into(), Open { state: stored, stored });
+            self.open.insert(name.into(), Open { state: stored, stored, edge: Edge::default() });
         }
-        Ok(&mut self.open.get_mut(name).expect("just put there").state)
+        let open = self.open.get_mut(name).expect("just put there");
+        Ok((&mut open.state, &mut open.edge))
     }
 
     /// All trees, by name. Writes nothing: a transaction that only asks must not have changed anything.

@@ -91,6 +91,12 @@ impl VersionTable {
         &self.shards[number.0 as usize % SHARDS]
     }
 
+    /// Whether there is a version of the page.
+    #[must_use]
+    pub fn has_any(&self, number: PageNumber) -> bool {
+        self.present.contains(number)
+    }
+
     /// The newest version not above `snapshot`; `None` where the data file has the content.
     #[must_use]
     pub fn newest_at(&self, number: PageNumber, snapshot: TxnId) -> Option<Image> {

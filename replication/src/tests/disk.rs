@@ -59,6 +59,30 @@ async fn acknowledging_before_the_sync_is_found() {
     append_while_syncs_hang(true).await;
 }
 
+#[tokio::test]
+async fn a_vote_that_is_saved_counts_with_the_time_that_it_takes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = LosingDisk::new();
+    let engine =
+        support::create(Arc::new(disk.clone()), &directory.path().join("n"), &support::identity(1, "n", "h:1"));
+    let mut store = LogStore::new(engine, SwitchGate::default(), false);
+    let saves = store.vote_saves().clone();
+    assert!(!saves.is_saving());
+    disk.hang_syncs(true);
+    let mut vote = Box::pin(async move {
+        let vote = openraft::impls::Vote::new(3, 1);
+        store.save_vote(&vote).await.expect("saved");
+    });
+    let early = (&mut vote).now_or_never().is_some();
+    let (saving, began) = (saves.is_saving(), saves.longest());
+    // The clock goes on, and so does the save.
+    let hung = retry("it takes longer", || Some(saves.longest()).filter(|now| *now > began));
+    disk.hang_syncs(false);
+    vote.await;
+    assert!(saving && !early);
+    assert!(!saves.is_saving() && saves.longest() >= hung, "{:?} of {hung:?}", saves.longest());
+}
+
 #[test]
 fn a_leader_whose_disk_hangs_hands_over_and_comes_back() {
     let cluster = TestCluster::start(3);

@@ -19,6 +19,7 @@ use crate::ids::{Digest, PageNumber};
 use crate::journal::frame::Frame;
 use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
+use crate::recovery::in_place::PutError;
 use crate::recovery::replay::BlindReplay;
 use crate::store::{AppliedState, DataFile, offset_of};
 
@@ -140,7 +141,14 @@ impl Building<'_> {
             self.track.state = before;
             return Ok(true);
         }
-        self.replay.put(&record, frame.payload().bytes(), &self.options.engine.faults)?;
+        let put = self.replay.put(&record, frame.payload().bytes(), &self.options.engine.faults);
+        put.map_err(|error| match error {
+            PutError::Storage(error) => RestoreError::from(error),
+            PutError::Record(error) => {
+                let what = format!("frame {}: {error}", frame.log_id());
+                ChainError::damaged(manifest_name(&manifest.backup_id()), what).into()
+            }
+        })?;
         Ok(false)
     }
 }

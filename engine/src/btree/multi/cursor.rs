@@ -39,6 +39,7 @@ impl Place<'_> {
 
 impl<'a, S: PageSource + ?Sized> ValuesCursor<'a, S> {
     /// The values of a key of a multi-value tree.
+    #[doc(hidden)]
     pub fn new(source: &'a S, tree: &TreeState, key: &[u8]) -> Result<Self, ReadError> {
         match place_of(source, tree, key)? {
             Some(place) => Self::at(source, place),

@@ -15,6 +15,7 @@ pub struct Keys<'a, S: PageSource + ?Sized> {
 
 impl<'a, S: PageSource + ?Sized> Keys<'a, S> {
     /// The keys of `tree`, standing nowhere.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(source: &'a S, tree: TreeState) -> Self {
         let cursor = Cursor::new(source, TreeState { kind: TreeKind::Plain, ..tree });

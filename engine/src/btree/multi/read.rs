@@ -32,12 +32,12 @@ pub(super) fn place_of<'a, S: PageSource + ?Sized>(
     if tree.kind != TreeKind::Multi {
         return Err(ReadError::OtherKind(tree.kind));
     }
-    let found = find(source, tree, key, |leaf, page, cell| match cell.payload {
+    let found = find(source, tree, key, |place, page, cell| match cell.payload {
         Payload::Inline(bytes) => {
             let payload = cell.payload_offset..cell.payload_offset + bytes.len();
-            Ok(Place { leaf, page: page.clone(), payload })
+            Ok(Place { leaf: place.page, page: page.clone(), payload })
         }
-        Payload::Overflow(..) => Err(damaged(source, leaf, Damage("an overflow run in a multi-value tree"))),
+        Payload::Overflow(..) => Err(damaged(source, place.page, Damage("an overflow run in a multi-value tree"))),
     });
     found?.transpose()
 }
@@ -58,8 +58,8 @@ pub fn contains<S: PageSource + ?Sized>(
     match place.values(source)? {
         Values::List(list) => Ok(list.find(value).is_ok()),
         Values::Tree(values) => {
-            let found = find(source, &values, value, |leaf, _, cell| {
-                check_bare(cell).map_err(|damage| damaged(source, leaf, damage))
+            let found = find(source, &values, value, |place, _, cell| {
+                check_bare(cell).map_err(|damage| damaged(source, place.page, damage))
             });
             Ok(found?.transpose()?.is_some())
         }
