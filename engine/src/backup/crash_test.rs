@@ -22,7 +22,7 @@ fn choices(number: u64) -> impl Iterator<Item = CrashChoice> {
 
 /// Which of so many moments are tried: all of them, or a share.
 fn moments(count: u64) -> impl Iterator<Item = u64> {
-    let most = from_environment("CALAMUS_CRASH_MOMENTS", 40);
+    let most = from_environment("CALAMUS_CRASH_MOMENTS", 10);
     (0..count).step_by(usize::try_from(count.div_ceil(most).max(1)).expect("small"))
 }
 

@@ -128,7 +128,10 @@ impl Writing<'_> {
             meter.skip(u64::from(from.saturating_sub(seen_page)) * PAGE_BYTES as u64);
             seen_page = seen_page.max(to);
         };
-        while let Some(chunk) = self.source.next(self.backups.options.chunk_bytes)? {
+        loop {
+            // Before the source looks where the frames end.
+            let asked_micros = self.backups.surroundings.wall_micros();
+            let Some(chunk) = self.source.next(self.backups.options.chunk_bytes)? else { break };
             match chunk {
                 SeedChunk::Manifest(_) => {}
                 SeedChunk::Pages { first, bytes } => {
@@ -143,7 +146,7 @@ impl Writing<'_> {
                 }
                 SeedChunk::PagesDone { .. } => {
                     skip_to(&mut self.meter, self.known.page_count, self.known.page_count);
-                    as_of_micros = self.backups.surroundings.wall_micros();
+                    as_of_micros = asked_micros;
                     self.end_pages()?;
                 }
                 SeedChunk::Frames(frames) => {

@@ -2,6 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, encode};
+use super::output::{PART_HEADER_BYTES, manifest_name, part_name};
 use super::rig_test::{
     Life, MapStore, TestSurroundings, engine_options, go_on, new_engine, node, restore_options, small,
 };
@@ -146,4 +148,67 @@ fn a_bound_on_the_rate_is_kept_and_progress_ends_at_its_end() {
     assert!(last.bytes_per_second.abs_diff(10_000) < 200, "{last:?}");
     assert!(told.is_sorted_by_key(|progress| progress.done_bytes) && told[0].left.is_some());
     assert!(told.iter().all(|progress| progress.done_bytes <= progress.total_bytes));
+}
+
+#[test]
+fn a_deep_check_restores_each_chain_and_leaves_nothing() {
+    let mut rig = rig();
+    rig.chain();
+    rig.chain();
+    let scratch = Path::new("/scratch");
+    let check = || rig.backups.verify_deep(&rig.disk, scratch, &restore_options(), &mut go_on).expect("readable");
+    let report = check();
+    assert!(report.is_sound() && report.backups == 6, "{report:?}");
+    assert!(!rig.disk.exists(scratch).expect("known"));
+}
+
+/// A page is another one, and every sum over it was made anew: only what the page itself says, and the digest, tell.
+#[test]
+fn what_no_sum_of_the_backup_tells_a_deep_check_and_a_restore_find() {
+    let mut rig = rig();
+    rig.live(30);
+    rig.life.engine.checkpoint().expect("works");
+    let mut made = rig.backups.full(&rig.life.engine, &mut go_on).expect("made").backup.expect("a full one");
+    let (store, id) = (rig.backups.store.clone(), made.backup_id());
+    let name = part_name(&id, 1);
+    let part = store.read(&name, 0, usize::MAX >> 40).expect("readable");
+    let begin = PART_HEADER_BYTES + CHUNK_HEADER_BYTES;
+    let header = part[PART_HEADER_BYTES..begin].try_into().expect("a header");
+    let chunk = ChunkHeader::parse(&header).expect("sound");
+    let end = begin + chunk.stored_bytes;
+    let mut raw = chunk.open(&header, &part[begin..end]).expect("sound").to_vec();
+    *raw.last_mut().expect("a page") ^= 1;
+    let changed = [&part[..PART_HEADER_BYTES], &encode(ChunkKind::Pages, &raw, true), &part[end..]].concat();
+    made.stored_bytes = made.stored_bytes + changed.len() as u64 - made.parts[0].bytes;
+    made.parts[0].bytes = changed.len() as u64;
+    made.parts[0].hash = xxhash_rust::xxh3::xxh3_128(&changed);
+    store.put(&name, &changed).expect("works");
+    store.put(&manifest_name(&id), &made.encode()).expect("works");
+
+    assert!(rig.backups.verify(&mut go_on).expect("readable").is_sound());
+    let scratch = Path::new("/scratch");
+    let deep = rig.backups.verify_deep(&rig.disk, scratch, &restore_options(), &mut go_on).expect("readable");
+    assert_eq!(deep.problems.len(), 1, "{deep:?}");
+    let refused = rig.backups.restore(&rig.disk, scratch, node(), &restore_options(), &mut go_on);
+    assert!(matches!(refused, Err(RestoreError::Differs(_))), "{refused:?}");
+    assert!(!Engine::exists(&*rig.disk, scratch).expect("known"));
+}
+
+#[test]
+fn free_pages_and_pages_never_used_take_no_room() {
+    let rig = rig();
+    crate::engine::rig_test::commit(&rig.life.engine, |batch| {
+        for tree in ["large", "stays"] {
+            batch.create_tree(tree).expect("works");
+            batch.put(tree, b"key", &[7; 120_000]).expect("fits");
+        }
+    });
+    crate::engine::rig_test::commit(&rig.life.engine, |batch| {
+        assert!(batch.drop_tree("large").expect("works"));
+    });
+    rig.life.engine.checkpoint().expect("works");
+    let made = rig.backups.full(&rig.life.engine, &mut go_on).expect("made").backup.expect("a full one");
+    let used = crate::verify::check_pages(&rig.life.engine.read(), &mut |_| {}).expect("readable").allocated_pages;
+    assert_eq!(made.pages, u64::from(used));
+    rig.time.pass(Duration::from_secs(1));
 }

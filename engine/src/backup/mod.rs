@@ -30,7 +30,7 @@
 //! | `surroundings`, `progress` | time and chance; how far it is, and how fast it may go |
 //! | `id`, `manifest`, `sealed`, `interrupted` | names, and the small objects |
 //! | `chunk`, `output`, `input`, `track` | parts: written, read, frames in order |
-//! | `full`, `increment`, `follow` | making backups |
+//! | `full`, `increment`, `growing`, `follow` | making backups |
 //! | `catalog`, `expire`, `verify` | what there is, what can go, whether it is sound |
 //! | `restore` | a new database from a chain |
 
@@ -41,6 +41,7 @@ mod error;
 mod expire;
 mod follow;
 mod full;
+mod growing;
 mod id;
 mod increment;
 mod input;
@@ -63,6 +64,8 @@ mod damage_test;
 mod follow_test;
 #[cfg(test)]
 mod keep_test;
+#[cfg(test)]
+mod manifest_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

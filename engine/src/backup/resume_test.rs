@@ -27,7 +27,7 @@ fn stopped_after(backups: &Backups, life: &mut Life, time: &TestSurroundings, pi
 #[test]
 fn an_interrupted_backup_goes_on_where_it_was_and_leads_to_the_same_state() {
     let mut resumed = 0;
-    for pieces in 0..14 {
+    for pieces in 0..7 {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let time = TestSurroundings::default();
         let mut life = Life::new(new_engine(&disk, 9), 7);
@@ -57,7 +57,7 @@ fn an_interrupted_backup_goes_on_where_it_was_and_leads_to_the_same_state() {
         let (engine, _) = Engine::open(disk.clone(), Path::new("/new"), engine_options()).expect("opens");
         assert!(trees_of(&engine) == life.now().trees, "{pieces} pieces");
     }
-    assert!(resumed >= 10, "{resumed} were resumed");
+    assert!(resumed >= 5, "{resumed} were resumed");
 }
 
 #[test]

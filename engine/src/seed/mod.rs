@@ -63,7 +63,7 @@ pub enum SeedChunk {
     PagesDone {
         /// The last entry that must be replayed.
         target: Option<LogId>,
-        /// The state that they lead to.
+        /// The state of the newest checkpoint's target: they lead there, or further.
         target_txn: TxnId,
         /// How many pages were sent.
         pages_sent: u64,
