@@ -22,6 +22,8 @@ mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
+use calamus_engine::NodeIdentity;
 use calamus_engine::ids::{ClusterId, RaftId, Term};
 use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
 use openraft::ChangeMembers;
@@ -301,4 +303,12 @@ fn promotion(membership: &Membership, learner: u64) -> Change {
 #[must_use]
 pub fn of_one(id: RaftId, info: NodeInfo) -> Membership {
     Membership::new(vec![BTreeSet::from([id.0])], BTreeMap::from([(id.0, info)])).expect("one voter, which is a node")
+}
+
+/// The membership of a new cluster that is this node alone, as a membership frame holds it: what the restore of a backup
+/// writes where a first start would bootstrap.
+#[must_use]
+pub fn of_node_alone(identity: &NodeIdentity) -> Bytes {
+    let info = NodeInfo { name: identity.name.clone(), address: identity.advertise.clone(), observer: false };
+    codec::encode(&of_one(identity.raft_id, info))
 }

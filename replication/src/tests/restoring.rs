@@ -3,19 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use calamus_engine::NodeIdentity;
 use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore, NewNode, RestoreOptions};
 use calamus_engine::env::{Disk, RealDisk};
 
 use super::cluster::{TestCluster, TestNode, retry};
 use super::support;
 use crate::membership;
-use crate::types::NodeInfo;
-
-fn only(identity: &NodeIdentity) -> bytes::Bytes {
-    let info = NodeInfo { name: identity.name.clone(), address: identity.advertise.clone(), observer: false };
-    membership::codec::encode(&membership::of_one(identity.raft_id, info))
-}
 
 /// What a server does with `--bootstrap` is done already; others join as they join any cluster, and get the restored pages.
 #[test]
@@ -39,7 +32,8 @@ fn a_restored_directory_leads_a_cluster_of_its_own_and_others_join_it() {
 
     let mut applied = None;
     let restored = TestNode::in_directory(&root.path().join("restored"), |directory, address| {
-        let node = NewNode { name: "r1", listen: address, advertise: address, membership: Some(&only) };
+        let node =
+            NewNode { name: "r1", listen: address, advertise: address, membership: Some(&membership::of_node_alone) };
         let mut options = RestoreOptions::default();
         options.engine = support::options();
         let report = backups.restore(&disk, directory, node, &options, &mut go_on).expect("restored");
