@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::Backups;
-use super::catalog::Chain;
+use super::catalog::{Chain, Leftover};
 use super::error::ChainError;
 use super::id::BackupId;
 use super::output::expired_name;
@@ -37,17 +37,21 @@ pub struct ExpireReport {
 }
 
 impl Backups {
-    /// Removes the chains that neither bound keeps; with `dry_run` it only says which. Finishes what an earlier removal has
-    /// left.
+    /// Removes the chains that not both bounds keep; with `dry_run` it only says which. Takes along what an earlier removal
+    /// has left, and what was interrupted before the newest backup began.
     ///
     /// # Errors
     /// When the place cannot be read or written: what is left is sound, and can be expired again.
     pub fn expire(&self, keep: Keep, dry_run: bool) -> Result<ExpireReport, ChainError> {
         let catalog = self.list()?;
         let mut report = ExpireReport::default();
-        let expired = catalog.leftovers.iter().filter(|leftover| leftover.expired);
-        report.removed.extend(expired.clone().map(|leftover| leftover.id.clone()));
-        report.bytes = expired.map(|leftover| leftover.bytes).sum();
+        let newest = catalog.chains.iter().map(|chain| chain.newest().manifest.backup_id()).max();
+        // Only one that is newer than every backup is ever gone on with.
+        let useless = |leftover: &&Leftover| leftover.expired || Some(&leftover.id) < newest.as_ref();
+        for leftover in catalog.leftovers.iter().filter(useless) {
+            report.removed.push(leftover.id.clone());
+            report.bytes += leftover.bytes;
+        }
         let now = self.surroundings.wall_micros();
         for (number, chain) in catalog.chains.iter().enumerate() {
             if is_kept(&catalog.chains, number, keep, now) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, encode};
 use super::output::{PART_HEADER_BYTES, manifest_name, part_name};
 use super::rig_test::{
-    Life, MapStore, TestSurroundings, engine_options, go_on, new_engine, node, restore_options, small,
+    Life, MapStore, TestSurroundings, engine_options, go_on, new_engine, node, restore_options, small, trees_of,
 };
-use super::{BackupError, BackupOptions, Backups, Keep, RestoreError, RestoreOptions, RestorePoint, WhyFull};
+use super::{BackupError, BackupOptions, Backups, Keep, NewNode, RestoreError, RestoreOptions, RestorePoint, WhyFull};
+use crate::database::Database;
 use crate::engine::Engine;
 use crate::env::{Disk, SimDisk};
 use crate::ids::TxnId;
@@ -148,6 +149,34 @@ fn a_bound_on_the_rate_is_kept_and_progress_ends_at_its_end() {
     assert!(last.bytes_per_second.abs_diff(10_000) < 200, "{last:?}");
     assert!(told.is_sorted_by_key(|progress| progress.done_bytes) && told[0].left.is_some());
     assert!(told.iter().all(|progress| progress.done_bytes <= progress.total_bytes));
+}
+
+/// The log ends in a term of the cluster; alone, a database would begin with the first one.
+#[test]
+fn a_database_alone_goes_on_with_what_a_cluster_backed_up() {
+    let mut rig = rig();
+    while rig.life.engine.applied().log_id.is_none_or(|log_id| log_id.term.0 < 3) {
+        rig.live(1);
+    }
+    rig.backups.full(&rig.life.engine, &mut go_on).expect("made");
+    let (place, node) = (Path::new("/new"), NewNode { membership: None, ..node() });
+    let report = rig.backups.restore(&rig.disk, place, node, &restore_options(), &mut go_on).expect("restored");
+    assert_eq!(report.applied.membership, None);
+    for round in 0..2_u64 {
+        let database = Database::open_with(rig.disk.clone(), place, engine_options()).expect("opens");
+        let mut found = trees_of(database.engine());
+        found.remove("later");
+        assert!(found == rig.life.now().trees);
+        let committed = database.write(|txn| {
+            txn.create_tree("later")?;
+            txn.put("later", &round.to_be_bytes(), b"written")
+        });
+        let expected = report.applied.txn_id.0 + 1 + round;
+        assert_eq!(committed.expect("written").txn_id, Some(TxnId(expected)));
+        drop(database);
+        let found = crate::offline::check_directory(&rig.disk, place, &mut |_| {}).expect("readable");
+        assert!(found.is_clean(), "{:?}", found.findings);
+    }
 }
 
 #[test]

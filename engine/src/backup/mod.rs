@@ -19,7 +19,7 @@
 //! its manifest is, which is put last. Crash by crash: `full.rs`, `follow.rs`, `catalog.rs`, `expire.rs`.
 //!
 //! Why no two backups mix: a manifest names database, cluster, timeline, every part by its hash, and its parent by the hash
-//! of the parent's manifest. A restore makes a new cluster on a new timeline ([`restore`]), whose backups
+//! of the parent's manifest. A restore makes a new cluster on a new timeline (`restore/mod.rs`), whose backups
 //! follow none of the old ones; and a place takes backups of one cluster only.
 //!
 //! One writer at a time writes to a place; who that is, is agreed elsewhere. Any number read.

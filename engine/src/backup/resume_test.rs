@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rig_test::{
     Life, MapStore, TestSurroundings, engine_options, go_on, new_engine, node, restore_options, small, trees_of,
 };
-use super::{BackupError, BackupOptions, Backups};
+use super::{BackupError, BackupOptions, Backups, Keep};
 use crate::engine::Engine;
 use crate::env::{Disk, SimDisk};
 
@@ -83,6 +83,8 @@ fn one_that_cannot_go_on_is_begun_anew_and_says_why() {
     assert!(why.contains(id.as_str()) && why.contains("the journal begins with frame"), "{why}");
     let catalog = backups.list().expect("readable");
     assert_eq!((catalog.chains.len(), &catalog.leftovers[0].id), (1, &id));
+    // It is older than the newest backup, so it is never gone on with.
+    assert_eq!(backups.expire(Keep::default(), true).expect("works").removed, std::slice::from_ref(&id));
     backups.remove_leftover(&id).expect("it is one");
     assert!(backups.list().expect("readable").leftovers.is_empty());
     assert!(backups.remove_leftover(&catalog.chains[0].full().backup_id()).is_err(), "no leftover");
