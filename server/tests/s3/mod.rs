@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -154,7 +155,7 @@ async fn serve(socket: TcpStream, proxy: Arc<Proxy>) {
 
 impl Proxy {
     /// Passes a request on, or lets it go wrong. An error cuts the connection.
-    async fn pass(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    async fn pass(&self, request: Request<Incoming>) -> Result<Response<Answer>, std::io::Error> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let wrong = self.draw();
         match wrong {
@@ -168,14 +169,9 @@ impl Proxy {
         match wrong {
             Some(Wrong::AnsweredWithError) => Ok(broken()),
             Some(Wrong::CutAfter) => Err(cut()),
-            Some(Wrong::CutWithin) if bytes.len() > 1 => {
-                // Less than the length that is said: the connection cannot go on.
-                let mut answer = Response::from_parts(parts, Full::new(bytes.slice(..bytes.len() / 2)));
-                answer.headers_mut().insert("content-length", bytes.len().into());
-                Ok(answer)
-            }
+            Some(Wrong::CutWithin) if bytes.len() > 1 => Ok(Response::from_parts(parts, half_of(bytes))),
             Some(Wrong::CutWithin) => Err(cut()),
-            _ => Ok(Response::from_parts(parts, Full::new(bytes))),
+            _ => Ok(Response::from_parts(parts, whole(bytes))),
         }
     }
 
@@ -190,8 +186,21 @@ impl Proxy {
     }
 }
 
-fn broken() -> Response<Full<Bytes>> {
-    let answer = Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).body(Full::default());
+/// What a body is that may break.
+type Answer = BoxBody<Bytes, std::io::Error>;
+
+fn whole(bytes: Bytes) -> Answer {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+/// Half of a body, and then the connection is cut. The length of all of it stands in the answer's head.
+fn half_of(bytes: Bytes) -> Answer {
+    let half = Ok(Frame::data(bytes.slice(..bytes.len() / 2)));
+    BodyExt::boxed(StreamBody::new(futures::stream::iter([half, Err(cut())])))
+}
+
+fn broken() -> Response<Answer> {
+    let answer = Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).body(whole(Bytes::new()));
     answer.expect("a status alone")
 }
 
