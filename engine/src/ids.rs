@@ -56,7 +56,7 @@ number!(
     RaftId(u64)
 );
 number!(
-    /// Counts restores: 1 for a new database, drawn anew by the first record after a restore.
+    /// Which restore a database comes from: 1 for one that was never restored, else drawn, set by the first record after it.
     Timeline(u64)
 );
 number!(

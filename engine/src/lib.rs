@@ -111,6 +111,7 @@
 //! | [`engine`], [`scrub`] | a directory, open: what a consensus drives; what reads all of it, compares and repairs |
 //! | [`database`] | the engine alone, as an embedded database: merged commits of many threads, durable at once or later |
 //! | [`offline`] | a directory that no node has open: checked without a change, salvaged |
+//! | [`backup`] | copies that are the journal: full and incremental, restored to any point |
 //! | [`verify`] | the whole-file check |
 //!
 //! Dependencies go from the bottom of that table to the top. What has no link is inside, and its files say what it promises.
@@ -130,6 +131,7 @@
 
 #[doc(hidden)]
 pub mod alloc;
+pub mod backup;
 pub mod btree;
 #[doc(hidden)]
 pub mod checkpoint;

@@ -43,6 +43,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 pub struct Core {
     /// This node's raft id.
     id: u64,
+    /// Where others reach this node, as it says itself; the membership may not know yet.
+    pub(crate) own_address: Arc<str>,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) applied: watch::Sender<Option<LogId>>,
     pub(crate) stop: StopReason,
@@ -123,6 +125,7 @@ impl Core {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             id: identity.raft_id.0,
+            own_address: identity.advertise.into(),
             raft,
             applied,
             stop,

@@ -81,6 +81,9 @@ pub struct NodeConfig {
     /// Shortest wait for a leader before an election, in milliseconds; the longest is twice that.
     #[arg(long, env = "CALAMUS_ELECTION_TIMEOUT_MS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=60_000), value_name = "MS")]
     pub election_timeout_ms: u32,
+    /// A file in TOML with what is too long for flags: the places that backups may go to. See docs/operations/backup.md.
+    #[arg(long, env = "CALAMUS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// What to log to stderr: `info`, or `warn,calamus_replication=debug`, ...
     #[arg(long, env = "CALAMUS_LOG", default_value = DEFAULT_LOG, value_name = "FILTER")]
     pub log: String,

@@ -7,15 +7,18 @@
 //! moved       telling the cluster where this node is
 //! startup/    opening or making a node's directory, its socket, joining a cluster
 //! services/   the gRPC services, over `calamus_replication::Node`
+//! backup/     places for backups, and what a node does about them
 //! status      the one place where errors become gRPC codes
 //! peer        one-shot calls to the Cluster service of other nodes
 //! config      flags and environment of a node
+//! settings    its configuration file
 //! disk, planted   what tests put under a node, and into it; in builds for tests only
 //! ```
 //!
-//! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`; `services` and
-//! `startup` do not know each other.
+//! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`, and `services` uses
+//! `backup`; `services` and `startup` do not know each other.
 
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod dev;
@@ -28,6 +31,7 @@ pub mod peer;
 pub mod planted;
 pub mod serve;
 pub mod services;
+pub mod settings;
 pub mod small_file;
 pub mod startup;
 pub mod status;

@@ -15,15 +15,18 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// A client of the node at `address` (HOST:PORT).
 pub async fn connect(address: &str, within: Duration) -> Result<ClusterClient<Channel>, Status> {
+    let channel = channel(address, within).await?;
+    Ok(ClusterClient::new(channel).max_decoding_message_size(calamus_proto::MAX_MESSAGE_BYTES))
+}
+
+/// A connection to the node at `address` (HOST:PORT).
+pub async fn channel(address: &str, within: Duration) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("{address} is not HOST:PORT: {error}")))?
         .connect_timeout(within.min(CONNECT))
         .tcp_nodelay(true);
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| Status::unavailable(format!("no connection to {address}: {}", innermost(&error))))?;
-    Ok(ClusterClient::new(channel).max_decoding_message_size(calamus_proto::MAX_MESSAGE_BYTES))
+    let connecting = endpoint.connect().await;
+    connecting.map_err(|error| Status::unavailable(format!("no connection to {address}: {}", innermost(&error))))
 }
 
 /// The last cause in a chain of errors: "Connection refused", not "transport error".

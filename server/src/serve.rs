@@ -1,8 +1,8 @@
 //! One node as a process: `calamus serve`.
 //!
-//! Order of a start: tie to the parent, open the directory, start the node, serve, become a member, be ready; from
+//! Order of a start: tie to the parent, read the configuration, open the directory, start the node, serve, become a member, be ready; from
 //! becoming a member on, the cluster is told where the node is (see `moved`). Order of
-//! an end: health says NOT_SERVING, the node hands leadership over (or not), stops and closes, and the server goes
+//! an end: a backup that runs saves what it has, health says NOT_SERVING, the node hands leadership over (or not), stops and closes, and the server goes
 //! last, because handing over needs it.
 //!
 //! A node whose consensus stops (a sync that fails, say), before it is ready or after, says so once and goes on as a
@@ -29,9 +29,12 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
+use crate::backup::runs::Runs;
+use crate::backup::targets::Targets;
 use crate::config::NodeConfig;
 use crate::failure::Failure;
 use crate::services::{self, Health};
+use crate::settings::Settings;
 use crate::startup::first_start::{FirstStart, How};
 use crate::startup::{self, Opened, join};
 use crate::{disk, moved, parent, small_file};
@@ -41,6 +44,8 @@ pub const PID_FILE: &str = "pid";
 
 /// So often a node that is not ready yet says so.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a backup may take to save what it has read, when the node ends.
+const BACKUP_LIMIT: Duration = Duration::from_secs(2);
 /// How long connections may take to end after the node has stopped.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before the other end is asked, and how long it then has to answer. Longer than a
@@ -76,6 +81,7 @@ pub fn run(config: &NodeConfig) -> Result<(), Failure> {
 async fn serve(config: &NodeConfig) -> Result<(), Failure> {
     // Before anything is opened: a signal during a long recovery must not kill in the middle of a start for nothing.
     let mut ends = Ends::new()?;
+    let settings = Settings::read(config.config.as_deref())?;
     let disk = disk::from_environment()?;
     let opened = tokio::select! {
         opened = startup::open(config, disk) => opened?,
@@ -86,7 +92,8 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
     small_file::write(&*disk, &config.dir, PID_FILE, format!("{}\n", std::process::id()).as_bytes())
         .map_err(|error| Failure::new("cannot write the file `pid`", error, "check the disk of --dir"))?;
     let node = start_node(engine, config).await?;
-    let (routes, health) = services::routes(&node)
+    let runs = Runs::default();
+    let (routes, health) = services::routes(&node, Targets::new(&settings.backup), runs.clone())
         .await
         .map_err(|error| Failure::new("cannot describe the services", error, "report this as a bug"))?;
     let (stop, stopped) = watch::channel(false);
@@ -112,6 +119,7 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
             became = member.run() => became,
             hand_over = ends.next() => {
                 info!(hand_over, "ending");
+                end_runs(runs).await;
                 let ended = end(&node, &health, hand_over, &mut ends).await;
                 let _ = small_file::remove(&*disk, &config.dir, PID_FILE);
                 ended
@@ -259,6 +267,11 @@ impl Ends {
             _ = self.no_hand_over.recv() => false,
         }
     }
+}
+
+/// Lets a backup save what it has before the journal that it reads is closed.
+async fn end_runs(runs: Runs) {
+    let _ = tokio::task::spawn_blocking(move || runs.end(BACKUP_LIMIT)).await;
 }
 
 async fn end(node: &Node, health: &Health, hand_over: bool, ends: &mut Ends) -> Result<(), Failure> {

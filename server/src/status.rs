@@ -10,6 +10,7 @@
 //! A code only says the class. What is certain stands in the [`ErrorDetail`], which goes with every error as binary
 //! metadata under `calamus-error-bin`.
 
+use calamus_engine::backup::{BackupError, ChainError, StoreError};
 use calamus_proto::ERROR_DETAIL_METADATA;
 use calamus_proto::v1::ErrorDetail;
 use calamus_proto::v1::error_detail::OutcomeClass;
@@ -18,6 +19,8 @@ use calamus_replication::error::{Outcome, TxnError, reason};
 use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
+
+use crate::backup::error::RunError;
 
 /// The status of a transaction or read that did not succeed.
 #[must_use]
@@ -51,6 +54,42 @@ pub fn of_node_error(error: &NodeError) -> Status {
         retryable,
     };
     with_detail(code, detail)
+}
+
+/// The status of what was asked about backups and did not succeed. No data of the cluster was changed in any case.
+#[must_use]
+pub fn of_run_error(error: &RunError) -> Status {
+    let (code, reason, retryable) = match error {
+        RunError::Invalid(_) => (Code::InvalidArgument, "invalid", false),
+        RunError::NoTarget { .. } => (Code::NotFound, "no_such_target", false),
+        RunError::Busy { .. } => (Code::Aborted, reason::REFUSED, true),
+        RunError::Place(_) => (Code::FailedPrecondition, reason::REFUSED, false),
+        RunError::Ending => (Code::Unavailable, reason::STOPPING, true),
+        RunError::Broken => (Code::Internal, reason::OTHER, false),
+        RunError::Chain(error) => code_of_chain(error),
+        RunError::Backup(BackupError::Chain(error)) => code_of_chain(error),
+        RunError::Backup(BackupError::Storage(_)) => (Code::Internal, reason::STORAGE, false),
+        RunError::Backup(BackupError::Seed(_) | BackupError::Pin(_) | BackupError::Tail(_) | BackupError::Stopped) => {
+            (Code::Aborted, reason::OTHER, true)
+        }
+        RunError::Backup(_) => (Code::FailedPrecondition, reason::REFUSED, false),
+    };
+    let detail = ErrorDetail {
+        outcome: NOT_COMMITTED.into(),
+        message: error.to_string(),
+        reason: reason.to_owned(),
+        leader: String::new(),
+        retryable,
+    };
+    with_detail(code, detail)
+}
+
+fn code_of_chain(error: &ChainError) -> (Code, &'static str, bool) {
+    match error {
+        ChainError::Store(StoreError::Storage(_)) => (Code::Internal, reason::STORAGE, false),
+        ChainError::Store(_) => (Code::Unavailable, reason::UNREACHABLE, true),
+        _ => (Code::FailedPrecondition, reason::REFUSED, false),
+    }
 }
 
 const NOT_COMMITTED: OutcomeClass = OutcomeClass::NotCommitted;
@@ -95,6 +134,26 @@ mod tests {
         };
         assert_eq!(said(NodeError::Busy("b".to_owned())), (Code::Aborted, true));
         assert_eq!(said(NodeError::Refused("r".to_owned())), (Code::FailedPrecondition, false));
+    }
+
+    #[test]
+    fn what_cannot_be_backed_up_now_passes_and_what_was_asked_wrongly_does_not() {
+        let busy = RunError::Busy { target: "a".to_owned() };
+        let stranger = RunError::NoTarget { name: "b".to_owned(), known: vec!["a".to_owned()] };
+        let place = StoreError::Other { operation: "the writing", name: "x".to_owned(), message: "503".to_owned() };
+        let cases = [
+            (busy, Code::Aborted, true),
+            (stranger, Code::NotFound, false),
+            (RunError::Ending, Code::Unavailable, true),
+            (RunError::Backup(place.into()), Code::Unavailable, true),
+            (RunError::Backup(BackupError::Taken("x".to_owned())), Code::FailedPrecondition, false),
+        ];
+        for (error, code, retryable) in cases {
+            let status = of_run_error(&error);
+            let bytes = status.metadata().get_bin(ERROR_DETAIL_METADATA).unwrap().to_bytes().unwrap();
+            let detail = ErrorDetail::decode(bytes).unwrap();
+            assert_eq!((status.code(), detail.retryable, detail.message), (code, retryable, error.to_string()));
+        }
     }
 
     #[test]

@@ -71,6 +71,24 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+/// It leads, so nobody else can be asked whether it is still where it was.
+#[test]
+fn the_only_node_of_a_cluster_can_be_moved_and_others_join_it_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let [one, two] = ["n1", "n2"].map(|name| temp.path().join(name));
+    let mut node = Node::bootstrap(&one, "n1");
+    put(&node.address, "before");
+    assert_eq!(node.process.end(Signal::TERM).code(), DONE);
+    // Its old port is taken by another, so that it gets a new one.
+    let taken = std::net::TcpListener::bind(&node.address).expect("the port of a node that has ended is free");
+    let node = Node::start(&one, &["--listen", "127.0.0.1:0"]);
+    let other = join(&two, "n2", &node.address);
+    let nodes = voters(&other.address, 2);
+    assert!(nodes.iter().any(|found| found["address"] == node.address.as_str()), "{nodes:?}");
+    put(&other.address, "after");
+    drop(taken);
+}
+
 #[test]
 fn a_bootstrap_cut_off_after_the_cluster_was_made_goes_on() {
     let temp = tempfile::tempdir().unwrap();

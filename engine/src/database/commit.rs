@@ -11,7 +11,7 @@ use crate::journal::Done;
 use crate::journal::frame::{Frame, FrameKind};
 use crate::txn::Batch;
 
-/// Alone, there is one term.
+/// Alone, there is one term: this one, or that of the cluster whose backup the database was restored from.
 const TERM: u64 = 1;
 
 /// Where deferred commits wait for the disk after all, in bytes of frames that are not durable: the journal's thread
@@ -22,9 +22,10 @@ const DEFERRED_BYTES: usize = 32 << 20;
 pub(super) fn commit(engine: &Engine, batch: Batch, durability: Durability) -> Result<(), WriteError> {
     let Some(staged) = batch.seal(now_micros())? else { return Ok(()) };
     let applied = engine.applied();
-    let index = engine.log_state().last.map_or(0, |last| last.index.0 + 1);
+    let last = engine.log_state().last;
+    let (term, index) = last.map_or((TERM, 0), |last| (last.term.0.max(TERM), last.index.0 + 1));
     let commit = applied.log_id.map(|log_id| log_id.index);
-    let frame = Frame::encode(FrameKind::Record, LogId::new(TERM, index), commit, engine.last_chain(), staged.payload);
+    let frame = Frame::encode(FrameKind::Record, LogId::new(term, index), commit, engine.last_chain(), staged.payload);
     if durability == Durability::EachCommit || engine.queued_bytes() > DEFERRED_BYTES {
         let (done, synced) = mpsc::channel();
         let done: Done = Box::new(move |outcome| {

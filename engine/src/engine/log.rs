@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Engine;
 use crate::error::StorageError;
-use crate::ids::{LogId, LogIndex, RaftId, Term};
+use crate::ids::{LogId, LogIndex, RaftId, Term, Timeline};
 use crate::journal::frame::Frame;
 use crate::journal::{Done, Journal, Who};
 
@@ -177,6 +177,22 @@ impl Engine {
     #[must_use]
     pub fn log_id(&self, index: LogIndex) -> Option<LogId> {
         self.core.store().journal.log_id(index)
+    }
+
+    /// The first frame that could still go: those before it are applied here, so that no cut takes them, and durable here,
+    /// so that no power cut does.
+    pub(crate) fn stays_until(&self) -> LogIndex {
+        self.core.store.with(|store| {
+            let applied = store.head.lock().view.applied.log_id;
+            let stays = applied.map(|applied| applied.index).min(store.journal.durable().map(|durable| durable.index));
+            stays.map_or(LogIndex(0), LogIndex::next)
+        })
+    }
+
+    /// The timeline of the database.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        self.core.store().head.lock().view.superblock.timeline
     }
 
     /// Frames from `from` on, below `until_exclusive`: at least one if there is one, and no more than about `max_bytes`.

@@ -52,7 +52,7 @@ pub use error::OpenError;
 pub(crate) use log::VOTE_SLOT_BYTES;
 pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
-pub(crate) use open::{Paths, open_store, read_meta, take_lock};
+pub(crate) use open::{Paths, open_store, read_meta, remove_other_generations, take_lock};
 pub use options::{EngineOptions, Faults};
 pub(crate) use pin::Pins;
 pub use pin::{Pin, PinError, PinInfo};

@@ -311,7 +311,11 @@ pub(crate) fn read_meta(disk: &dyn Disk, directory: &Path) -> Result<NodeMeta, O
 }
 
 /// What a crash left of generations that were never switched in, or were switched out.
-fn remove_other_generations(disk: &dyn Disk, directory: &Path, keep: Generation) -> Result<(), StorageError> {
+pub(crate) fn remove_other_generations(
+    disk: &dyn Disk,
+    directory: &Path,
+    keep: Generation,
+) -> Result<(), StorageError> {
     for name in disk.list_dir(directory)? {
         let number = name.strip_prefix('g').and_then(|rest| rest.parse::<u64>().ok());
         if number.is_some_and(|number| number != keep.0) {

@@ -140,7 +140,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 
 /// The bytes a frame with a payload of this length takes, padding included.
 #[must_use]
-pub fn frame_bytes(payload_bytes: usize) -> usize {
+pub const fn frame_bytes(payload_bytes: usize) -> usize {
     (FRAME_HEADER_BYTES + payload_bytes).next_multiple_of(FRAME_ALIGNMENT_BYTES)
 }
 

@@ -39,7 +39,7 @@ pub struct Superblock {
     pub trees: TreeState,
     /// Names the database for ever.
     pub database_id: DatabaseId,
-    /// Counts restores.
+    /// Which restore it comes from.
     pub timeline: Timeline,
     /// When the last batch was made, in microseconds since 1970.
     pub wall_time_micros: u64,

@@ -81,11 +81,42 @@ pub(crate) struct Replayed {
 /// The pages that blind replay keeps in memory before it writes them into the file: 32 MiB.
 const MAX_IMAGES: usize = 4096;
 
-/// Replays from the finished checkpoint to the target over whatever mixture the data file is.
+/// Replays over whatever mixture of page versions a data file is, frame by frame.
 ///
-/// Nothing is verified on the way: a page's base may be torn. At the end every touched page must carry its checksum, and
-/// the superblock must be the target's. Memory is bounded: pages may go into the file at any time, because what is
-/// written is of a version up to the target, and a crash here is as one in the checkpoint that had this target.
+/// Nothing is verified on the way: a page's base may be torn. Memory is bounded: pages may go into the file at any time,
+/// because what is written is of a version up to the end of the replay, and a crash here is as one in the checkpoint that
+/// had this target.
+pub(crate) struct BlindReplay<'d> {
+    data: &'d DataFile,
+    images: BTreeMap<PageNumber, Image>,
+    flushed: BTreeSet<PageNumber>,
+}
+
+impl<'d> BlindReplay<'d> {
+    pub(crate) fn new(data: &'d DataFile) -> Self {
+        Self { data, images: BTreeMap::new(), flushed: BTreeSet::new() }
+    }
+
+    /// Puts the pages of a record, whose bytes are these, in place.
+    pub(crate) fn put(&mut self, record: &Record, bytes: &[u8], faults: &Faults) -> Result<(), PutError> {
+        put_in_place(self.data, &mut self.images, record, bytes)?;
+        if Faults::planted(faults.full_images_skip_zeros) {
+            let_stale_bytes_show(self.data, &mut self.images, record)?;
+        }
+        if self.images.len() > MAX_IMAGES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is in memory into the file.
+    pub(crate) fn flush(&mut self) -> Result<(), StorageError> {
+        flush(self.data, &mut self.images, &mut self.flushed)
+    }
+}
+
+/// Replays from the finished checkpoint to the target over whatever mixture the data file is. At the end every touched page
+/// must carry its checksum, and the superblock must be the target's.
 pub(crate) fn replay_blindly(
     data: &DataFile,
     journal: &Journal,
@@ -94,27 +125,21 @@ pub(crate) fn replay_blindly(
     faults: &Faults,
 ) -> Result<Replayed, StorageError> {
     let position = |state: &AppliedState| state.log_id.map_or(0, |log_id| log_id.index.0 + 1);
-    let mut images: BTreeMap<PageNumber, Image> = BTreeMap::new();
-    let mut flushed: BTreeSet<PageNumber> = BTreeSet::new();
+    let mut replay = BlindReplay::new(data);
     let mut state = checkpoint.clone();
     let timeline = timeline_of(data)?;
     for_each_frame::<StorageError>(journal, position(checkpoint), position(target), |frame| {
         let bad =
             |error: RecordError| StorageError::corrupted(data.path(), 0, format!("frame {}: {error}", frame.log_id()));
-        if let Some(record) = advance(&mut state, timeline, frame).map_err(bad)? {
-            put_in_place(data, &mut images, &record, frame.payload().bytes()).map_err(|error| match error {
+        match advance(&mut state, timeline, frame).map_err(bad)? {
+            Some(record) => replay.put(&record, frame.payload().bytes(), faults).map_err(|error| match error {
                 PutError::Storage(error) => error,
                 PutError::Record(error) => bad(error),
-            })?;
-            if Faults::planted(faults.full_images_skip_zeros) {
-                let_stale_bytes_show(data, &mut images, &record)?;
-            }
-            if images.len() > MAX_IMAGES {
-                flush(data, &mut images, &mut flushed)?;
-            }
+            }),
+            None => Ok(()),
         }
-        Ok(())
     })?;
+    let BlindReplay { images, flushed, .. } = replay;
     if (state.txn_id, state.digest) != (target.txn_id, target.digest) {
         let what = format!("replay ends at txn {}, and the target is txn {}", state.txn_id, target.txn_id);
         return Err(StorageError::corrupted(data.path(), 0, what));

@@ -40,7 +40,7 @@ use bytes::Bytes;
 
 pub use manifest::SeedManifest;
 pub use receiver::{SeedProgress, SeedReceiver, VerifiedSeed};
-pub use source::SeedSource;
+pub use source::{SeedResume, SeedSource};
 
 use crate::engine::OpenError;
 use crate::error::StorageError;
@@ -63,7 +63,7 @@ pub enum SeedChunk {
     PagesDone {
         /// The last entry that must be replayed.
         target: Option<LogId>,
-        /// The state that they lead to.
+        /// The state of the newest checkpoint's target: they lead there, or further.
         target_txn: TxnId,
         /// How many pages were sent.
         pages_sent: u64,
@@ -106,6 +106,9 @@ pub enum SeedError {
     /// The source has switched to another generation meanwhile, because it was seeded itself.
     #[error("the source was seeded itself meanwhile; begin again")]
     Switched,
+    /// A stream that was broken off cannot go on from this source.
+    #[error("the stream cannot go on from this node: {0}; begin again, or take another node")]
+    CannotResume(String),
     /// Another receiver is at work, or has not been dropped yet.
     #[error("this node is being seeded already; try again when that has ended")]
     Busy,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{SeedChunk, SeedError, SeedManifest};
-use crate::engine::{Core, Engine, Pin};
-use crate::ids::{LogIndex, PageNumber};
+use crate::engine::{Core, Engine, Pin, PinError};
+use crate::ids::{LogId, LogIndex, PageNumber};
 use crate::page::PAGE_BYTES;
 use crate::store::{AppliedState, Store};
 
@@ -23,13 +23,43 @@ pub struct SeedSource {
     phase: Phase,
     ready: VecDeque<SeedChunk>,
     pages_sent: u64,
+    /// The frames end here at the earliest: what was copied before may be of a version up to it.
+    at_least: Option<LogId>,
+    until_applied: bool,
+}
+
+/// Where the frames end.
+#[derive(Clone, Copy)]
+struct End {
+    log_id: Option<LogId>,
+    chain: u64,
 }
 
 enum Phase {
     Manifest,
     Pages { next: u32 },
-    Frames { next: u64, target: AppliedState },
+    Frames { next: u64, end: End },
     Finished,
+}
+
+/// A stream that was broken off, and goes on from another source, which may be of another node.
+///
+/// Why the pages of both make one state: those that were copied before are of versions from `checkpoint` to `target`, and so
+/// are those that are copied now, up to the target of then, if the source's own finished checkpoint is not before
+/// `checkpoint`. The frames begin behind `checkpoint` and end at neither target's earlier one. So it is the mixture that
+/// any seeding makes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeedResume {
+    /// The finished checkpoint that the pages started from.
+    pub checkpoint: AppliedState,
+    /// The length of the data file then, in pages.
+    pub page_count: u32,
+    /// The first page that is still to be copied.
+    pub next_page: PageNumber,
+    /// How many pages were sent.
+    pub pages_sent: u64,
+    /// The target of the newest checkpoint, read after the last page that was copied.
+    pub target: Option<LogId>,
 }
 
 impl Engine {
@@ -55,7 +85,73 @@ impl Engine {
             phase: Phase::Manifest,
             ready: VecDeque::new(),
             pages_sent: 0,
+            at_least: None,
+            until_applied: false,
         })
+    }
+
+    /// Goes on with a stream that was broken off, behind its manifest.
+    ///
+    /// # Errors
+    /// [`SeedError::CannotResume`] when this node does not have what the stream needs, and why; those of the disk.
+    pub fn resume_seed_source(&self, from: SeedResume, hold_bytes: u64) -> Result<SeedSource, SeedError> {
+        let _awaited = self.core.bell.await_checkpoint();
+        let _still = self.core.maintenance.lock();
+        let store = self.core.store();
+        let SeedResume { checkpoint, page_count, next_page, pages_sent, target } = from;
+        let cannot = |what: String| Err(SeedError::CannotResume(what));
+        let pin = match Pin::behind(&self.core, &store, "seeding", &checkpoint, hold_bytes) {
+            Ok(pin) => pin,
+            Err(PinError::Purged { oldest, .. }) => {
+                return cannot(format!(
+                    "it began with the checkpoint at {:?}, and the journal begins with frame {oldest}",
+                    checkpoint.log_id
+                ));
+            }
+            Err(error) => return cannot(error.to_string()),
+        };
+        let has = |log_id: LogId, chain: Option<u64>| {
+            let index = log_id.index;
+            store.journal.log_id(index) == Some(log_id)
+                && chain.is_none_or(|chain| store.journal.chain(index) == Some(chain))
+        };
+        if checkpoint.log_id.is_some_and(|log_id| !has(log_id, Some(checkpoint.chain))) {
+            return cannot(format!("the journal has another history than the checkpoint at {:?}", checkpoint.log_id));
+        }
+        let finished = self.core.meta.lock().value.checkpoint.log_id;
+        if finished < checkpoint.log_id {
+            let (here, there) = (finished, checkpoint.log_id);
+            return cannot(format!("this node's checkpoint is at {here:?}, and it began with one at {there:?}"));
+        }
+        let stays = durable_and_applied(&store).log_id;
+        if stays < target || target.is_some_and(|log_id| target > checkpoint.log_id && !has(log_id, None)) {
+            return cannot(format!("pages up to {target:?} were copied, and this node has applied {stays:?}"));
+        }
+        Ok(SeedSource {
+            core: self.core.clone(),
+            store,
+            pin,
+            hold_bytes,
+            checkpoint,
+            page_count,
+            phase: Phase::Pages { next: next_page.0 },
+            ready: VecDeque::new(),
+            pages_sent,
+            at_least: target,
+            until_applied: false,
+        })
+    }
+}
+
+/// The last entry that is both applied and durable here.
+fn durable_and_applied(store: &Store) -> End {
+    let applied = store.head.lock().view.applied.clone();
+    match store.journal.durable() {
+        Some(durable) if Some(durable.index) < applied.log_id.map(|log_id| log_id.index) => {
+            let chain = store.journal.chain(durable.index).expect("the journal knows its last frames");
+            End { log_id: Some(durable), chain }
+        }
+        _ => End { log_id: applied.log_id, chain: applied.chain },
     }
 }
 
@@ -64,6 +160,29 @@ impl SeedSource {
     #[must_use]
     pub fn page_count(&self) -> u32 {
         self.page_count
+    }
+
+    /// The finished checkpoint that the stream starts from.
+    #[must_use]
+    pub fn checkpoint(&self) -> &AppliedState {
+        &self.checkpoint
+    }
+
+    /// The target of the newest checkpoint now, or that of the stream that this one goes on with if it is later: what was
+    /// copied so far is of a version up to it.
+    ///
+    /// # Errors
+    /// [`SeedError::Switched`] when this node was seeded itself meanwhile.
+    pub fn target(&self) -> Result<Option<LogId>, SeedError> {
+        Ok(self.newest_target()?.log_id.max(self.at_least))
+    }
+
+    /// Lets the frames go on to what is applied and durable when the last page was read, and not only to the newest
+    /// checkpoint's target.
+    #[must_use]
+    pub fn until_applied(mut self) -> Self {
+        self.until_applied = true;
+        self
     }
 
     /// The next piece, of about `max_bytes` at most; `None` after the last.
@@ -88,9 +207,9 @@ impl SeedSource {
                     return Ok(Some(SeedChunk::Manifest(manifest.encode())));
                 }
                 Phase::Pages { next } => self.read_pages(*next, max_bytes)?,
-                Phase::Frames { next, target } => {
-                    let (next, target) = (*next, target.clone());
-                    self.read_frames(next, target, max_bytes)?;
+                Phase::Frames { next, end } => {
+                    let (next, end) = (*next, *end);
+                    self.read_frames(next, end, max_bytes)?;
                 }
                 Phase::Finished => return Ok(None),
             }
@@ -134,30 +253,38 @@ impl SeedSource {
         Ok(())
     }
 
+    fn newest_target(&self) -> Result<AppliedState, SeedError> {
+        let meta = self.core.meta.lock();
+        if meta.value.generation != self.store.generation {
+            // What `node.meta` says now is of other files than those that were copied.
+            return Err(SeedError::Switched);
+        }
+        Ok(meta.value.target.clone())
+    }
+
     fn end_pages(&mut self) -> Result<(), SeedError> {
         // Everything that was copied is of a version up to this target: it was durable before its pages were written.
-        let target = {
-            let meta = self.core.meta.lock();
-            if meta.value.generation != self.store.generation {
-                // What `node.meta` says now is of other files than those that were copied.
-                return Err(SeedError::Switched);
-            }
-            meta.value.target.clone()
-        };
+        let target = self.newest_target()?;
+        let mut end = End { log_id: target.log_id, chain: target.chain };
+        if self.until_applied || self.at_least > end.log_id {
+            let stays = durable_and_applied(&self.store);
+            assert!(stays.log_id >= end.log_id.max(self.at_least), "target <= min(applied, durable here)");
+            end = stays;
+        }
         self.ready.push_back(SeedChunk::PagesDone {
-            target: target.log_id,
+            target: end.log_id,
             target_txn: target.txn_id,
             pages_sent: self.pages_sent,
         });
         let next = self.checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1);
-        self.phase = Phase::Frames { next, target };
+        self.phase = Phase::Frames { next, end };
         Ok(())
     }
 
-    fn read_frames(&mut self, next: u64, target: AppliedState, max_bytes: usize) -> Result<(), SeedError> {
-        let until = target.log_id.map_or(0, |log_id| log_id.index.0 + 1);
+    fn read_frames(&mut self, next: u64, end: End, max_bytes: usize) -> Result<(), SeedError> {
+        let until = end.log_id.map_or(0, |log_id| log_id.index.0 + 1);
         if next >= until {
-            self.ready.push_back(SeedChunk::Done { last: target.log_id, chain: target.chain });
+            self.ready.push_back(SeedChunk::Done { last: end.log_id, chain: end.chain });
             self.phase = Phase::Finished;
             return Ok(());
         }
@@ -165,7 +292,7 @@ impl SeedSource {
         // A purge may have come between the look at the pin and the journal.
         let frames = read.or_else(|error| self.check_pin().and(Err(error.into())))?;
         assert!(!frames.is_empty(), "the journal is pinned from frame {next} on");
-        self.phase = Phase::Frames { next: next + frames.len() as u64, target };
+        self.phase = Phase::Frames { next: next + frames.len() as u64, end };
         self.ready.push_back(SeedChunk::Frames(frames));
         Ok(())
     }

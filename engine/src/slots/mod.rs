@@ -121,6 +121,19 @@ impl SlotFile {
             let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already");
             return Err(StorageError::io(path, 0, "create", &error));
         }
+        Self::replace(disk, path, slot_bytes, first_payload)
+    }
+
+    /// As [`Self::create`], and what stands under the name is replaced, whatever it is: it is there until the new file is
+    /// whole.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    ///
+    /// # Panics
+    /// As [`Self::create`].
+    pub fn replace(disk: &dyn Disk, path: &Path, slot_bytes: u64, first_payload: &[u8]) -> Result<Self, StorageError> {
+        check_slot_size(slot_bytes);
         let unnamed = path.with_added_extension("new");
         if disk.exists(&unnamed)? {
             disk.remove_file(&unnamed)?;

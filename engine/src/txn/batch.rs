@@ -17,7 +17,7 @@ use crate::btree::{
     self, Appended, Cursor, Edge, Entry, MAX_KEY_BYTES, MAX_VALUE_BYTES, PageRef, PageSource, ReadError, Step,
     TreeKind, TreeState,
 };
-use crate::ids::{Digest, PageNumber, TxnId};
+use crate::ids::{Digest, PageNumber, Timeline, TxnId};
 use crate::journal::frame::MAX_PAYLOAD_BYTES;
 use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
@@ -94,6 +94,12 @@ impl Batch {
         };
         batch.limit_record(MAX_PAYLOAD_BYTES);
         Ok(batch)
+    }
+
+    /// Lets the record begin another timeline. Whoever has the state that this batch builds on takes it for void: only the
+    /// directory in which it is made may have it applied.
+    pub(crate) fn begin_timeline(&mut self, timeline: Timeline) {
+        self.superblock.timeline = timeline;
     }
 
     /// Sets the most that the record may take, in bytes; no frame has more than 16 MiB, or than a segment of the journal

@@ -8,7 +8,8 @@
 //!   whose log is lost, never counts again.
 //! - A raft id is never given to another log: it is drawn with the directory. Removing a node removes its raft id for
 //!   good; the directory must be made anew to join again.
-//! - A node is replaced, or moves to another address, only when it does not answer any more under its raft id.
+//! - A node is replaced, or moves to another address, only when it does not answer any more under its raft id. A leader
+//!   that was moved itself, as the only node of a cluster is, knows where it is.
 //! - What would leave fewer live voters than a quorum is refused. Nothing can force it: the change itself is an entry that
 //!   a quorum of the old voters and one of the new must have, and would wait for those that are gone, as all behind it.
 //! - Once openraft has a change, only a refusal that left the membership as it was is *nothing was changed*. The two steps
@@ -22,6 +23,8 @@ mod request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
+use calamus_engine::NodeIdentity;
 use calamus_engine::ids::{ClusterId, RaftId, Term};
 use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
 use openraft::ChangeMembers;
@@ -156,7 +159,9 @@ async fn set_node(
     }
     if known.address != wanted.address {
         wanted.observer = known.observer;
-        if removal::answers_at(&core.peers, RaftId(id), &known.address).await {
+        // This node answers at its own address, of which nobody else but itself may know.
+        let moved_itself = id == core.peers.this().0 && wanted.address == *core.own_address;
+        if !moved_itself && removal::answers_at(&core.peers, RaftId(id), &known.address).await {
             return Err(NodeError::Refused(format!(
                 "{} still answers at {}, as raft id {id:016x}: two nodes of one directory must not run",
                 known.name, known.address
@@ -301,4 +306,12 @@ fn promotion(membership: &Membership, learner: u64) -> Change {
 #[must_use]
 pub fn of_one(id: RaftId, info: NodeInfo) -> Membership {
     Membership::new(vec![BTreeSet::from([id.0])], BTreeMap::from([(id.0, info)])).expect("one voter, which is a node")
+}
+
+/// The membership of a new cluster that is this node alone, as a membership frame holds it: what the restore of a backup
+/// writes where a first start would bootstrap.
+#[must_use]
+pub fn of_node_alone(identity: &NodeIdentity) -> Bytes {
+    let info = NodeInfo { name: identity.name.clone(), address: identity.advertise.clone(), observer: false };
+    codec::encode(&of_one(identity.raft_id, info))
 }

@@ -54,6 +54,19 @@ impl TestNode {
         node
     }
 
+    /// A directory that `make` makes for an address, started.
+    pub(super) fn in_directory(directory: &Path, make: impl FnOnce(&Path, &str)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        make(directory, &listener.local_addr().expect("bound").to_string());
+        let disk = LosingDisk::new();
+        let opened = Engine::open(Arc::new(disk.clone()), directory, support::options());
+        let (engine, _) = opened.expect("the directory opens");
+        let (identity, config) = (engine.identity(), NodeConfig::default());
+        let mut node = Self { identity, directory: directory.to_path_buf(), config, disk, node: None, runtime: None };
+        node.run(engine, listener);
+        node
+    }
+
     fn run(&mut self, engine: Engine, listener: TcpListener) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
@@ -207,6 +220,24 @@ impl TestCluster {
         }
         cluster.wait_until_all_know();
         cluster
+    }
+
+    /// Of one node that runs, and to which others of its cluster come.
+    pub(super) fn around(root: tempfile::TempDir, first: TestNode) -> Self {
+        Self { root, nodes: vec![first], written: Mutex::default(), closed: false }
+    }
+
+    /// A new node of the first one's cluster, which becomes a voter.
+    pub(super) fn grow(&mut self, name: &str, raft_id: u64) {
+        let identity =
+            NodeIdentity { cluster_id: self.nodes[0].identity.cluster_id, ..support::identity(raft_id, name, "") };
+        let node = TestNode::in_directory(&self.root.path().join(name), |directory, address| {
+            let identity = NodeIdentity { listen: address.into(), advertise: address.into(), ..identity };
+            support::create(Arc::new(RealDisk::new()), directory, &identity).close();
+        });
+        self.nodes.push(node);
+        self.join(self.nodes.len() - 1, false);
+        self.wait_until_all_know();
     }
 
     /// Waits until each node itself knows all as voters, by a membership that is committed, and has applied the leader's

@@ -6,6 +6,7 @@ mod full_disk;
 mod membership;
 mod refusals;
 mod replication;
+mod restoring;
 mod rounds;
 mod scripted;
 mod seeding;

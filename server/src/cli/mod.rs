@@ -4,6 +4,7 @@
 //! `--json`); progress, logs and errors go to stderr. An error says what happened, why, and what to do next. The exit
 //! code is one of [`Exit`].
 
+mod backup;
 mod check;
 mod cluster;
 mod common;
@@ -11,6 +12,7 @@ pub mod data;
 mod dev;
 mod journal;
 mod page;
+mod restore;
 mod salvage;
 mod serve;
 pub mod table;
@@ -39,6 +41,8 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
     Cluster(cluster::ClusterArgs),
+    Backup(backup::BackupArgs),
+    Restore(Box<restore::RestoreArgs>),
     Check(check::CheckArgs),
     Journal(journal::JournalArgs),
     Page(page::PageArgs),
@@ -66,6 +70,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Journal(args) => journal::run(&args),
         Command::Page(args) => page::run(&args),

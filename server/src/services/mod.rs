@@ -4,11 +4,14 @@
 //! transport before it is read. Health says SERVING only while the node is ready. No page of the map is referred to
 //! across an await: answers are copied first.
 
+mod backup;
 mod cluster;
 mod kv;
 mod scan;
+mod seed_stream;
 
 use calamus_proto::MAX_MESSAGE_BYTES;
+use calamus_proto::v1::backup_server::BackupServer;
 use calamus_proto::v1::cluster_server::ClusterServer;
 use calamus_proto::v1::kv_server::KvServer;
 use calamus_replication::Node;
@@ -16,13 +19,19 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::backup::runs::Runs;
+use crate::backup::targets::Targets;
 use crate::planted;
 
 /// The full names of the services whose health is reported, and "" for the node as a whole.
-const HEALTH_NAMES: [&str; 3] = ["", "calamus.v1.Kv", "calamus.v1.Cluster"];
+const HEALTH_NAMES: [&str; 4] = ["", "calamus.v1.Kv", "calamus.v1.Cluster", "calamus.v1.Backup"];
 
 /// All services of `node`, and the reporter of their health, which starts as NOT_SERVING.
-pub async fn routes(node: &Node) -> Result<(Routes, Health), tonic_reflection::server::Error> {
+pub async fn routes(
+    node: &Node,
+    targets: Targets,
+    runs: Runs,
+) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let health = Health { reporter };
     health.set(false).await;
@@ -36,9 +45,15 @@ pub async fn routes(node: &Node) -> Result<(Routes, Health), tonic_reflection::s
     let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let backup = BackupServer::new(backup::BackupService::new(node.clone(), targets, runs))
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let routes = if planted::kv_is_shut() { Routes::default() } else { Routes::new(kv) };
-    let routes =
-        routes.add_service(cluster).add_service(node.raft_server()).add_service(health_server).add_service(reflection);
+    let routes = routes
+        .add_service(cluster)
+        .add_service(backup)
+        .add_service(node.raft_server())
+        .add_service(health_server)
+        .add_service(reflection);
     Ok((routes, health))
 }
 

@@ -5,6 +5,7 @@
 //! | there | - | - | `Database`: open it |
 //! | missing | there | - | `Unfinished`: make the database again with what `first-start` says |
 //! | missing | missing | none | `New` |
+//! | missing | missing | `restoring` | refused: a restore into it was cut off |
 //! | missing | missing | some | refused: it is something else's directory |
 
 use std::path::Path;
@@ -30,6 +31,9 @@ pub enum Place {
 /// Names that a fresh directory may hold: what a file system or a first moment of ours leaves there.
 const HARMLESS: [&str; 4] = ["lock", "lost+found", "pid", "first-start.new"];
 
+/// The mark that a restore puts into a directory before anything else.
+const RESTORING: &str = "restoring";
+
 /// Looks at a directory.
 pub fn look(disk: &dyn Disk, directory: &Path) -> Result<Place, Failure> {
     let cannot = |error: StorageError| {
@@ -50,6 +54,13 @@ pub fn look(disk: &dyn Disk, directory: &Path) -> Result<Place, Failure> {
     if names.iter().any(|name| name == first_start::FILE) {
         let found = FirstStart::read(disk, directory).map_err(cannot)?;
         return Ok(found.map_or(Place::New, Place::Unfinished));
+    }
+    if names.iter().any(|name| name == RESTORING) {
+        return Err(Failure::new(
+            format!("the restore of a backup into {} was cut off", directory.display()),
+            "it has no node.meta yet, and holds the mark of a restore that has not ended",
+            "run the same `calamus restore` again: it begins anew",
+        ));
     }
     match names.iter().find(|name| !HARMLESS.contains(&name.as_str())) {
         None => Ok(Place::New),

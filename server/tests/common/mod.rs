@@ -63,11 +63,17 @@ pub struct Process {
 impl Process {
     /// Starts the binary; what it logs goes to the file `log`.
     pub fn start(arguments: &[&str], log: &Path) -> Process {
+        Process::start_with(arguments, log, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(arguments: &[&str], log: &Path, environment: &[(&str, String)]) -> Process {
         let log_file = File::options().create(true).append(true).open(log).expect("a log can be written");
         let mut child = calamus(arguments)
             // A process of the tests that is killed takes its nodes along. The system counts the thread as the parent:
             // a test ends what it started on the thread that started it.
             .env("CALAMUS_PARENT", std::process::id().to_string())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)
