@@ -240,7 +240,7 @@ impl Cluster for Service {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let script = self.script.lock().unwrap();
         let members = if request.into_inner().all_nodes { script.members.clone() } else { Vec::new() };
-        Ok(Response::new(StatusResponse { node: Some(script.status.clone()), members }))
+        Ok(Response::new(StatusResponse { node: Some(script.status.clone()), members, ..StatusResponse::default() }))
     }
 
     async fn add(&self, _: Request<AddRequest>) -> Result<Response<AddResponse>, Status> {

@@ -49,6 +49,15 @@ impl Forwarding {
 
     /// Runs a transaction on the leader, in the leader's term.
     pub async fn forward(&self, leader: &LeaderInfo, txn: TxnRequest) -> Result<TxnResponse, TxnError> {
+        self.send(leader, txn, false).await
+    }
+
+    /// The same for a transaction of this node itself, which may name the trees of the system.
+    pub async fn forward_system(&self, leader: &LeaderInfo, txn: TxnRequest) -> Result<TxnResponse, TxnError> {
+        self.send(leader, txn, true).await
+    }
+
+    async fn send(&self, leader: &LeaderInfo, txn: TxnRequest, system: bool) -> Result<TxnResponse, TxnError> {
         let wait = match txn.timeout_ms {
             0 => self.default_timeout,
             millis => Duration::from_millis(millis.into()),
@@ -62,6 +71,7 @@ impl Forwarding {
             }),
             term: leader.term.0,
             txn: Some(txn),
+            system,
         };
         match timeout(wait, client.forward(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
@@ -112,7 +122,9 @@ pub async fn serve(merger: &Merger, request: ForwardRequest) -> Result<TxnRespon
     let Some(txn) = request.txn else {
         return Err(to_status(&TxnError::invalid(reason::BAD_OPERATION, "the forwarded message holds no transaction")));
     };
-    merger.submit(txn, Some(Term(request.term))).await.map_err(|error| to_status(&error))
+    let term = Some(Term(request.term));
+    let answer = if request.system { merger.submit_system(txn, term).await } else { merger.submit(txn, term).await };
+    answer.map_err(|error| to_status(&error))
 }
 
 /// An error as it travels between nodes. The code is for people who look at the wire; only the detail counts.

@@ -27,7 +27,7 @@ use crate::node_error::NodeError;
 use crate::options::NodeConfig;
 use crate::reads::Reads;
 use crate::replica::Replica;
-use crate::seam::{Consensus, Leadership};
+use crate::seam::{Consensus, LeaderInfo, Leadership};
 use crate::status;
 use crate::types::NodeInfo;
 
@@ -91,9 +91,28 @@ impl Node {
     /// # Errors
     /// Not committed, or unknown: see [`TxnError`].
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, TxnError> {
+        match self.leader_for_txn().await? {
+            None => self.inner.merger.submit(request, None).await,
+            Some(leader) => self.inner.forwarding.forward(&leader, request).await,
+        }
+    }
+
+    /// As [`Self::txn`], for what the nodes agree on among each other: it may name the trees of the system.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn system_txn(&self, request: TxnRequest) -> Result<TxnResponse, TxnError> {
+        match self.leader_for_txn().await? {
+            None => self.inner.merger.submit_system(request, None).await,
+            Some(leader) => self.inner.forwarding.forward_system(&leader, request).await,
+        }
+    }
+
+    /// Who runs transactions: another node, or `None` for this one.
+    async fn leader_for_txn(&self) -> Result<Option<LeaderInfo>, TxnError> {
         match self.some_leader().await {
-            Leadership::Leading { .. } => self.inner.merger.submit(request, None).await,
-            Leadership::Following { leader: Some(leader), .. } => self.inner.forwarding.forward(&leader, request).await,
+            Leadership::Leading { .. } => Ok(None),
+            Leadership::Following { leader: Some(leader), .. } => Ok(Some(leader)),
             Leadership::Following { leader: None, .. } => Err(TxnError::not_committed(
                 reason::NO_LEADER,
                 "no leader is known: perhaps a quorum of the nodes is missing; nothing was changed, send it again",

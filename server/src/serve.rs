@@ -30,6 +30,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{error, info, warn};
 
 use crate::backup::runs::Runs;
+use crate::backup::schedule;
 use crate::backup::targets::Targets;
 use crate::config::NodeConfig;
 use crate::failure::Failure;
@@ -92,8 +93,8 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
     small_file::write(&*disk, &config.dir, PID_FILE, format!("{}\n", std::process::id()).as_bytes())
         .map_err(|error| Failure::new("cannot write the file `pid`", error, "check the disk of --dir"))?;
     let node = start_node(engine, config).await?;
-    let runs = Runs::default();
-    let (routes, health) = services::routes(&node, Targets::new(&settings.backup), runs.clone())
+    let (targets, runs) = (Targets::new(&settings.backup), Runs::default());
+    let (routes, health) = services::routes(&node, targets.clone(), runs.clone())
         .await
         .map_err(|error| Failure::new("cannot describe the services", error, "report this as a bug"))?;
     let (stop, stopped) = watch::channel(false);
@@ -117,6 +118,7 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
         let member = Member { node: &node, disk: &disk, dir: &config.dir, first_start, health: &health };
         tokio::select! {
             became = member.run() => became,
+            never = schedule::keep(&node, &settings.backup, &targets, &runs) => match never {},
             hand_over = ends.next() => {
                 info!(hand_over, "ending");
                 end_runs(runs).await;

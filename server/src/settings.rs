@@ -5,6 +5,9 @@
 //! [backup.targets.cold]
 //! url = "s3://cold/calamus/eu-1"
 //!
+//! full_every = "1week"
+//! incremental_every = "1h"
+//!
 //! [backup.targets.near]
 //! url = "file:///var/backups/calamus"
 //! ```
@@ -15,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -47,6 +51,48 @@ pub struct TargetSettings {
     /// Where it is.
     #[serde(deserialize_with = "place")]
     pub url: PlaceUrl,
+    /// How often a full backup is made there; not by schedule if it is not said.
+    #[serde(default, deserialize_with = "duration")]
+    pub full_every: Option<Duration>,
+    /// How often what was committed since is added; not by schedule if it is not said.
+    #[serde(default, deserialize_with = "duration")]
+    pub incremental_every: Option<Duration>,
+}
+
+/// When backups are made without being asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleSettings {
+    /// The time between two full ones.
+    pub full_every: Option<Duration>,
+    /// The time between two of any kind.
+    pub incremental_every: Option<Duration>,
+}
+
+impl TargetSettings {
+    /// When backups are made there.
+    #[must_use]
+    pub fn schedule(&self) -> ScheduleSettings {
+        ScheduleSettings { full_every: self.full_every, incremental_every: self.incremental_every }
+    }
+}
+
+impl ScheduleSettings {
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.full_every.is_some() || self.incremental_every.is_some()
+    }
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match humantime::parse_duration(&text) {
+        Ok(every) if every >= Duration::from_secs(1) => Ok(Some(every)),
+        Ok(_) => Err(serde::de::Error::custom(format!("`{text}` is less than a second"))),
+        Err(error) => {
+            Err(serde::de::Error::custom(format!("`{text}` is no time: {error}; as in 1week, 1day, 1h, 30m")))
+        }
+    }
 }
 
 fn place<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<PlaceUrl, D::Error> {
@@ -103,6 +149,16 @@ mod tests {
         let urls: Vec<_> = targets.iter().map(|(name, target)| (name.as_str(), target.url.to_string())).collect();
         assert_eq!(urls, [("cold", "s3://cold/a".to_owned()), ("near", "/var/backups".to_owned())]);
         assert_eq!(Settings::parse("").unwrap(), Settings::default());
+        assert!(!targets["cold"].schedule().is_set());
+    }
+
+    #[test]
+    fn a_schedule_is_said_in_words() {
+        let text = "[backup.targets.a]\nurl = \"/a\"\nfull_every = \"1week\"\nincremental_every = \"1h 30m\"";
+        let schedule = Settings::parse(text).unwrap().backup.targets["a"].schedule();
+        let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+        let wanted = ScheduleSettings { full_every: seconds(7 * 86_400), incremental_every: seconds(5400) };
+        assert_eq!(schedule, wanted);
     }
 
     #[test]
@@ -114,6 +170,8 @@ mod tests {
             ("[backup.targets.a]", "url"),
             ("[backup.targets.a]\nurl = \"gs://b\"", "gs"),
             ("[backup.targets.a]\nurl = \"backups\"", "whole path"),
+            ("[backup.targets.a]\nurl = \"/a\"\nfull_every = \"often\"", "often"),
+            ("[backup.targets.a]\nurl = \"/a\"\nfull_every = \"0s\"", "less than a second"),
             ("[backup.targets.\"a b\"]\nurl = \"/a\"", "a b"),
         ] {
             let why = Settings::parse(text).expect_err(text);

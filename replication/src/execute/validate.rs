@@ -37,11 +37,19 @@ pub struct Limits {
     pub txn_bytes: usize,
     /// All that a transaction returns, in bytes; what it reads, and a little for each operation.
     pub result_bytes: usize,
+    /// Whether trees whose names begin with `$` may be named: in transactions of the nodes themselves.
+    pub system_trees: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { key_bytes: MAX_KEY_BYTES, value_bytes: MAX_VALUE_BYTES, txn_bytes: 16 << 20, result_bytes: 16 << 20 }
+        Self {
+            key_bytes: MAX_KEY_BYTES,
+            value_bytes: MAX_VALUE_BYTES,
+            txn_bytes: 16 << 20,
+            result_bytes: 16 << 20,
+            system_trees: false,
+        }
     }
 }
 
@@ -74,7 +82,7 @@ pub fn validate(request: &TxnRequest, limits: &Limits) -> Result<usize, TxnError
 }
 
 fn check_guard(guard: &Guard, limits: &Limits) -> Result<usize, Fault> {
-    check_tree(&guard.tree)?;
+    check_name(&guard.tree, limits)?;
     check_key(&guard.key, limits)?;
     let value_bytes = match &guard.condition {
         None => {
@@ -102,14 +110,14 @@ fn check_operation(operation: &Operation, limits: &Limits) -> Result<usize, Faul
             return Err((reason::BAD_OPERATION, "it has no kind, or one that this version does not know".to_owned()));
         }
         Some(Kind::Put(put)) => {
-            check_tree(&put.tree)? + check_key(&put.key, limits)? + check_value(&put.value, limits)?
+            check_name(&put.tree, limits)? + check_key(&put.key, limits)? + check_value(&put.value, limits)?
         }
-        Some(Kind::Delete(delete)) => check_tree(&delete.tree)? + check_key(&delete.key, limits)?,
+        Some(Kind::Delete(delete)) => check_name(&delete.tree, limits)? + check_key(&delete.key, limits)?,
         Some(Kind::DeleteRange(delete)) => {
             let range = KeyRange::from_message(delete.range.as_ref())?;
-            check_tree(&delete.tree)? + range.start().len() + range.end().map_or(0, <[u8]>::len)
+            check_name(&delete.tree, limits)? + range.start().len() + range.end().map_or(0, <[u8]>::len)
         }
-        Some(Kind::Get(get)) => check_tree(&get.tree)? + check_key(&get.key, limits)?,
+        Some(Kind::Get(get)) => check_name(&get.tree, limits)? + check_key(&get.key, limits)?,
         Some(Kind::Scan(scan)) => {
             if scan.limit > MAX_SCAN_ENTRIES {
                 let text = format!(
@@ -119,19 +127,19 @@ fn check_operation(operation: &Operation, limits: &Limits) -> Result<usize, Faul
                 return Err((reason::BAD_OPERATION, text));
             }
             let range = KeyRange::from_message(scan.range.as_ref())?;
-            check_tree(&scan.tree)? + range.start().len() + range.end().map_or(0, <[u8]>::len)
+            check_name(&scan.tree, limits)? + range.start().len() + range.end().map_or(0, <[u8]>::len)
         }
-        Some(Kind::Add(add)) => check_tree(&add.tree)? + check_key(&add.key, limits)?,
+        Some(Kind::Add(add)) => check_name(&add.tree, limits)? + check_key(&add.key, limits)?,
         Some(Kind::PutNext(put)) => {
-            check_tree(&put.tree)? + check_prefix(&put.prefix, limits)? + check_value(&put.value, limits)?
+            check_name(&put.tree, limits)? + check_prefix(&put.prefix, limits)? + check_value(&put.value, limits)?
         }
-        Some(Kind::CreateTree(create)) => check_tree(&create.tree)?,
-        Some(Kind::DropTree(drop)) => check_tree(&drop.tree)?,
+        Some(Kind::CreateTree(create)) => check_name(&create.tree, limits)?,
+        Some(Kind::DropTree(drop)) => check_name(&drop.tree, limits)?,
         Some(Kind::RenameTree(rename)) => {
             if rename.tree == rename.new_name {
                 return Err((reason::BAD_OPERATION, "the new name is the old one; give another".to_owned()));
             }
-            check_tree(&rename.tree)? + check_tree(&rename.new_name)?
+            check_name(&rename.tree, limits)? + check_name(&rename.new_name, limits)?
         }
     };
     Ok(OVERHEAD_BYTES + bytes)
@@ -139,6 +147,10 @@ fn check_operation(operation: &Operation, limits: &Limits) -> Result<usize, Faul
 
 /// Whether clients may use this name of a tree; returns its length in bytes.
 pub fn check_tree(name: &str) -> Result<usize, Fault> {
+    check_name(name, &Limits::default())
+}
+
+fn check_name(name: &str, limits: &Limits) -> Result<usize, Fault> {
     if name.is_empty() {
         return Err((reason::BAD_TREE_NAME, "the tree name is empty; give one".to_owned()));
     }
@@ -150,7 +162,7 @@ pub fn check_tree(name: &str) -> Result<usize, Fault> {
         );
         return Err((reason::BAD_TREE_NAME, text));
     }
-    if name.starts_with('$') {
+    if name.starts_with('$') && !limits.system_trees {
         let text = format!("the tree {name:?} is the system's, as all names that begin with $; use another name");
         return Err((reason::SYSTEM_TREE, text));
     }

@@ -58,6 +58,14 @@ fn keys_and_values_have_limits() {
 }
 
 #[test]
+fn only_nodes_name_the_trees_of_the_system() {
+    let request = TxnRequest { guards: vec![exists("$x", "k", true)], ..txn(vec![put("$x", "k", "v")]) };
+    assert_eq!(refused(&request).0, reason::SYSTEM_TREE);
+    let of_a_node = Limits { system_trees: true, ..Limits::default() };
+    assert!(validate(&request, &of_a_node).is_ok());
+}
+
+#[test]
 fn ranges_are_well_formed() {
     let bad = Range { start: bytes("b"), end: bytes("a"), prefix: Bytes::new() };
     let scan = op(Kind::Scan(ScanOperation { tree: "t".to_owned(), range: Some(bad.clone()), ..Default::default() }));

@@ -76,7 +76,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{TxnError, reason};
-use crate::execute::validate;
+use crate::execute::{Limits, validate};
 use crate::seam::{Consensus, Leadership};
 use inbox::{Inbox, Waiting};
 #[cfg(feature = "mutants")]
@@ -119,7 +119,17 @@ impl Merger {
     ///
     /// Dropping the future does not take the transaction back.
     pub async fn submit(&self, request: TxnRequest, term: Option<Term>) -> Answer {
-        let bytes = validate(&request, &self.options.limits)?;
+        self.submit_within(request, term, &self.options.limits).await
+    }
+
+    /// The same for a transaction of a node itself, which may name the trees of the system.
+    pub async fn submit_system(&self, request: TxnRequest, term: Option<Term>) -> Answer {
+        let limits = Limits { system_trees: true, ..self.options.limits };
+        self.submit_within(request, term, &limits).await
+    }
+
+    async fn submit_within(&self, request: TxnRequest, term: Option<Term>, limits: &Limits) -> Answer {
+        let bytes = validate(&request, limits)?;
         self.check_leading(term)?;
         let timeout = self.timeout(&request);
         let deadline = Instant::now() + timeout;

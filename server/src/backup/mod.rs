@@ -7,6 +7,7 @@
 //! | `targets` | the places that a node's configuration names |
 //! | `runs` | one run at a time on a node, and what is known of it |
 //! | `work` | what a run does |
+//! | `schedule` | backups that nobody asks for: which node makes them |
 //! | `describe` | what the engine says of backups, as messages |
 //! | `error` | why a node did not do what it was asked |
 //!
@@ -17,5 +18,6 @@ pub mod error;
 pub mod object;
 pub mod place;
 pub mod runs;
+pub mod schedule;
 pub mod targets;
 pub mod work;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use calamus_client::{Client, Options, Outcome, TxnError};
-use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, StatusResponse};
+use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, ScheduledBackup, StatusResponse};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tonic::Status;
@@ -124,7 +124,7 @@ fn show(client: &ClientArgs, found: StatusResponse) -> Result<Exit, Failure> {
     if client.json {
         let nodes: Vec<Value> = members.iter().map(node_json).collect();
         let all = json!({ "cluster_id": asked.cluster_id, "database_id": asked.database_id, "leader": asked.leader,
-            "asked": asked.name, "nodes": nodes });
+            "asked": asked.name, "nodes": nodes, "backups": found.backups.iter().map(backup_json).collect::<Vec<_>>() });
         let text = serde_json::to_string_pretty(&all).expect("a value is always JSON");
         return print(format!("{text}\n"), Exit::Done);
     }
@@ -154,7 +154,34 @@ fn show(client: &ClientArgs, found: StatusResponse) -> Result<Exit, Failure> {
             text += &format!("{}: {damage}\n", node.name);
         }
     }
+    for backup in &found.backups {
+        text += &backup_line(backup);
+    }
     print(&text, Exit::Done)
+}
+
+/// Scheduled backups of one target, in a line.
+fn backup_line(backup: &ScheduledBackup) -> String {
+    let mut line = match backup.age_seconds {
+        Some(age) => format!("backups to {}: the newest {age} s ago, by {}", backup.target, backup.made_by),
+        None => format!("backups to {}: none yet", backup.target),
+    };
+    if !backup.running_on.is_empty() {
+        line += &format!("; {} makes one", backup.running_on);
+    }
+    if !backup.error.is_empty() {
+        line += &format!("; the last attempt failed: {}", backup.error);
+    }
+    line + "\n"
+}
+
+fn backup_json(backup: &ScheduledBackup) -> Value {
+    let word = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    json!({
+        "target": backup.target, "running_on": word(&backup.running_on), "last_success_at": backup.last_success_at,
+        "age_seconds": backup.age_seconds, "last_full_at": backup.last_full_at, "made_by": word(&backup.made_by),
+        "error": word(&backup.error),
+    })
 }
 
 fn row(node: &NodeStatus) -> Vec<String> {

@@ -16,6 +16,7 @@ use calamus_replication::error::reason;
 use calamus_replication::{Node, NodeError};
 use tonic::{Code, Request, Response, Status};
 
+use crate::backup::schedule;
 use crate::peer::{self, FORWARDED_METADATA, mark_forwarded};
 use crate::status::{of_node_error, with_detail};
 
@@ -93,7 +94,8 @@ impl Cluster for ClusterService {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let node = self.node.status();
         let members = if request.into_inner().all_nodes { self.all(&node).await } else { Vec::new() };
-        Ok(Response::new(StatusResponse { node: Some(node), members }))
+        let backups = schedule::record::all(&self.node).await;
+        Ok(Response::new(StatusResponse { node: Some(node), members, backups }))
     }
 
     async fn add(&self, request: Request<AddRequest>) -> Result<Response<AddResponse>, Status> {

@@ -168,7 +168,7 @@ impl Cluster for Fake {
             cluster_id: "c1".into(),
             ..NodeStatus::default()
         };
-        Ok(Response::new(StatusResponse { node: Some(node.clone()), members: vec![node] }))
+        Ok(Response::new(StatusResponse { node: Some(node.clone()), members: vec![node], ..StatusResponse::default() }))
     }
 
     async fn add(&self, _: Request<AddRequest>) -> Result<Response<AddResponse>, Status> {
