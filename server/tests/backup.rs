@@ -216,6 +216,8 @@ fn a_follower_makes_backups_and_what_is_asked_wrongly_is_refused() {
     assert_eq!((&status["node"], &status["targets"][0]["newest"]["end_txn"]), (&"n2".into(), &1.into()), "{status}");
     assert_eq!((&status["running"], &status["last"]["error"]), (&Value::Null, &Value::Null), "{status}");
     assert!(good(&["backup", "status", "--node", &leader.address]).contains("nothing runs"));
+    let of_place = good_json(&["backup", "list", "--at", &bed.place]);
+    assert_eq!(good_json(&["backup", "list", "--target", "near", "--node", &leader.address]), of_place);
 
     let asked = run(&["backup", "full", "--target", "far", "--node", &leader.address]);
     assert!(asked.status.code() == FAILED && stderr(&asked).contains("it has near"), "{}", stderr(&asked));
@@ -255,6 +257,32 @@ fn a_run_that_follows_archives_what_is_committed_and_ends_with_its_client() {
     good(&["restore", "--from", &bed.place, "--to", text(&restored), "--to-txn", "2"]);
     let restored = scan(&Node::start(&restored, &[]));
     assert!(restored.contains('b') && !restored.contains('c'), "{restored}");
+}
+
+#[test]
+fn a_full_backup_whose_client_goes_away_stops_and_goes_on_with_the_next() {
+    let bed = Bed::new();
+    let node = bed.bootstrap("n1");
+    for number in 0..40 {
+        put(&node, &format!("k{number}"), &format!("{number}{}", "v".repeat(100_000)));
+    }
+    let status = || good_json(&["backup", "status", "--node", &node.address]);
+    let line = ["backup", "full", "--target", "near", "--node", &node.address, "--limit-mib-s", "1"];
+    let mut client = Process::start(&line, &bed.dir("full.log"));
+    wait_for("it is under way", || status()["running"]["done_bytes"].as_u64().filter(|done| *done > 0));
+    client.end(Signal::KILL);
+    let stopped =
+        wait_for("the run has ended with its client", || Some(status()).filter(|now| now["running"].is_null()));
+    assert!(stopped["last"]["error"].as_str().is_some_and(|why| why.contains("was stopped")), "{stopped}");
+    let listed = good_json(&["backup", "list", "--at", &bed.place]);
+    assert_eq!(
+        (listed["chains"].as_array().map(Vec::len), listed["leftovers"].as_array().map(Vec::len)),
+        (Some(0), Some(1))
+    );
+    let id = listed["leftovers"][0]["id"].clone();
+    let done = backup(&node, "full");
+    assert_eq!((&done["resumed"], &done["backup"]["id"]), (&true.into(), &id), "{done}");
+    assert!(good(&["backup", "verify", "--at", &bed.place, "--deep"]).contains("sound"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `list`, `verify`, `expire` | what needs no node |
-//! | `run` | asking a node for a backup |
+//! | `run`, `node` | asking a node for a backup |
 //! | `bar`, `words` | progress, tables and JSON that these and `calamus restore` share |
 //!
 //! Exit codes are those of `calamus check`: 4 when something is there and cannot be relied on.
@@ -11,6 +11,7 @@
 pub mod bar;
 mod expire;
 mod list;
+mod node;
 mod run;
 mod verify;
 pub mod words;

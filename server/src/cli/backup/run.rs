@@ -5,25 +5,21 @@
 
 use std::time::Duration;
 
-use calamus_proto::MAX_MESSAGE_BYTES;
-use calamus_proto::v1::backup_client::BackupClient;
 use calamus_proto::v1::backup_event::Event;
 use calamus_proto::v1::{
     BackupDone, BackupEvent, BackupRun, BackupStatusRequest, BackupStatusResponse, RunBackupRequest, RunKind,
 };
 use clap::Args;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::bar::Bar;
-use super::words;
+use super::{node, words};
 use crate::cli::common::{print, stdout_failed, write};
 use crate::cli::{Endpoint, Exit, Failure, block_on, table};
-use crate::peer;
 
-/// How long a connection may take, and a status.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long a status may take: the node looks at every target, and a bucket that does not answer is asked again for a while.
+const STATUS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which node, and which of its targets.
 #[derive(Debug, Args)]
@@ -85,19 +81,14 @@ pub fn follow(args: &FollowArgs) -> Result<Exit, Failure> {
 pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     let what = format!("cannot get the backup status of {}", args.node.node);
     let found = block_on(async {
-        let mut client = connect(&args.node).await?;
-        let limited = tokio::time::timeout(10 * LIMIT, client.status(BackupStatusRequest {})).await;
+        let mut client = node::connect(&args.node.node).await?;
+        let limited = tokio::time::timeout(STATUS_LIMIT, client.status(BackupStatusRequest {})).await;
         limited
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer")))
             .map(tonic::Response::into_inner)
     });
     let found = found.map_err(|error| Failure::new(what, error.message(), ""))?;
     print(if args.node.json { words::document(&status_json(&found)) } else { status_text(&found) }, Exit::Done)
-}
-
-async fn connect(args: &NodeArgs) -> Result<BackupClient<Channel>, Status> {
-    let channel = peer::channel(args.node.as_str(), LIMIT).await?;
-    Ok(BackupClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 
 fn run(args: &RunArgs, kind: RunKind, every_ms: u32) -> Result<Exit, Failure> {
@@ -113,13 +104,9 @@ fn run(args: &RunArgs, kind: RunKind, every_ms: u32) -> Result<Exit, Failure> {
             if args.node.json {
                 let _ = write(format!("{}\n", json!({ "error": error.message() })).as_bytes());
             }
-            Failure::new(
-                what.clone(),
-                error.message(),
-                "`calamus backup status` shows the node's targets, and what runs",
-            )
+            Failure::new(what.clone(), error.message(), node::NEXT)
         };
-        let mut client = connect(&args.node).await.map_err(failed)?;
+        let mut client = node::connect(&args.node.node).await.map_err(failed)?;
         let events = client.run(request).await.map_err(failed)?.into_inner();
         show(args, events).await?.map_err(failed)?;
         Ok(Exit::Done)
