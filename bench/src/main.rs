@@ -6,6 +6,7 @@
 //! engine     the engine alone, beside other embedded ones
 //! readers    opening and dropping read transactions
 //! space      how large the data file gets under random changes
+//! backup     backups and restores, beside a copy of the same bytes
 //! pacing     what checkpoints do to the latency of commits
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
@@ -14,6 +15,7 @@
 //! report     lines, ratios, marks
 //! ```
 
+mod backup;
 mod calamus;
 mod cluster;
 mod engine;
@@ -49,10 +51,14 @@ enum Command {
     Readers(readers::ReadersArgs),
     /// How large the data file gets under random changes, and how fast free runs are found in a large one.
     Space(space::SpaceArgs),
+    /// Backups and restores beside a copy of the same bytes, and what a backup does to writers.
+    Backup(backup::BackupArgs),
     /// The latency of commits without a checkpoint, and beside one.
     Pacing(pacing::PacingArgs),
     #[command(hide = true)]
     EngineWindow(engine::WindowArgs),
+    #[command(hide = true)]
+    BackupFill(backup::FillArgs),
 }
 
 /// What both commands need.
@@ -87,6 +93,8 @@ fn main() -> anyhow::Result<()> {
         Command::Readers(args) => return readers::run(args),
         Command::Space(args) => return space::run(&args),
         Command::Pacing(args) => return pacing::run(&args),
+        Command::Backup(args) => return backup::run(&args),
+        Command::BackupFill(args) => return backup::run_fill(&args),
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -99,6 +107,8 @@ fn main() -> anyhow::Result<()> {
                 | Command::EngineWindow(_)
                 | Command::Readers(_)
                 | Command::Space(_)
+                | Command::Backup(_)
+                | Command::BackupFill(_)
                 | Command::Pacing(_) => unreachable!("done above"),
             }
         };
