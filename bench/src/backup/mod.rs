@@ -46,8 +46,9 @@ pub struct BackupArgs {
     /// Writers beside a backup; none are measured with 0.
     #[arg(long, default_value_t = 4)]
     writers: usize,
-    /// The limit of the backup that is to leave the writers their throughput, in MiB a second.
-    #[arg(long, default_value_t = 64)]
+    /// The limit of the backup that is to leave the writers their throughput, in MiB a second. With less than the writers
+    /// journal it never ends, and is given up.
+    #[arg(long, default_value_t = 200)]
     limit_mib_s: u64,
 }
 
