@@ -75,19 +75,7 @@ impl Engine {
         // Read after the checkpoint: the file may have grown since, never shrunk below what frames cannot restore.
         let bytes = store.data.bytes()?;
         let page_count = u32::try_from(bytes.div_ceil(PAGE_BYTES as u64)).expect("page numbers are 32 bits");
-        Ok(SeedSource {
-            core: self.core.clone(),
-            store,
-            pin,
-            hold_bytes,
-            checkpoint,
-            page_count,
-            phase: Phase::Manifest,
-            ready: VecDeque::new(),
-            pages_sent: 0,
-            at_least: None,
-            until_applied: false,
-        })
+        Ok(SeedSource::new(self.core.clone(), store, pin, hold_bytes, checkpoint, page_count))
     }
 
     /// Goes on with a stream that was broken off, behind its manifest.
@@ -127,19 +115,8 @@ impl Engine {
         if stays < target || target.is_some_and(|log_id| target > checkpoint.log_id && !has(log_id, None)) {
             return cannot(format!("pages up to {target:?} were copied, and this node has applied {stays:?}"));
         }
-        Ok(SeedSource {
-            core: self.core.clone(),
-            store,
-            pin,
-            hold_bytes,
-            checkpoint,
-            page_count,
-            phase: Phase::Pages { next: next_page.0 },
-            ready: VecDeque::new(),
-            pages_sent,
-            at_least: target,
-            until_applied: false,
-        })
+        let begun = SeedSource::new(self.core.clone(), store, pin, hold_bytes, checkpoint, page_count);
+        Ok(SeedSource { phase: Phase::Pages { next: next_page.0 }, pages_sent, at_least: target, ..begun })
     }
 }
 
@@ -156,6 +133,30 @@ fn durable_and_applied(store: &Store) -> End {
 }
 
 impl SeedSource {
+    /// A stream from its beginning on.
+    fn new(
+        core: Arc<Core>,
+        store: Arc<Store>,
+        pin: Pin,
+        hold_bytes: u64,
+        checkpoint: AppliedState,
+        page_count: u32,
+    ) -> Self {
+        Self {
+            core,
+            store,
+            pin,
+            hold_bytes,
+            checkpoint,
+            page_count,
+            phase: Phase::Manifest,
+            ready: VecDeque::new(),
+            pages_sent: 0,
+            at_least: None,
+            until_applied: false,
+        }
+    }
+
     /// How many pages the stream looks at: for progress.
     #[must_use]
     pub fn page_count(&self) -> u32 {
