@@ -83,9 +83,11 @@ impl Engine {
 }
 
 impl Core {
-    /// Runs a whole checkpoint at full speed; one that is running goes on at full speed, too.
+    /// Runs a whole checkpoint at full speed; one that is running goes on at full speed, too. The scrub is no reader that
+    /// it stops at.
     pub(crate) fn checkpoint(&self) -> Result<CheckpointReport, StorageError> {
         let _awaited = self.bell.await_checkpoint();
+        let _unhindered = self.scrub.between_pieces();
         self.checkpoint_at(Speed::Full)
     }
 

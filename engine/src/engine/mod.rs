@@ -54,6 +54,8 @@ pub use log::{LogState, Vote};
 pub use open::RecoveryReport;
 pub(crate) use open::{Paths, open_store, read_meta, remove_other_generations, take_lock};
 pub use options::{EngineOptions, Faults};
+#[cfg(test)]
+pub(crate) use pieces::Speed;
 pub(crate) use pin::Pins;
 pub use pin::{Pin, PinError, PinInfo};
 pub use status::EngineStatus;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::pace::{Pace, Seen};
 use super::pass::{self, Ended};
@@ -72,6 +72,8 @@ pub(crate) struct Scrub {
     changed: Condvar,
     /// One pass that somebody waits for at a time.
     by_hand: Mutex<()>,
+    /// Held while a piece is read, with the reader that it opens.
+    piece: Mutex<()>,
 }
 
 impl Scrub {
@@ -79,6 +81,11 @@ impl Scrub {
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
+    }
+
+    /// Keeps the scrub, and with it its readers, out until this is dropped. Waits for the piece that is being read.
+    pub(crate) fn between_pieces(&self) -> MutexGuard<'_, ()> {
+        self.piece.lock()
     }
 
     fn hurry(&self) {

@@ -1,14 +1,15 @@
 //! The scrub beside checkpoints and writers: no alarm.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::scrub_test::{place, put};
 use crate::engine::rig_test::{check, commit, contents, create, options};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Speed};
 use crate::env::{Disk, DiskFile, DiskInFront, FileInFront, OpenMode, RealDisk, SimDisk};
 use crate::error::StorageError;
 use crate::journal::JournalOptions;
@@ -79,7 +80,8 @@ fn a_checkpoint_before_or_behind_any_read_is_no_damage() {
             return;
         }
         round = round.wrapping_add(1);
-        worker.checkpoint().expect("works");
+        // As the background's, which does not wait for the scrub.
+        worker.core.checkpoint_at(Speed::Full).expect("works");
         if round % 3 == 0 {
             let (from, to) = (u16::from(round) * 7, u16::from(round) * 7 + 300);
             commit(&worker, |batch| {
@@ -103,6 +105,38 @@ fn a_checkpoint_before_or_behind_any_read_is_no_damage() {
     engine.checkpoint().expect("works");
     assert!(engine.scrub_now().expect("works").proven);
     check(&engine);
+}
+
+/// A checkpoint that is asked for goes all the way, although the scrub is at a piece with an old reader.
+#[test]
+fn who_asks_for_a_checkpoint_is_not_stopped_by_the_scrub() {
+    let hook = Hook::default();
+    let disk: Arc<dyn Disk> = Arc::new(Hooked { inner: SimDisk::new(1), hook: hook.clone() });
+    let engine = create(&disk, place(), 1);
+    put(&engine, 0, 100);
+    engine.checkpoint().expect("works");
+    let (reading, is_reading) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    *hook.lock() = Some(Box::new(move || {
+        if reading.send(()).is_ok() {
+            // Once: later readings find nobody who would say so.
+            let _ = may_go_on.recv();
+        }
+    }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| engine.scrub_now().expect("works"));
+        is_reading.recv().expect("it reads");
+        drop(is_reading);
+        put(&engine, 1, 100);
+        let (done, is_done) = mpsc::channel();
+        let asked = engine.clone();
+        scope.spawn(move || done.send(asked.checkpoint().expect("works")));
+        // It waits for the piece, or it has returned already.
+        let early = is_done.recv_timeout(Duration::from_millis(50));
+        drop(go_on);
+        let report = early.or_else(|_| is_done.recv()).expect("it returns");
+        assert_eq!(report.at, engine.applied().log_id);
+    });
 }
 
 /// Writers, checkpoints and passes on threads of their own, on files that have maps.

@@ -26,6 +26,12 @@
 //! other order, step 3 before step 2, the file could be read before a checkpoint, and compared with what it must hold
 //! after it. A reader that is expired for its age meanwhile holds checkpoints back all the same, until it is dropped.
 //!
+//! # Never in a checkpoint's way
+//!
+//! A checkpoint goes no further than the oldest reader lets it, and the scrub's is one. The next checkpoint of the
+//! background makes up for that; whoever asks for one ([`Engine::checkpoint`](crate::Engine::checkpoint)) counts on what
+//! it returns. So that one waits for the piece that is being read, and the scrub waits until it is done.
+//!
 //! # In how long
 //!
 //! A pass reads all there is, at [`EngineOptions::scrub_bytes_per_second`](crate::EngineOptions) at most, and at that if

@@ -72,7 +72,7 @@ fn go_on(core: &Core, store: &Store, pause: Pause<'_>, bytes: u64) -> Result<(),
 
 fn pages(core: &Core, store: &Store, report: &mut ScrubReport, pause: Pause<'_>) -> Result<(), Ended> {
     let mut first = 0;
-    while let Some(count) = piece(store, PageNumber(first)) {
+    while let Some(count) = piece(core, store, PageNumber(first)) {
         first += count;
         let bytes = u64::from(count) * PAGE_BYTES as u64;
         report.pages += u64::from(count);
@@ -83,7 +83,8 @@ fn pages(core: &Core, store: &Store, report: &mut ScrubReport, pause: Pause<'_>)
 }
 
 /// Looks at some pages from `first` on; how many, or `None` at the end. The order of its steps is argued in [`super`].
-fn piece(store: &Store, first: PageNumber) -> Option<u32> {
+fn piece(core: &Core, store: &Store, first: PageNumber) -> Option<u32> {
+    let _alone = core.scrub.between_pieces();
     let reader = store.readers.open();
     let page_count = reader.state().superblock.page_count;
     let count = page_count.saturating_sub(first.0).min(PIECE_PAGES);
