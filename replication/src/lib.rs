@@ -20,7 +20,7 @@ pub mod reads;
 mod repair;
 pub mod replica;
 pub mod seam;
-pub(crate) mod seeding;
+pub mod seeding;
 pub mod space;
 pub(crate) mod state_machine;
 pub(crate) mod status;

@@ -23,6 +23,10 @@ pub struct NodeConfig {
     pub connect_limit: Duration,
     /// How long a seeding may go without a sign of progress.
     pub seed_stall_limit: Duration,
+    /// How long what was received in a seeding is kept when nobody goes on with it.
+    pub seed_keep: Duration,
+    /// How much this node sends to nodes that are being seeded from it, all together, in bytes a second; 0 is no limit.
+    pub seed_bytes_per_second: u64,
     /// A learner at most this many entries behind is promoted.
     pub promotion_lag_entries: u64,
     /// After a voter lost its leader's connection, it asks whether the others did too and then elects at once.
@@ -45,6 +49,8 @@ impl Default for NodeConfig {
             answer_limit: Duration::from_secs(3),
             connect_limit: Duration::from_millis(1000),
             seed_stall_limit: Duration::from_secs(30),
+            seed_keep: Duration::from_secs(300),
+            seed_bytes_per_second: 0,
             promotion_lag_entries: 256,
             fast_failover: true,
             read_patience: Duration::from_secs(5),

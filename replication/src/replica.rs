@@ -31,13 +31,15 @@ use crate::membership;
 use crate::network::client::Network;
 use crate::network::commit_notes::CommitNotes;
 use crate::network::convert;
-use crate::network::install::Seeding;
 use crate::network::peers::{Lane, Peers};
 use crate::network::service::{Forwarder, RaftService};
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
 use crate::repair;
 use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
+use crate::seeding::order::SeedFrom;
+use crate::seeding::pace::Pace;
+use crate::seeding::seat::Seeding;
 use crate::space::QuorumSpace;
 use crate::state_machine::StopReason;
 use crate::trimming::{self, SeedHolds};
@@ -60,6 +62,7 @@ struct Inner {
     leadership: watch::Receiver<Leadership>,
     forwarder: Arc<OnceLock<Forwarder>>,
     seeding: Arc<Seeding>,
+    seed_pace: Arc<Pace>,
     lost: Lost,
     notes: CommitNotes,
     tasks: Mutex<JoinSet<()>>,
@@ -95,6 +98,7 @@ impl Replica {
             leadership,
             forwarder: Arc::default(),
             seeding: Arc::default(),
+            seed_pace: Arc::new(Pace::new(config.seed_bytes_per_second)),
             lost,
             notes,
             tasks: Mutex::new(tasks),
@@ -129,6 +133,7 @@ impl Replica {
             this: self.inner.peers.this(),
             forwarder,
             seeding: Arc::clone(&self.inner.seeding),
+            seed_pace: Arc::clone(&self.inner.seed_pace),
             lost: self.inner.lost.clone(),
             notes: self.inner.notes.clone(),
         };
@@ -239,10 +244,34 @@ impl Replica {
         self.inner.seeding.received_bytes()
     }
 
-    /// How many seedings of this node were begun since it started.
+    /// Whom a running seeding of this node is fed from: the name of a node, or of a place with backups.
+    #[must_use]
+    pub fn seeding_source(&self) -> Option<String> {
+        self.inner.seeding.source()
+    }
+
+    /// How many seedings of this node were begun since it started, from the first page on.
     #[must_use]
     pub fn seedings_begun(&self) -> u64 {
         self.inner.seeding.begun()
+    }
+
+    /// How many streams this node has begun to send to nodes that are seeded, since it started.
+    #[must_use]
+    pub fn seedings_served(&self) -> u64 {
+        self.inner.seed_pace.streams()
+    }
+
+    /// How often a seeding of this node went on where it had been cut, since it started.
+    #[must_use]
+    pub fn seedings_resumed(&self) -> u64 {
+        self.inner.seeding.resumed()
+    }
+
+    /// Says what this node is to be seeded from, if it has to be: now, and until it was. Then `on_seeded` is called, once.
+    /// Sources that the leader names remain for when that one fails.
+    pub fn seed_from(&self, from: SeedFrom, on_seeded: Box<dyn Fn() + Send + Sync>) {
+        self.inner.seeding.wish(from, on_seeded);
     }
 
     /// Waits until a leader is known and this node has caught up with it.
@@ -312,6 +341,7 @@ impl Replica {
         let _ = leadership.wait_for(|shown| matches!(shown, Leadership::Stopped { .. })).await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
+        self.inner.seeding.end();
         let engine = self.inner.engine.clone();
         let closing = tokio::task::spawn_blocking(move || {
             let result = engine.checkpoint();

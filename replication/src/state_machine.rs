@@ -11,9 +11,9 @@
 //! - The current snapshot is the newer of the finished checkpoint and of what was installed last. A seeded generation
 //!   stands on the checkpoint that its source had at the beginning, and openraft purges its log up to the end of the
 //!   seeding: were the checkpoint the current snapshot, a leader would offer less than it has purged, count whoever
-//!   reached it as still to be seeded, and offer it again at once, for ever. Whoever is sent one that the checkpoint
-//!   does not reach yet is sent it behind a checkpoint ([`crate::seeding::reach`]). After a restart openraft learns
-//!   the purge point from the journal, which begins at the checkpoint.
+//!   reached it as still to be seeded, and offer it again at once, for ever. Whoever is told to seed itself up to one that
+//!   the checkpoint does not reach yet gets it all the same: a stream goes on to what its source has applied. After a
+//!   restart openraft learns the purge point from the journal, which begins at the checkpoint.
 //! - Installing one switches to a generation that was filled beside the current one and verified, before openraft heard
 //!   of it (see [`crate::seeding`]): openraft's core waits for the switch, with votes and appends behind it.
 //!   openraft has by then made the new log its own, purged up to the snapshot; the journal follows here. If this node's journal already holds the snapshot's last entry, nothing is switched: entries after

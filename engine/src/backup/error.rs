@@ -104,6 +104,19 @@ pub enum RestoreError {
     /// What was asked for is in no backup.
     #[error("{0}")]
     Point(String),
+    /// They are of another cluster than the node that is to be seeded from them.
+    #[error(
+        "the newest backup there is of cluster {cluster}, database {database}, and this node is of cluster {wanted}: name the \
+         place where its own cluster puts its backups"
+    )]
+    Foreign {
+        /// The database of the backups.
+        database: DatabaseId,
+        /// Their cluster.
+        cluster: ClusterId,
+        /// The node's cluster.
+        wanted: ClusterId,
+    },
     /// The new directory's disk.
     #[error(transparent)]
     Storage(#[from] StorageError),

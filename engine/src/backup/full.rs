@@ -134,7 +134,7 @@ impl Writing<'_> {
             let Some(chunk) = self.source.next(self.backups.options.chunk_bytes)? else { break };
             match chunk {
                 SeedChunk::Manifest(_) => {}
-                SeedChunk::Pages { first, bytes } => {
+                SeedChunk::Pages { first, bytes, .. } => {
                     let end = first.0 + u32::try_from(bytes.len() / PAGE_BYTES).expect("a piece of a file");
                     skip_to(&mut self.meter, first.0, end);
                     self.pages.push(first, &bytes);

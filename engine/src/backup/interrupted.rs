@@ -64,8 +64,11 @@ impl Interrupted {
     }
 
     pub(super) fn resume(&self) -> SeedResume {
+        let checkpoint = self.start_state();
         SeedResume {
-            checkpoint: self.start_state(),
+            last: checkpoint.log_id,
+            chain: checkpoint.chain,
+            checkpoint,
             page_count: self.page_count,
             next_page: PageNumber(self.next_page),
             pages_sent: self.pages,

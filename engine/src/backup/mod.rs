@@ -32,7 +32,7 @@
 //! | `chunk`, `output`, `input`, `track` | parts: written, read, frames in order |
 //! | `full`, `increment`, `growing`, `follow` | making backups |
 //! | `catalog`, `expire`, `verify` | what there is, what can go, whether it is sound |
-//! | `restore` | a new database from a chain |
+//! | `restore`, `seed` | a new database from a chain; a new replica |
 
 mod catalog;
 mod chunk;
@@ -51,6 +51,7 @@ mod output;
 mod progress;
 mod restore;
 mod sealed;
+mod seed;
 mod store;
 mod surroundings;
 mod track;
@@ -72,6 +73,8 @@ mod model_test;
 mod resume_test;
 #[cfg(test)]
 mod rig_test;
+#[cfg(test)]
+mod seed_test;
 
 use std::sync::Arc;
 
@@ -85,6 +88,7 @@ pub use increment::{BackupReport, WhyFull};
 pub use manifest::{BackupKind, FORMAT_VERSION, Manifest, Membership, Parent, PartInfo, Position};
 pub use progress::{BackupProgress, OnProgress, Stage};
 pub use restore::{NewNode, RestoreOptions, RestorePoint, RestoreReport};
+pub use seed::OnPiece;
 pub use store::{BackupStore, ObjectInfo, ObjectWriter, StoreError};
 pub use surroundings::{RealSurroundings, Surroundings};
 pub use verify::VerifyReport;

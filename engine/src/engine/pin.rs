@@ -162,17 +162,10 @@ impl Pin {
         (core.pins.add(&mut all, pinned), checkpoint)
     }
 
-    /// As [`Self::behind_checkpoint`], behind an earlier one that the journal may still reach back to. The caller keeps the
+    /// As [`Self::behind_checkpoint`], from a frame on that the journal may still reach back to. The caller keeps the
     /// generation from changing, and holds the store.
-    pub(crate) fn behind(
-        core: &Core,
-        store: &Store,
-        name: &str,
-        checkpoint: &AppliedState,
-        max_bytes: u64,
-    ) -> Result<Self, PinError> {
+    pub(crate) fn at(core: &Core, store: &Store, name: &str, from: LogIndex, max_bytes: u64) -> Result<Self, PinError> {
         let mut all = core.pins.0.lock();
-        let from = LogIndex(checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1));
         let (oldest, name) = (store.journal.first_kept().next_index(), name.to_owned());
         if from < oldest {
             return Err(PinError::Purged { name, from, oldest });

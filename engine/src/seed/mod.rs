@@ -3,6 +3,7 @@
 //! ```text
 //! manifest, pages..., pages done(target), frames..., done
 //! ```
+//! On request frames come between the pages, too, as they are committed ([`SeedSource::frames_beside`]).
 //!
 //! For nodes that are replicas of one another: not covered by [what is promised](crate#what-is-stable).
 //!
@@ -19,7 +20,25 @@
 //!   one; what is left of the other is removed at the next start.
 //!
 //! The pin has a bound in bytes. A source whose receiver is too slow says so instead of filling the disk, and the
-//! receiver begins again.
+//! receiver begins again. Frames that go beside the pages let the pin go forward.
+//!
+//! Why a stream that was cut goes on from any node of the same history, and nothing that was received is sent again:
+//! - With each piece of pages the source says what the newest checkpoint's target was *after* it had read them. So a
+//!   receiver whose source is gone knows how new its pages may be: `target`. It knows the checkpoint `c` that they started
+//!   from, and the last frame that it has, by the chain value.
+//! - Another source takes over if its journal has that frame, with that chain value, and all behind it: so both have one
+//!   history up to there; if it has applied `target`, and holds it durably, so that the frames that it sends go at least
+//!   that far; and, where pages are missing, if its own finished checkpoint is not before `c`: its pages are of versions
+//!   from `c` on, as those before.
+//! - What the receiver has then is pages of versions between `c` and the target of whichever source read them, and every
+//!   frame from `c` to an end that is behind all of these targets: the mixture of above.
+//! - Frames that went beside the pages are why the other source need not reach back to `c`: a source that dies takes
+//!   nothing with it but the frames since the last piece.
+//! - A source that cannot take over says why ([`SeedError::CannotResume`]); what was received stays as it is, for another.
+//!
+//! A generation that was verified, but whose end is not far enough any more, becomes a receiver again
+//! ([`VerifiedSeed::reopen`]): opening it may have replayed its frames into its data file, as the recovery from a crash in a
+//! checkpoint does, and the same recovery goes over it once more.
 //!
 //! Why a receiver never takes another's files away, whoever holds it and for however long:
 //! - There is one receiver of an engine at a time. It holds the engine's seat from its beginning until it is dropped,
@@ -33,6 +52,8 @@ mod manifest;
 mod receiver;
 mod source;
 
+#[cfg(test)]
+mod resume_test;
 #[cfg(test)]
 mod seed_test;
 
@@ -58,6 +79,8 @@ pub enum SeedChunk {
         first: PageNumber,
         /// Whole pages.
         bytes: Bytes,
+        /// The target of the newest checkpoint after they were read: they are of versions up to it.
+        target: Option<LogId>,
     },
     /// The pages are complete; frames up to this target follow.
     PagesDone {
@@ -68,7 +91,7 @@ pub enum SeedChunk {
         /// How many pages were sent.
         pages_sent: u64,
     },
-    /// Frames, in log order.
+    /// Frames, in log order, without a gap to those before.
     Frames(Vec<Frame>),
     /// The end.
     Done {

@@ -8,13 +8,13 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
-use super::{SeedChunk, SeedError, SeedManifest};
+use super::{SeedChunk, SeedError, SeedManifest, SeedResume};
 use crate::btree::PageSource;
 use crate::checkpoint::NodeMeta;
 use crate::engine::{Core, Engine, Faults, Paths, open_store};
 use crate::env::{DiskFile, OpenMode};
 use crate::error::StorageError;
-use crate::ids::{Digest, Generation, LogIndex, PageNumber};
+use crate::ids::{Digest, Generation, LogId, LogIndex, PageNumber};
 use crate::journal::frame::Frame;
 use crate::journal::{Journal, JournalOptions, LogStart};
 use crate::page::PAGE_BYTES;
@@ -76,8 +76,8 @@ impl Drop for Seat {
 enum Phase {
     Start,
     Pages(Building),
-    Frames { building: Building, target: u64 },
-    Complete { checkpoint: AppliedState, journal: Journal },
+    Frames(Building),
+    Complete(Building),
     Broken,
 }
 
@@ -86,6 +86,10 @@ struct Building {
     journal: Journal,
     checkpoint: AppliedState,
     page_count: u32,
+    /// The first page that may come next.
+    next_page: u32,
+    /// The frames go at least so far.
+    target: Option<LogId>,
 }
 
 impl Engine {
@@ -138,11 +142,12 @@ impl SeedReceiver {
         self.progress.step();
         self.phase = match (std::mem::replace(&mut self.phase, Phase::Broken), chunk) {
             (Phase::Start, SeedChunk::Manifest(bytes)) => Phase::Pages(self.start(&bytes)?),
-            (Phase::Pages(building), SeedChunk::Pages { first, bytes }) => {
-                self.write_pages(&building, first, &bytes)?;
+            (Phase::Pages(mut building), SeedChunk::Pages { first, bytes, target }) => {
+                self.write_pages(&mut building, first, &bytes)?;
+                building.target = building.target.max(target);
                 Phase::Pages(building)
             }
-            (Phase::Pages(building), SeedChunk::PagesDone { target, pages_sent, .. }) => {
+            (Phase::Pages(mut building), SeedChunk::PagesDone { target, pages_sent, .. }) => {
                 if pages_sent != self.pages {
                     let what = format!("{pages_sent} pages were sent and {} arrived", self.pages);
                     return Err(SeedError::Stream(what));
@@ -150,27 +155,53 @@ impl SeedReceiver {
                 if !Faults::planted(self.core.options.faults.no_sync_before_switch) {
                     building.data.sync_data()?;
                 }
-                let target = target.map_or(0, |log_id| log_id.index.0 + 1);
-                Phase::Frames { building, target }
+                building.target = building.target.max(target);
+                building.next_page = building.page_count;
+                Phase::Frames(building)
             }
-            (Phase::Frames { building, target }, SeedChunk::Frames(frames)) => {
-                self.bytes += frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
-                append(&building.journal, frames)?;
-                Phase::Frames { building, target }
-            }
-            (Phase::Frames { building, target }, SeedChunk::Done { last, chain }) => {
-                let Building { journal, checkpoint, .. } = building;
-                let end = journal.last().map_or(0, |log_id| log_id.index.0 + 1);
-                if end < target || journal.last() != last || journal.last_chain() != chain {
+            (Phase::Pages(building), SeedChunk::Frames(frames)) => Phase::Pages(self.append(building, frames)?),
+            (Phase::Frames(building), SeedChunk::Frames(frames)) => Phase::Frames(self.append(building, frames)?),
+            (Phase::Frames(building), SeedChunk::Done { last, chain }) => {
+                let journal = &building.journal;
+                if last < building.target || journal.last() != last || journal.last_chain() != chain {
                     let what = format!("it ends at {last:?}, and the frames at {:?}", journal.last());
                     return Err(SeedError::Stream(what));
                 }
-                journal.close();
-                Phase::Complete { checkpoint, journal }
+                Phase::Complete(building)
             }
             _ => return Err(SeedError::Stream("a piece out of order".into())),
         };
         Ok(())
+    }
+
+    /// Leaves the stream that it was fed from, which was broken off, for one that goes on from there, maybe of another
+    /// source: that one begins without a manifest. Says where it goes on; `None` if nothing was received, or nothing
+    /// is of any use.
+    pub fn resume(&mut self) -> Option<SeedResume> {
+        let building = match std::mem::replace(&mut self.phase, Phase::Broken) {
+            Phase::Pages(building) | Phase::Frames(building) | Phase::Complete(building) => building,
+            other => {
+                self.phase = other;
+                return None;
+            }
+        };
+        let resume = SeedResume {
+            checkpoint: building.checkpoint.clone(),
+            page_count: building.page_count,
+            next_page: PageNumber(building.next_page),
+            pages_sent: self.pages,
+            target: building.target,
+            last: building.journal.last(),
+            chain: building.journal.last_chain(),
+        };
+        self.phase = Phase::Pages(building);
+        Some(resume)
+    }
+
+    fn append(&mut self, building: Building, frames: Vec<Frame>) -> Result<Building, SeedError> {
+        self.bytes += frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
+        append(&building.journal, frames)?;
+        Ok(building)
     }
 
     fn start(&mut self, manifest: &Bytes) -> Result<Building, SeedError> {
@@ -186,7 +217,7 @@ impl SeedReceiver {
         let start = LogStart { previous: checkpoint.log_id, chain: checkpoint.chain };
         let options = self.journal_options();
         let journal = Journal::create(disk.clone(), &Paths::journal(&self.home), start, options)?;
-        Ok(Building { data, journal, checkpoint, page_count })
+        Ok(Building { data, journal, checkpoint, page_count, next_page: 0, target: None })
     }
 
     /// What this node has accepted needs its space: a seeding that would take it is not begun.
@@ -210,16 +241,18 @@ impl SeedReceiver {
         JournalOptions { segment_bytes, ..self.core.options.journal }
     }
 
-    fn write_pages(&mut self, building: &Building, first: PageNumber, bytes: &[u8]) -> Result<(), SeedError> {
+    fn write_pages(&mut self, building: &mut Building, first: PageNumber, bytes: &[u8]) -> Result<(), SeedError> {
         let count = bytes.len() / PAGE_BYTES;
         let end = first.0 as usize + count;
-        if count == 0 || !bytes.len().is_multiple_of(PAGE_BYTES) || end > building.page_count as usize {
+        let in_place = first.0 >= building.next_page && end <= building.page_count as usize;
+        if count == 0 || !bytes.len().is_multiple_of(PAGE_BYTES) || !in_place {
             return Err(SeedError::Stream(format!("{} bytes of pages from page {first} on", bytes.len())));
         }
         // One call a page, for the reason that `DataFile::write_run` gives.
         for (number, page) in (first.0..).map(PageNumber).zip(bytes.chunks_exact(PAGE_BYTES)) {
             building.data.write_at(&[IoSlice::new(page)], offset_of(number))?;
         }
+        building.next_page = u32::try_from(end).expect("at most the page count");
         self.bytes += bytes.len() as u64;
         self.pages += count as u64;
         Ok(())
@@ -233,10 +266,12 @@ impl SeedReceiver {
     /// Opens the new generation beside the current one, replays it and verifies every page. Takes as long as that is
     /// long; the node's state is untouched.
     pub fn verify(mut self) -> Result<VerifiedSeed, SeedError> {
-        let Phase::Complete { checkpoint, journal } = std::mem::replace(&mut self.phase, Phase::Broken) else {
+        let Phase::Complete(building) = std::mem::replace(&mut self.phase, Phase::Broken) else {
             return Err(SeedError::Stream("it ended before its end".into()));
         };
+        let Building { journal, checkpoint, page_count, .. } = building;
         let target = journal.last().map(|log_id| (log_id, journal.last_chain()));
+        journal.close();
         drop(journal);
         let disk = self.core.disk.clone();
         disk.sync_dir(&self.home)?;
@@ -248,7 +283,7 @@ impl SeedReceiver {
         let (counters, lock) = (self.core.counters.clone(), self.core.lock.clone());
         let opened = open_store(&disk, &directory, &meta, &self.core.options, counters, lock)?;
         verify(&opened.store, &self.progress)?;
-        Ok(VerifiedSeed { store: opened.store, checkpoint, target, receiver: self })
+        Ok(VerifiedSeed { store: opened.store, checkpoint, target, page_count, receiver: self })
     }
 
     /// `current`, as it is once the new generation is switched in.
@@ -339,6 +374,8 @@ pub struct VerifiedSeed {
     store: Store,
     checkpoint: AppliedState,
     target: AppliedState,
+    /// Of the stream.
+    page_count: u32,
     receiver: SeedReceiver,
 }
 
@@ -352,8 +389,24 @@ impl VerifiedSeed {
     /// Makes it the node's: one slot write. Returns the state that the node has applied now.
     pub fn switch(self) -> Result<AppliedState, SeedError> {
         // Dropped in the opposite order: the store first.
-        let Self { mut receiver, checkpoint, target, store } = self;
+        let Self { mut receiver, checkpoint, target, store, .. } = self;
         receiver.switch(store, &checkpoint, &target)
+    }
+
+    /// Makes it a receiver again, which goes on with frames behind its end: [`SeedReceiver::resume`] says where.
+    ///
+    /// # Errors
+    /// Those of the disk; what was received is gone then.
+    pub fn reopen(self) -> Result<SeedReceiver, SeedError> {
+        let Self { mut receiver, checkpoint, target, page_count, store } = self;
+        store.journal.close();
+        drop(store);
+        let disk = &receiver.core.disk;
+        let data = disk.open(&Paths::data(&receiver.home), OpenMode::Write)?;
+        let (journal, _) = Journal::open(disk.clone(), &Paths::journal(&receiver.home), receiver.journal_options())?;
+        let (next_page, target) = (page_count, target.log_id);
+        receiver.phase = Phase::Complete(Building { data, journal, checkpoint, page_count, next_page, target });
+        Ok(receiver)
     }
 }
 

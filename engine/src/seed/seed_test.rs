@@ -9,11 +9,11 @@ use crate::ids::{DatabaseId, Generation, LogIndex};
 use crate::journal::JournalOptions;
 use crate::store::Published;
 
-fn disk() -> Arc<dyn Disk> {
+pub(super) fn disk() -> Arc<dyn Disk> {
     Arc::new(RealDisk::new())
 }
 
-fn put(engine: &Engine, round: u32, length: usize) {
+pub(super) fn put(engine: &Engine, round: u32, length: usize) {
     commit(engine, |batch| {
         batch.create_tree("t").expect("works");
         for key in 0..20_u32 {
@@ -24,6 +24,11 @@ fn put(engine: &Engine, round: u32, length: usize) {
             batch.delete("t", &(round % 90).to_be_bytes()).expect("works");
         }
     });
+}
+
+/// The whole stream of `source`.
+pub(super) fn stream_of(source: &Engine) -> Vec<SeedChunk> {
+    stream_while_writing(source, 0)
 }
 
 /// The whole stream of `source`, with writes and checkpoints between its pieces.
@@ -44,7 +49,7 @@ fn stream_while_writing(source: &Engine, writes: u32) -> Vec<SeedChunk> {
     chunks
 }
 
-fn feed(engine: &Engine, chunks: Vec<SeedChunk>) -> Result<(), SeedError> {
+pub(super) fn feed(engine: &Engine, chunks: Vec<SeedChunk>) -> Result<(), SeedError> {
     let mut receiver = engine.seed_receiver()?;
     for chunk in chunks {
         receiver.feed(chunk)?;
@@ -52,7 +57,7 @@ fn feed(engine: &Engine, chunks: Vec<SeedChunk>) -> Result<(), SeedError> {
     receiver.finish().map(drop)
 }
 
-fn catch_up(from: &Engine, to: &Engine) {
+pub(super) fn catch_up(from: &Engine, to: &Engine) {
     let next = to.log_state().last.map_or(0, |last| last.index.0 + 1);
     let end = from.log_state().last.map_or(0, |last| last.index.0 + 1);
     for index in next..end {

@@ -23,9 +23,14 @@ pub struct SeedSource {
     phase: Phase,
     ready: VecDeque<SeedChunk>,
     pages_sent: u64,
+    /// The next frame to send.
+    next_frame: LogIndex,
     /// The frames end here at the earliest: what was copied before may be of a version up to it.
     at_least: Option<LogId>,
     until_applied: bool,
+    beside: bool,
+    /// Between the pages it is the frames' turn.
+    frames_turn: bool,
 }
 
 /// Where the frames end.
@@ -38,16 +43,12 @@ struct End {
 enum Phase {
     Manifest,
     Pages { next: u32 },
-    Frames { next: u64, end: End },
+    Frames { end: End },
     Finished,
 }
 
-/// A stream that was broken off, and goes on from another source, which may be of another node.
-///
-/// Why the pages of both make one state: those that were copied before are of versions from `checkpoint` to `target`, and so
-/// are those that are copied now, up to the target of then, if the source's own finished checkpoint is not before
-/// `checkpoint`. The frames begin behind `checkpoint` and end at neither target's earlier one. So it is the mixture that
-/// any seeding makes.
+/// A stream that was broken off, and goes on from another source, which may be of another node. Why both make one state:
+/// [`super`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SeedResume {
     /// The finished checkpoint that the pages started from.
@@ -60,6 +61,20 @@ pub struct SeedResume {
     pub pages_sent: u64,
     /// The target of the newest checkpoint, read after the last page that was copied.
     pub target: Option<LogId>,
+    /// The last frame that was sent; the checkpoint's where none was.
+    pub last: Option<LogId>,
+    /// The chain value after it.
+    pub chain: u64,
+}
+
+impl SeedResume {
+    /// A stream of which everything but the manifest is still to come.
+    #[must_use]
+    pub fn from_manifest(manifest: &SeedManifest) -> Self {
+        let SeedManifest { page_count, checkpoint, .. } = manifest.clone();
+        let (last, chain) = (checkpoint.log_id, checkpoint.chain);
+        Self { checkpoint, page_count, next_page: PageNumber(0), pages_sent: 0, target: None, last, chain }
+    }
 }
 
 impl Engine {
@@ -86,37 +101,53 @@ impl Engine {
         let _awaited = self.core.bell.await_checkpoint();
         let _still = self.core.maintenance.lock();
         let store = self.core.store();
-        let SeedResume { checkpoint, page_count, next_page, pages_sent, target } = from;
+        let SeedResume { checkpoint, page_count, next_page, pages_sent, target, last, chain } = from;
         let cannot = |what: String| Err(SeedError::CannotResume(what));
-        let pin = match Pin::behind(&self.core, &store, "seeding", &checkpoint, hold_bytes) {
+        if page_count < next_page.0 || last < checkpoint.log_id {
+            return cannot("what was received contradicts itself".into());
+        }
+        let next_frame = last.map_or(LogIndex(0), |log_id| log_id.index.next());
+        let pin = match Pin::at(&self.core, &store, "seeding", next_frame, hold_bytes) {
             Ok(pin) => pin,
             Err(PinError::Purged { oldest, .. }) => {
                 return cannot(format!(
-                    "it began with the checkpoint at {:?}, and the journal begins with frame {oldest}",
-                    checkpoint.log_id
+                    "it goes on with frame {next_frame}, and the journal begins with frame {oldest}"
                 ));
             }
             Err(error) => return cannot(error.to_string()),
         };
-        let has = |log_id: LogId, chain: Option<u64>| {
-            let index = log_id.index;
-            store.journal.log_id(index) == Some(log_id)
-                && chain.is_none_or(|chain| store.journal.chain(index) == Some(chain))
-        };
-        if checkpoint.log_id.is_some_and(|log_id| !has(log_id, Some(checkpoint.chain))) {
-            return cannot(format!("the journal has another history than the checkpoint at {:?}", checkpoint.log_id));
+        if !has(&store, last, chain) {
+            return cannot(format!("the journal does not have the frame {} with which it broke off", shown(last)));
         }
         let finished = self.core.meta.lock().value.checkpoint.log_id;
-        if finished < checkpoint.log_id {
-            let (here, there) = (finished, checkpoint.log_id);
-            return cannot(format!("this node's checkpoint is at {here:?}, and it began with one at {there:?}"));
+        if next_page.0 < page_count && finished < checkpoint.log_id {
+            let (here, there) = (shown(finished), shown(checkpoint.log_id));
+            return cannot(format!("this node's checkpoint is at {here}, and it began with one at {there}"));
         }
         let stays = durable_and_applied(&store).log_id;
-        if stays < target || target.is_some_and(|log_id| target > checkpoint.log_id && !has(log_id, None)) {
-            return cannot(format!("pages up to {target:?} were copied, and this node has applied {stays:?}"));
+        if stays < target.max(last) {
+            let (here, there) = (shown(stays), shown(target.max(last)));
+            return cannot(format!("it has come as far as {there}, and this node has applied {here}"));
         }
         let begun = SeedSource::new(self.core.clone(), store, pin, hold_bytes, checkpoint, page_count);
-        Ok(SeedSource { phase: Phase::Pages { next: next_page.0 }, pages_sent, at_least: target, ..begun })
+        let phase = Phase::Pages { next: next_page.0 };
+        Ok(SeedSource { phase, pages_sent, next_frame, at_least: target.max(last), ..begun })
+    }
+}
+
+/// A position, for people.
+fn shown(log_id: Option<LogId>) -> String {
+    log_id.map_or_else(|| "its beginning".to_owned(), |log_id| log_id.to_string())
+}
+
+/// Whether the journal has this frame, or begins right behind it, with this chain value.
+fn has(store: &Store, last: Option<LogId>, chain: u64) -> bool {
+    let kept = store.journal.first_kept();
+    match last {
+        Some(log_id) if kept.previous != last => {
+            store.journal.log_id(log_id.index) == Some(log_id) && store.journal.chain(log_id.index) == Some(chain)
+        }
+        _ => kept.previous == last && kept.chain == chain,
     }
 }
 
@@ -142,6 +173,7 @@ impl SeedSource {
         checkpoint: AppliedState,
         page_count: u32,
     ) -> Self {
+        let next_frame = checkpoint.log_id.map_or(LogIndex(0), |log_id| log_id.index.next());
         Self {
             core,
             store,
@@ -152,8 +184,11 @@ impl SeedSource {
             phase: Phase::Manifest,
             ready: VecDeque::new(),
             pages_sent: 0,
+            next_frame,
             at_least: None,
             until_applied: false,
+            beside: false,
+            frames_turn: false,
         }
     }
 
@@ -186,6 +221,13 @@ impl SeedSource {
         self
     }
 
+    /// Sends frames between the pages, as they are committed, and goes on to what is applied and durable when the last page
+    /// was read. The journal before them is let go.
+    #[must_use]
+    pub fn frames_beside(self) -> Self {
+        Self { beside: true, until_applied: true, ..self }
+    }
+
     /// The next piece, of about `max_bytes` at most; `None` after the last.
     ///
     /// # Errors
@@ -207,10 +249,21 @@ impl SeedSource {
                     self.phase = Phase::Pages { next: 0 };
                     return Ok(Some(SeedChunk::Manifest(manifest.encode())));
                 }
-                Phase::Pages { next } => self.read_pages(*next, max_bytes)?,
-                Phase::Frames { next, end } => {
-                    let (next, end) = (*next, *end);
-                    self.read_frames(next, end, max_bytes)?;
+                Phase::Pages { .. } if self.frames_turn => {
+                    self.frames_turn = false;
+                    let end = durable_and_applied(&self.store);
+                    self.read_frames(end, max_bytes)?;
+                }
+                Phase::Pages { next } => {
+                    self.frames_turn = self.beside;
+                    self.read_pages(*next, max_bytes)?;
+                }
+                Phase::Frames { end } => {
+                    let end = *end;
+                    if !self.read_frames(end, max_bytes)? {
+                        self.ready.push_back(SeedChunk::Done { last: end.log_id, chain: end.chain });
+                        self.phase = Phase::Finished;
+                    }
                 }
                 Phase::Finished => return Ok(None),
             }
@@ -233,6 +286,7 @@ impl SeedSource {
         let count = wanted.min(self.page_count - next);
         let mut buffer = vec![0; count as usize * PAGE_BYTES];
         self.store.data.copy_raw(PageNumber(next), &mut buffer)?;
+        let target = self.target()?;
         let buffer = Bytes::from(buffer);
         let mut run_start = None;
         for place in 0..=count as usize {
@@ -244,7 +298,7 @@ impl SeedSource {
                     let first = PageNumber(next + u32::try_from(start).expect("a page of this chunk"));
                     self.pages_sent += (place - start) as u64;
                     let bytes = buffer.slice(start * PAGE_BYTES..place * PAGE_BYTES);
-                    self.ready.push_back(SeedChunk::Pages { first, bytes });
+                    self.ready.push_back(SeedChunk::Pages { first, bytes, target });
                     run_start = None;
                 }
                 _ => {}
@@ -277,24 +331,24 @@ impl SeedSource {
             target_txn: target.txn_id,
             pages_sent: self.pages_sent,
         });
-        let next = self.checkpoint.log_id.map_or(0, |log_id| log_id.index.0 + 1);
-        self.phase = Phase::Frames { next, end };
+        self.phase = Phase::Frames { end };
         Ok(())
     }
 
-    fn read_frames(&mut self, next: u64, end: End, max_bytes: usize) -> Result<(), SeedError> {
-        let until = end.log_id.map_or(0, |log_id| log_id.index.0 + 1);
+    /// Reads frames up to `end`. Returns whether there were any.
+    fn read_frames(&mut self, end: End, max_bytes: usize) -> Result<bool, SeedError> {
+        let (next, until) = (self.next_frame, end.log_id.map_or(LogIndex(0), |log_id| log_id.index.next()));
         if next >= until {
-            self.ready.push_back(SeedChunk::Done { last: end.log_id, chain: end.chain });
-            self.phase = Phase::Finished;
-            return Ok(());
+            return Ok(false);
         }
-        let read = self.store.journal.read(LogIndex(next), LogIndex(until), max_bytes);
+        let read = self.store.journal.read(next, until, max_bytes);
         // A purge may have come between the look at the pin and the journal.
         let frames = read.or_else(|error| self.check_pin().and(Err(error.into())))?;
         assert!(!frames.is_empty(), "the journal is pinned from frame {next} on");
-        self.phase = Phase::Frames { next: next + frames.len() as u64, end };
+        self.next_frame = LogIndex(next.0 + frames.len() as u64);
+        // Whether it was lost is looked at before the journal is read again; these frames were read.
+        let _ = self.pin.advance(self.next_frame);
         self.ready.push_back(SeedChunk::Frames(frames));
-        Ok(())
+        Ok(true)
     }
 }

@@ -35,7 +35,6 @@ use super::commit_notes::{CommitNotes, next_request};
 use super::convert;
 use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
-use crate::seeding;
 use crate::space::level_of;
 use crate::state_machine::Ticket;
 use crate::trimming::{SeedHold, SeedHolds};
@@ -56,6 +55,17 @@ struct Shared {
     config: NodeConfig,
     holds: SeedHolds,
     notes: CommitNotes,
+}
+
+impl Shared {
+    /// Takes note of what an answer says of its sender.
+    fn heard(&self, peer: RaftId, response: &wire::AppendResponse) {
+        self.peers.spaces.heard(peer.0, level_of(response.space_level));
+        if let Some(append_response::Result::Matching(matching)) = &response.result {
+            let matching = matching.log_id.map(convert::plain_log_id_from_wire);
+            self.peers.answers.heard(peer, matching, tokio::time::Instant::now());
+        }
+    }
 }
 
 impl Network {
@@ -265,7 +275,7 @@ impl Answers {
             return match next {
                 Ok(None) => None,
                 Ok(Some(response)) if self.budget.answered() => {
-                    self.shared.peers.spaces.heard(self.target.0, level_of(response.space_level));
+                    self.shared.heard(self.target, &response);
                     Some(append_from_wire(response))
                 }
                 Ok(Some(_)) => Some(Err(rpc_error(&Status::data_loss("an answer that nobody asked for")))),
@@ -310,7 +320,7 @@ impl RaftNetworkV2<C> for Peer {
         let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
         let request = self.append_request(&rpc);
         let response = self.limited(RPCTypes::AppendEntries, option.hard_ttl(), client.heartbeat(request)).await?;
-        self.shared.peers.spaces.heard(self.target.0, level_of(response.space_level));
+        self.shared.heard(self.target, &response);
         Ok(match append_from_wire(response)? {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
@@ -409,6 +419,19 @@ impl RaftNetworkV2<C> for Peer {
 }
 
 impl Peer {
+    /// Whom the peer may seed itself from, best first. This node has all of it, and knows best where it is.
+    fn seed_sources(&self, at_least: calamus_engine::ids::LogId) -> Vec<wire::SeedSource> {
+        let (shared, identity) = (&self.shared, self.shared.engine.identity());
+        let since = tokio::time::Instant::now() - shared.config.election_timeout.end * 2;
+        let mut sources = shared.peers.seed_sources(self.target, at_least, since);
+        let this = wire::SeedSource { raft_id: identity.raft_id.0, name: identity.name, address: identity.advertise };
+        match sources.iter_mut().find(|source| source.raft_id == this.raft_id) {
+            Some(source) => *source = this,
+            None => sources.push(this),
+        }
+        sources
+    }
+
     /// Tells the peer to seed itself, and waits as long as it makes progress.
     async fn instruct(
         &self,
@@ -417,17 +440,12 @@ impl Peer {
         hold: &SeedHold,
     ) -> Result<SnapshotResponse<C>, RPCError<C>> {
         let shared = &self.shared;
-        let engine = shared.engine.clone();
-        // This node is the source. What it installed last may reach further than its checkpoint.
-        let reached = tokio::task::spawn_blocking(move || seeding::reach(&engine, at_least)).await;
-        let reached = reached.map_err(|panic| panic.to_string()).and_then(|done| done.map_err(|e| e.to_string()));
-        reached.map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
         let mut client = shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
         let request = wire::InstallSnapshotRequest {
             envelope: shared.peers.envelope(self.target),
             vote: Some(convert::vote_to_wire(&vote)),
             at_least: Some(convert::plain_log_id_to_wire(at_least)),
-            sources: vec![shared.engine.identity().advertise],
+            sources: self.seed_sources(at_least),
         };
         let limit = shared.config.seed_stall_limit;
         let call = client.install_snapshot(request);

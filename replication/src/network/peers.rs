@@ -12,12 +12,14 @@ use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::raft_client::RaftClient;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
+use crate::seeding::order::Answers;
 use crate::space::Spaces;
-use crate::types::Membership;
+use crate::types::{Membership, NodeInfo};
 
 /// Which of the connections to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +64,9 @@ pub struct Peers {
     addresses: Mutex<HashMap<RaftId, String>>,
     connections: Mutex<HashMap<(RaftId, Lane), Connection>>,
     told_removed: watch::Sender<Option<LogId>>,
+    members: Mutex<Vec<(RaftId, NodeInfo)>>,
+    /// How far the others are, for a leader.
+    pub(crate) answers: Answers,
     /// How short of space this node and the others are.
     pub(crate) spaces: Spaces,
 }
@@ -77,6 +82,8 @@ impl Peers {
             addresses: Mutex::default(),
             connections: Mutex::default(),
             told_removed: watch::Sender::new(None),
+            members: Mutex::default(),
+            answers: Answers::default(),
             spaces: Spaces::default(),
         }
     }
@@ -119,8 +126,15 @@ impl Peers {
         }
         let gone: Vec<RaftId> = addresses.keys().copied().filter(|id| membership.get_node(&id.0).is_none()).collect();
         drop(addresses);
+        *self.members.lock() = membership.nodes().map(|(id, node)| (RaftId(*id), node.clone())).collect();
         let mut connections = self.connections.lock();
         connections.retain(|(id, _), _| !gone.contains(id));
+    }
+
+    /// Whom `target` may be seeded from, best first, with this node as the leader. What was heard before `since` does
+    /// not count.
+    pub(crate) fn seed_sources(&self, target: RaftId, at_least: LogId, since: Instant) -> Vec<wire::SeedSource> {
+        self.answers.sources(&self.members.lock(), self.this, target, at_least, since)
     }
 
     /// Where a node is, if anybody said.

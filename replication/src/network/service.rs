@@ -38,6 +38,7 @@ use crate::core::Core;
 use crate::membership::removal;
 use crate::repair;
 use crate::seam::ReadIndexError;
+use crate::seeding;
 use crate::space::number_of;
 use crate::types::{Entry, RaftVote, TypeConfig};
 
@@ -57,7 +58,8 @@ pub struct RaftService {
     pub(crate) cluster: ClusterId,
     pub(crate) this: RaftId,
     pub(crate) forwarder: Forwarder,
-    pub(crate) seeding: Arc<install::Seeding>,
+    pub(crate) seeding: Arc<seeding::seat::Seeding>,
+    pub(crate) seed_pace: Arc<seeding::pace::Pace>,
     pub(crate) lost: crate::failover::Lost,
     pub(crate) notes: CommitNotes,
 }
@@ -386,7 +388,8 @@ impl wire::raft_server::Raft for RaftService {
     async fn seed(&self, request: Request<wire::SeedRequest>) -> Result<Response<Self::SeedStream>, Status> {
         let message = request.into_inner();
         self.check(message.envelope.as_ref())?;
-        Ok(Response::new(crate::seeding::source(self.engine.clone(), message.chunk_bytes as usize)))
+        let pace = Arc::clone(&self.seed_pace);
+        Ok(Response::new(seeding::source::stream(self.engine.clone(), &self.core, pace, message).await?))
     }
 
     async fn fetch_page(

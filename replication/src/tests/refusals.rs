@@ -93,7 +93,7 @@ fn messages_of_another_cluster_or_for_another_node_are_refused() {
             };
             let status = lone.client().await.vote(vote).await.expect_err("refused");
             assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-            let seed = wire::SeedRequest { envelope: Some(envelope), chunk_bytes: 0 };
+            let seed = wire::SeedRequest { envelope: Some(envelope), ..wire::SeedRequest::default() };
             assert!(lone.client().await.seed(seed).await.is_err());
         }
     });

@@ -19,7 +19,7 @@ use crate::core::Standing;
 use crate::log_store::SwitchGate;
 use crate::network::convert::to_log_id;
 use crate::options::NodeConfig;
-use crate::seeding::{self, Seeded};
+use crate::seeding::Seeded;
 use crate::state_machine::{StateMachine, StopReason, Ticket, meta_of};
 
 fn engine(root: &Path, name: &str) -> Engine {
@@ -63,7 +63,7 @@ fn seed_over_a_checkpoint(source: &Engine, target: &Engine) -> Seeded {
 
 /// Where a stream of `engine` ends.
 fn end_of_stream(engine: &Engine) -> Option<LogId> {
-    let mut stream = engine.seed_source(u64::MAX).expect("a source");
+    let mut stream = engine.seed_source(u64::MAX).expect("a source").frames_beside();
     let chunks = std::iter::from_fn(|| stream.next(64 << 10).expect("readable"));
     chunks.last().and_then(|chunk| match chunk {
         SeedChunk::Done { last, .. } => last,
@@ -93,7 +93,6 @@ async fn offers_what_it_installed(held: bool) {
     // openraft has purged up to `end`.
     let current = machine.get_current_snapshot().await.expect("readable").expect("there");
     assert_eq!(current.meta, meta, "less is offered than was purged");
-    seeding::reach(&target, end).expect("works");
     assert!(end_of_stream(&target) >= Some(end), "a seeding would end too early");
     // A later checkpoint is the newer one.
     commit(&target, 2000);

@@ -137,7 +137,7 @@ fn pages_and_frames(engine: &Engine, out: &mut Out) -> Result<(), Ended> {
     while let Some(chunk) = source.next(CHUNK_BYTES)? {
         match chunk {
             SeedChunk::Manifest(_) => {}
-            SeedChunk::Pages { first, bytes } => {
+            SeedChunk::Pages { first, bytes, .. } => {
                 let length = bytes.len();
                 out.send(Chunk::Pages(BackupPages { first: first.0.into(), bytes }), length)?;
             }

@@ -32,7 +32,7 @@
 mod build;
 mod fork;
 mod place;
-mod plan;
+pub(super) mod plan;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,7 +9,10 @@ use crate::backup::manifest::Manifest;
 ///
 /// What cannot be relied on and is not older than the full backup may have been an increment of it: then the restore is refused,
 /// so that it never ends earlier than it was told to. Whoever names the backup to end with has decided that himself.
-pub(super) fn members<'c>(catalog: &'c Catalog, options: &RestoreOptions) -> Result<Vec<&'c Backup>, RestoreError> {
+pub(in crate::backup) fn members<'c>(
+    catalog: &'c Catalog,
+    options: &RestoreOptions,
+) -> Result<Vec<&'c Backup>, RestoreError> {
     let (chain, length) = match &options.upto {
         Some(id) => named(catalog, id)?,
         None => {
