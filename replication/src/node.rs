@@ -28,6 +28,7 @@ use crate::options::NodeConfig;
 use crate::reads::Reads;
 use crate::replica::Replica;
 use crate::seam::{Consensus, LeaderInfo, Leadership};
+use crate::seeding::SeedFrom;
 use crate::status;
 use crate::types::NodeInfo;
 
@@ -199,6 +200,11 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         NodeStatus { frozen: self.inner.merger.is_frozen(), ..status::of(&self.inner.replica) }
+    }
+
+    /// Says what this node is to be seeded from, if it has to be: see [`Replica::seed_from`].
+    pub fn seed_from(&self, from: SeedFrom, on_seeded: Box<dyn Fn() + Send + Sync>) {
+        self.inner.replica.seed_from(from, on_seeded);
     }
 
     /// What the merger has counted.

@@ -238,10 +238,11 @@ impl Replica {
         &self.inner.core
     }
 
-    /// The bytes that a running seeding of this node has received.
+    /// The bytes that a running seeding of this node has received, and how long the source's data file is; 0 before that is
+    /// known.
     #[must_use]
-    pub fn seeding_bytes(&self) -> Option<u64> {
-        self.inner.seeding.received_bytes()
+    pub fn seeding_progress(&self) -> Option<(u64, u64)> {
+        self.inner.seeding.progress()
     }
 
     /// Whom a running seeding of this node is fed from: the name of a node, or of a place with backups.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use calamus_engine::damage::Damage;
 use calamus_engine::ids::LogId;
-use calamus_proto::v1::{NodeStatus, Position, Role};
+use calamus_proto::v1::{NodeStatus, Position, Role, Seeding};
 use openraft::ServerState;
 
 use crate::core::Standing;
@@ -82,6 +82,14 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         scrub_total_bytes: counters.scrub.running.map_or(0, |(_, total)| total),
         scrub_pass_seconds: counters.scrub.expected_pass.map_or(0, |pass| pass.as_secs().max(1)),
         scrub_finished_at: counters.scrub.last.and_then(|last| seconds(last.finished_at?)),
+        seeding: replica.seeding_progress().map(|(received_bytes, total_bytes)| Seeding {
+            from: replica.seeding_source().unwrap_or_default(),
+            received_bytes,
+            total_bytes,
+        }),
+        seedings_begun: replica.seedings_begun(),
+        seedings_resumed: replica.seedings_resumed(),
+        seedings_served: replica.seedings_served(),
     }
 }
 
@@ -105,8 +113,10 @@ fn words(replica: &Replica, role: Role, failed: Option<String>, starved: bool, d
     if starved {
         return "waits for space on its disk".to_owned();
     }
-    if let Some(bytes) = replica.seeding_bytes() {
-        return format!("seeding, {} MiB received", bytes >> 20);
+    if let Some((received, total)) = replica.seeding_progress() {
+        let from = replica.seeding_source().unwrap_or_else(|| "nobody yet".to_owned());
+        let of = if total == 0 { String::new() } else { format!(" of at most {}", total >> 20) };
+        return format!("seeding from {from}, {}{of} MiB received", received >> 20);
     }
     match (role, replica.leader()) {
         (Role::Outside, _) => "waiting to be added".to_owned(),

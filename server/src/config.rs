@@ -12,6 +12,7 @@ use clap::builder::FalseyValueParser;
 
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::seeding::SeedWish;
 
 /// What is logged by default: the consensus library speaks of every retry, and what matters of it is logged by us.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
@@ -38,6 +39,14 @@ pub struct NodeConfig {
     /// under its old name.
     #[arg(long, env = "CALAMUS_JOIN", value_name = "HOST:PORT")]
     pub join: Option<Endpoint>,
+    /// What to fill this node from, if it is new or too far behind: `any` (the follower that lags least), `leader`,
+    /// `node:NAME`, or `backup:TARGET` for the newest backups in a target of --config, or `backup:PLACE` for a directory or
+    /// a bucket. Where that fails, another node is taken.
+    #[arg(long, env = "CALAMUS_SEED_FROM", value_name = "WHAT")]
+    pub seed_from: Option<SeedWish>,
+    /// How much this node sends to nodes that are filled from it, all together, in MiB a second; 0 is no limit.
+    #[arg(long, env = "CALAMUS_SEED_MIB_S", default_value_t = 0, value_name = "MIB")]
+    pub seed_mib_s: u32,
     /// This directory was moved to another disk on purpose, and its original neither runs nor ran since. Needed once; a
     /// rename within a file system needs it not. A copy is refused otherwise, because two directories must never vote as
     /// one node. There is no variable for it: it would be said again at every start.

@@ -29,6 +29,7 @@ pub mod moved;
 pub mod parent;
 pub mod peer;
 pub mod planted;
+pub mod seeding;
 pub mod serve;
 pub mod services;
 pub mod settings;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use calamus_proto::v1::cluster_client::ClusterClient;
-use calamus_proto::v1::{AddRequest, AddResponse, FreezeRequest, FreezeResponse, StatusRequest, StatusResponse};
+use calamus_proto::v1::{
+    AddRequest, AddResponse, FreezeRequest, FreezeResponse, SeedFromRequest, SeedFromResponse, StatusRequest,
+    StatusResponse,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -75,6 +78,11 @@ forwarded!(
 forwarded!(
     /// Stops the admission of transactions on the node at `address`, or lets it go on.
     freeze: FreezeRequest => FreezeResponse
+);
+
+forwarded!(
+    /// Says what the node at `address` is to be seeded from.
+    seed_from: SeedFromRequest => SeedFromResponse
 );
 
 /// A request that another node sends on to the leader.

@@ -34,6 +34,7 @@ use crate::backup::schedule;
 use crate::backup::targets::Targets;
 use crate::config::NodeConfig;
 use crate::failure::Failure;
+use crate::seeding::Wishes;
 use crate::services::{self, Health};
 use crate::settings::Settings;
 use crate::startup::first_start::{FirstStart, How};
@@ -94,7 +95,9 @@ async fn serve(config: &NodeConfig) -> Result<(), Failure> {
         .map_err(|error| Failure::new("cannot write the file `pid`", error, "check the disk of --dir"))?;
     let node = start_node(engine, config).await?;
     let (targets, runs) = (Targets::new(&settings.backup), Runs::default());
-    let (routes, health) = services::routes(&node, targets.clone(), runs.clone())
+    let wishes = Wishes::new(disk.clone(), &config.dir, targets.clone());
+    wishes.at_start(&node, config.seed_from.as_ref())?;
+    let (routes, health) = services::routes(&node, targets.clone(), runs.clone(), wishes)
         .await
         .map_err(|error| Failure::new("cannot describe the services", error, "report this as a bug"))?;
     let (stop, stopped) = watch::channel(false);
@@ -141,6 +144,7 @@ async fn start_node(engine: Engine, config: &NodeConfig) -> Result<Node, Failure
     let replication = ReplicationConfig {
         election_timeout: config.election_timeout(),
         heartbeat_interval: config.heartbeat_interval(),
+        seed_bytes_per_second: u64::from(config.seed_mib_s) << 20,
         ..ReplicationConfig::default()
     };
     Node::start(engine, replication)

@@ -159,8 +159,8 @@ impl Job {
     /// Receives and verifies until it reaches as far as the leader wants.
     async fn fill(&self, filling: &mut Filling) -> Result<(), SeedingError> {
         let limit = self.service.core.config.seed_stall_limit;
-        let progress = |bytes: u64| {
-            self.running.received(bytes);
+        let progress = |bytes: u64, total: u64| {
+            self.running.received(bytes, total);
             self.report.sometimes(bytes, limit);
         };
         let watch = Watch { at_least: self.at_least, stall_limit: limit, progress: &progress };

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use calamus_engine::Engine;
 use calamus_engine::ids::LogId;
-use calamus_engine::seed::{SeedChunk, SeedError, SeedProgress, SeedReceiver, SeedResume, VerifiedSeed};
+use calamus_engine::page::PAGE_BYTES;
+use calamus_engine::seed::{SeedChunk, SeedError, SeedManifest, SeedProgress, SeedReceiver, SeedResume, VerifiedSeed};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -27,21 +28,24 @@ pub(crate) struct Filling {
     content: Content,
     /// Received of all streams, in bytes.
     received: u64,
+    /// The length of the source's data file, in bytes; 0 before it is known.
+    total: u64,
 }
 
 enum Content {
     Receiver(SeedReceiver),
-    Verified(VerifiedSeed),
+    Verified(Box<VerifiedSeed>),
     /// Something went wrong with it, so it was dropped.
     Gone,
 }
 
-/// Who watches a seeding: is told the bytes received with each chunk, and while it is verified as long as there is progress.
+/// Who watches a seeding: is told the bytes received and the source's with each chunk, and while it is
+/// verified as long as there is progress.
 pub(crate) struct Watch<'w> {
     pub(crate) at_least: LogId,
     /// A source that sends nothing for so long has failed.
     pub(crate) stall_limit: Duration,
-    pub(crate) progress: &'w (dyn Fn(u64) + Sync),
+    pub(crate) progress: &'w (dyn Fn(u64, u64) + Sync),
 }
 
 fn unusable(error: SeedError) -> SeedingError {
@@ -64,12 +68,12 @@ impl Filling {
             SeedError::Busy => SeedingError::Busy,
             error => unusable(error),
         })?;
-        Ok(Self { content: Content::Receiver(receiver), received: 0 })
+        Ok(Self { content: Content::Receiver(receiver), received: 0, total: 0 })
     }
 
     /// Nothing.
     pub(crate) fn gone() -> Self {
-        Self { content: Content::Gone, received: 0 }
+        Self { content: Content::Gone, received: 0, total: 0 }
     }
 
     /// Whether nothing can come of it any more.
@@ -154,7 +158,12 @@ impl Filling {
                 None => return Ok(false),
             };
             self.received += bytes_of(&chunk);
-            (watch.progress)(self.received);
+            if let SeedChunk::Manifest(bytes) = &chunk
+                && let Ok(manifest) = SeedManifest::decode(bytes)
+            {
+                self.total = u64::from(manifest.page_count) * PAGE_BYTES as u64;
+            }
+            (watch.progress)(self.received, self.total);
             let done = match &chunk {
                 SeedChunk::Done { last, .. } => {
                     let reached = last.filter(|last| last.index >= watch.at_least.index);
@@ -181,9 +190,9 @@ impl Filling {
         };
         let steps = receiver.progress();
         let verifying = tokio::task::spawn_blocking(move || receiver.verify());
-        let received = self.received;
-        let verified = watched(verifying, &steps, watch.stall_limit, || (watch.progress)(received)).await?;
-        self.content = Content::Verified(verified);
+        let (received, total) = (self.received, self.total);
+        let verified = watched(verifying, &steps, watch.stall_limit, || (watch.progress)(received, total)).await?;
+        self.content = Content::Verified(Box::new(verified));
         Ok(())
     }
 
@@ -196,7 +205,7 @@ impl Filling {
             return Err(SeedingError::Unusable("it is not verified".to_owned()));
         };
         let meta = meta_of(&verified.applied()).map_err(|error| SeedingError::Unusable(error.to_string()))?;
-        Ok(Seeded { verified, meta, bytes: self.received })
+        Ok(Seeded { verified: *verified, meta, bytes: self.received })
     }
 }
 

@@ -19,6 +19,7 @@ use super::order::SeedFrom;
 pub struct Seeding {
     running: AtomicBool,
     received: AtomicU64,
+    total: AtomicU64,
     begun: AtomicU64,
     resumed: AtomicU64,
     source: Mutex<Option<String>>,
@@ -44,6 +45,7 @@ impl Running {
         let free = !seeding.running.swap(true, Ordering::AcqRel);
         free.then(|| {
             seeding.received.store(0, Ordering::Relaxed);
+            seeding.total.store(0, Ordering::Relaxed);
             Self(Arc::clone(seeding))
         })
     }
@@ -63,9 +65,10 @@ impl Running {
         self.0.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes how much was received, in bytes.
-    pub(crate) fn received(&self, bytes: u64) {
+    /// Notes how much was received, and how long the source's data file is, in bytes.
+    pub(crate) fn received(&self, bytes: u64, total: u64) {
         self.0.received.store(bytes, Ordering::Relaxed);
+        self.0.total.store(total, Ordering::Relaxed);
     }
 
     /// Takes what an earlier one left.
@@ -109,10 +112,11 @@ impl Drop for Running {
 }
 
 impl Seeding {
-    /// The bytes received by the running seeding.
+    /// The bytes received by the running seeding, and how long the source's data file is; 0 before that is known.
     #[must_use]
-    pub fn received_bytes(&self) -> Option<u64> {
-        self.running.load(Ordering::Acquire).then(|| self.received.load(Ordering::Relaxed))
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        self.running.load(Ordering::Acquire).then(|| (read(&self.received), read(&self.total)))
     }
 
     /// Whom this node is being filled from.

@@ -25,6 +25,7 @@ use crate::node::Node;
 use crate::options::NodeConfig;
 use crate::replica::Replica;
 use crate::seam::{Consensus, Leadership};
+use crate::seeding::SeedFrom;
 use crate::test_requests;
 
 pub(super) const TREE: &str = "t";
@@ -37,6 +38,8 @@ pub(super) struct TestNode {
     config: NodeConfig,
     pub(super) disk: LosingDisk,
     pub(super) node: Option<Node>,
+    /// What it is to be seeded from, from its next start on.
+    pub(super) wish: SeedFrom,
     runtime: Option<Runtime>,
 }
 
@@ -49,7 +52,8 @@ impl TestNode {
         let directory = root.join(format!("{name}-{raft_id}"));
         let disk = LosingDisk::new();
         let engine = support::create(Arc::new(disk.clone()), &directory, &identity);
-        let mut node = Self { identity, directory, config: config.clone(), disk, node: None, runtime: None };
+        let (config, wish) = (config.clone(), SeedFrom::Any);
+        let mut node = Self { identity, directory, config, disk, node: None, wish, runtime: None };
         node.run(engine, listener);
         node
     }
@@ -62,7 +66,8 @@ impl TestNode {
         let opened = Engine::open(Arc::new(disk.clone()), directory, support::options());
         let (engine, _) = opened.expect("the directory opens");
         let (identity, config) = (engine.identity(), NodeConfig::default());
-        let mut node = Self { identity, directory: directory.to_path_buf(), config, disk, node: None, runtime: None };
+        let (directory, wish) = (directory.to_path_buf(), SeedFrom::Any);
+        let mut node = Self { identity, directory, config, disk, node: None, wish, runtime: None };
         node.run(engine, listener);
         node
     }
@@ -74,6 +79,7 @@ impl TestNode {
             listener.set_nonblocking(true).expect("a socket");
             let incoming = tokio::net::TcpListener::from_std(listener).expect("a listener");
             let node = Node::start(engine, self.config.clone()).await.expect("the node starts");
+            node.seed_from(self.wish.clone(), Box::new(|| ()));
             let server = tonic::transport::Server::builder().add_service(node.raft_server());
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(incoming)));
             node

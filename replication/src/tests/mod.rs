@@ -10,5 +10,6 @@ mod restoring;
 mod rounds;
 mod scripted;
 mod seeding;
+mod sources;
 mod suite;
 pub(crate) mod support;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use calamus_client::{Client, Options, Outcome, TxnError};
-use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, ScheduledBackup, StatusResponse};
+use calamus_proto::v1::{AddRequest, Member, NodeStatus, Position, ScheduledBackup, SeedFromRequest, StatusResponse};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tonic::Status;
@@ -16,6 +16,7 @@ use super::common::print;
 use super::table::{self, position, role_word};
 use super::{ClientArgs, Endpoint, Exit, Failure};
 use crate::peer;
+use crate::seeding::SeedWish;
 
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 /// A change waits for a quorum, not for the node that is added to be filled.
@@ -43,6 +44,10 @@ enum ClusterCommand {
         /// It never votes.
         #[arg(long)]
         observer: bool,
+        /// What to fill it from: `any` (the follower that lags least), `leader`, `node:NAME`, or `backup:TARGET` for a
+        /// target of that node's configuration. Also while it is being filled: it goes on from there.
+        #[arg(long, value_name = "WHAT")]
+        seed_from: Option<SeedWish>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -71,7 +76,9 @@ pub fn run(args: ClusterArgs) -> Result<Exit, Failure> {
     super::block_on(async {
         match args.command {
             ClusterCommand::Status { client } => status(&client).await,
-            ClusterCommand::Add { address, observer, client } => add(&client, &address, observer).await,
+            ClusterCommand::Add { address, observer, seed_from, client } => {
+                add(&client, &address, observer, seed_from.as_ref()).await
+            }
             ClusterCommand::Remove { name, force, client } => remove(&client, name, force).await,
             ClusterCommand::Transfer { to, client } => transfer(&client, to).await,
         }
@@ -221,7 +228,7 @@ fn disk(node: &NodeStatus) -> String {
 
 fn node_json(node: &NodeStatus) -> Value {
     let at = |position: &Option<Position>| position.as_ref().map(|at| json!({ "term": at.term, "index": at.index }));
-    json!({
+    let mut all = json!({
         "name": node.name, "raft_id": format!("{:016x}", node.raft_id), "address": node.address, "role": role_word(node.role()),
         "voter": node.voter, "unreachable": node.unreachable, "state": node.state, "frozen": node.frozen,
         "term": node.term, "leader": node.leader, "leader_address": node.leader_address,
@@ -236,10 +243,22 @@ fn node_json(node: &NodeStatus) -> Value {
         "damage": node.damage, "scrub_passes": node.scrub_passes, "scrub_done_bytes": node.scrub_done_bytes,
         "scrub_total_bytes": node.scrub_total_bytes, "scrub_pass_seconds": node.scrub_pass_seconds,
         "scrub_finished_at": node.scrub_finished_at,
-    })
+    });
+    all["seeding"] = json!(node.seeding.as_ref().map(|seeding| {
+        json!({ "from": seeding.from, "received_bytes": seeding.received_bytes, "total_bytes": seeding.total_bytes })
+    }));
+    all["seedings_begun"] = json!(node.seedings_begun);
+    all["seedings_resumed"] = json!(node.seedings_resumed);
+    all["seedings_served"] = json!(node.seedings_served);
+    all
 }
 
-async fn add(client: &ClientArgs, address: &Endpoint, observer: bool) -> Result<Exit, Failure> {
+async fn add(
+    client: &ClientArgs,
+    address: &Endpoint,
+    observer: bool,
+    seed_from: Option<&SeedWish>,
+) -> Result<Exit, Failure> {
     let what = format!("cannot add the node at {address}");
     let node = match peer::status(address.as_str(), false, STATUS_LIMIT).await {
         Ok(answer) => answer.node.unwrap_or_default(),
@@ -249,6 +268,15 @@ async fn add(client: &ClientArgs, address: &Endpoint, observer: bool) -> Result<
             return Err(Failure::new(what, error.message(), next));
         }
     };
+    // Before it is added: it may be filled at once.
+    if let Some(wish) = seed_from {
+        let request = SeedFromRequest { from: wish.to_string() };
+        if let Err(error) = peer::seed_from(address.as_str(), request, STATUS_LIMIT).await {
+            client.tell(&json!({ "outcome": "not_committed", "error": "refused", "message": error.message() }));
+            let next = "`calamus backup status` shows the targets of a node";
+            return Err(Failure::new(what, error.message(), next));
+        }
+    }
     let request = AddRequest {
         name: node.name,
         raft_id: node.raft_id,

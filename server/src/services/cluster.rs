@@ -10,7 +10,8 @@ use calamus_proto::v1::cluster_server::Cluster;
 use calamus_proto::v1::error_detail::OutcomeClass;
 use calamus_proto::v1::{
     AddRequest, AddResponse, ErrorDetail, FreezeRequest, FreezeResponse, Member, NodeStatus, RemoveRequest,
-    RemoveResponse, StatusRequest, StatusResponse, TransferRequest, TransferResponse,
+    RemoveResponse, SeedFromRequest, SeedFromResponse, StatusRequest, StatusResponse, TransferRequest,
+    TransferResponse,
 };
 use calamus_replication::error::reason;
 use calamus_replication::{Node, NodeError};
@@ -18,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::backup::schedule;
 use crate::peer::{self, FORWARDED_METADATA, mark_forwarded};
+use crate::seeding::{SeedWish, Wishes};
 use crate::status::{of_node_error, with_detail};
 
 /// How long another node may take to say how it is: a hung one must not hang the table of all.
@@ -30,6 +32,7 @@ const FORWARD_LIMIT: Duration = Duration::from_secs(15);
 /// The service of one node.
 pub struct ClusterService {
     node: Node,
+    wishes: Wishes,
 }
 
 /// Runs a call here if this node leads, else on the leader.
@@ -113,12 +116,27 @@ impl Cluster for ClusterService {
     async fn freeze(&self, request: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
         Ok(Response::new(self.node.freeze(request.into_inner().frozen).await))
     }
+
+    async fn seed_from(&self, request: Request<SeedFromRequest>) -> Result<Response<SeedFromResponse>, Status> {
+        let wish: SeedWish = request.into_inner().from.parse().map_err(Status::invalid_argument)?;
+        if let SeedWish::Place(place) = &wish {
+            return Err(Status::invalid_argument(format!(
+                "{place} is a place: name a target of this node's configuration, as in backup:TARGET; a place is given to \
+                 `calamus serve --seed-from`"
+            )));
+        }
+        let (node, wishes) = (self.node.clone(), self.wishes.clone());
+        // It writes a file.
+        let taken = tokio::task::spawn_blocking(move || wishes.take(&node, &wish)).await;
+        taken.map_err(|panic| Status::internal(panic.to_string()))?.map_err(Status::failed_precondition)?;
+        Ok(Response::new(SeedFromResponse {}))
+    }
 }
 
 impl ClusterService {
-    /// Serves `node`.
-    pub fn new(node: Node) -> ClusterService {
-        ClusterService { node }
+    /// Serves `node`, whose operator's wishes are kept by `wishes`.
+    pub fn new(node: Node, wishes: Wishes) -> ClusterService {
+        ClusterService { node, wishes }
     }
 
     /// The status of every member, in order of name; this node's own is `own`.

@@ -22,6 +22,7 @@ use tonic_health::server::HealthReporter;
 use crate::backup::runs::Runs;
 use crate::backup::targets::Targets;
 use crate::planted;
+use crate::seeding::Wishes;
 
 /// The full names of the services whose health is reported, and "" for the node as a whole.
 const HEALTH_NAMES: [&str; 4] = ["", "calamus.v1.Kv", "calamus.v1.Cluster", "calamus.v1.Backup"];
@@ -31,6 +32,7 @@ pub async fn routes(
     node: &Node,
     targets: Targets,
     runs: Runs,
+    wishes: Wishes,
 ) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     let (reporter, health_server) = tonic_health::server::health_reporter();
     let health = Health { reporter };
@@ -42,7 +44,7 @@ pub async fn routes(
     let kv = KvServer::new(kv::KvService::new(node.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone()))
+    let cluster = ClusterServer::new(cluster::ClusterService::new(node.clone(), wishes))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let backup = BackupServer::new(backup::BackupService::new(node.clone(), targets, runs))

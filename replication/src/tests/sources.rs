@@ -1,0 +1,207 @@
+//! Whom a node is seeded from, and that another goes on where one was cut.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore};
+use calamus_engine::env::RealDisk;
+use calamus_engine::ids::{ClusterId, DatabaseId};
+use calamus_engine::seed::{SeedChunk, SeedResume};
+
+use super::cluster::{TestCluster, retry};
+use super::replication::purge_past;
+use super::support;
+use crate::options::NodeConfig;
+use crate::seeding::SeedFrom;
+use crate::seeding::archive::SeedArchive;
+
+/// Slow enough that a seeding of [`filled`] takes seconds, so that things can happen meanwhile.
+const SLOW: u64 = 8 << 20;
+
+/// A cluster with some MiB of data, and a node of it that does not run and is to be seeded.
+fn filled(count: u64, config: &NodeConfig) -> (TestCluster, usize) {
+    let mut cluster = TestCluster::start_with(count, config);
+    for number in 0..320 {
+        cluster.write(&format!("large{number}"), &[b'x'; 64 << 10]);
+    }
+    let behind = (cluster.leader_index() + 1) % cluster.nodes.len();
+    let last = cluster.nodes[behind].engine().log_state().last.expect("a log").index.0;
+    cluster.nodes[behind].kill();
+    purge_all_past(&cluster, behind, last);
+    (cluster, behind)
+}
+
+/// Writes and checkpoints until no node but `behind` has the frames up to `index`: whoever leads, and whoever is asked.
+fn purge_all_past(cluster: &TestCluster, behind: usize, index: u64) {
+    purge_past(cluster, index);
+    for (_, node) in cluster.nodes.iter().enumerate().filter(|(number, _)| *number != behind) {
+        retry("the others purge, too", || {
+            node.engine().checkpoint().expect("works");
+            node.engine().log_state().last_purged.filter(|purged| purged.index.0 > index)
+        });
+    }
+}
+
+fn slow(count: u64) -> (TestCluster, usize) {
+    filled(count, &NodeConfig { seed_bytes_per_second: SLOW, ..NodeConfig::default() })
+}
+
+/// Waits until a part of the pages has come. Returns whom they come from.
+fn a_part_has_come(cluster: &TestCluster, node: usize) -> String {
+    retry("a part of the pages has come", || {
+        let replica = cluster.nodes[node].replica();
+        let (received, total) = replica.seeding_progress()?;
+        (total > 0 && received > total / 4).then(|| replica.seeding_source())?
+    })
+}
+
+fn is_seeded(cluster: &TestCluster, node: usize) {
+    retry("the node is seeded", || (cluster.nodes[node].engine().status().generation.0 > 1).then_some(()));
+}
+
+fn index_of(cluster: &TestCluster, name: &str) -> usize {
+    cluster.nodes.iter().position(|node| node.identity.name == name).expect("a node of this name")
+}
+
+#[test]
+fn a_follower_is_the_source_and_when_it_dies_another_goes_on() {
+    let (mut cluster, behind) = slow(5);
+    cluster.nodes[behind].restart();
+    let source = index_of(&cluster, &a_part_has_come(&cluster, behind));
+    assert_ne!(source, cluster.leader_index(), "a follower spares the leader");
+    cluster.nodes[source].kill();
+    let mut number = 0;
+    retry("the node is seeded", || {
+        cluster.write(&format!("meanwhile{}", number % 7), format!("{number}").as_bytes());
+        number += 1;
+        (cluster.nodes[behind].engine().status().generation.0 > 1).then_some(())
+    });
+    let replica = cluster.nodes[behind].replica();
+    assert_eq!(replica.seedings_begun(), 1, "pages were sent twice");
+    assert!(replica.seedings_resumed() > 0);
+    cluster.nodes[source].restart();
+    cluster.close();
+}
+
+#[test]
+fn what_was_received_goes_on_under_the_next_leader() {
+    let (mut cluster, behind) = slow(5);
+    cluster.nodes[behind].restart();
+    a_part_has_come(&cluster, behind);
+    let leader = cluster.leader_index();
+    cluster.nodes[leader].kill();
+    is_seeded(&cluster, behind);
+    let replica = cluster.nodes[behind].replica();
+    assert_eq!(replica.seedings_begun(), 1, "pages were sent twice");
+    assert!(replica.seedings_resumed() > 0, "the leader's end was not noticed, so this proves nothing");
+    cluster.nodes[leader].restart();
+    cluster.close();
+}
+
+#[test]
+fn what_nobody_goes_on_with_goes_after_a_while() {
+    let config =
+        NodeConfig { seed_bytes_per_second: SLOW, seed_keep: Duration::from_millis(200), ..NodeConfig::default() };
+    let (mut cluster, behind) = filled(3, &config);
+    cluster.nodes[behind].restart();
+    a_part_has_come(&cluster, behind);
+    let home = cluster.nodes[behind].directory.join("g2");
+    assert!(home.exists());
+    let others: Vec<usize> = (0..3).filter(|node| *node != behind).collect();
+    others.iter().for_each(|node| cluster.nodes[*node].kill());
+    retry("the space is free again", || (!home.exists()).then_some(()));
+    assert!(cluster.nodes[behind].engine().seed_receiver().is_ok(), "the next seeding can begin");
+    others.iter().for_each(|node| cluster.nodes[*node].restart());
+    is_seeded(&cluster, behind);
+    cluster.close();
+}
+
+#[test]
+fn the_operator_chooses_the_source_even_in_the_middle() {
+    let (mut cluster, behind) = slow(3);
+    cluster.nodes[behind].restart();
+    let first = a_part_has_come(&cluster, behind);
+    let leader = cluster.nodes[cluster.leader_index()].identity.name.clone();
+    assert_ne!(first, leader);
+    let fulfilled = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&fulfilled);
+    let on_seeded = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    cluster.nodes[behind].replica().seed_from(SeedFrom::Leader, Box::new(on_seeded));
+    retry("it comes from the leader", || {
+        (cluster.nodes[behind].replica().seeding_source().as_ref() == Some(&leader)).then_some(())
+    });
+    is_seeded(&cluster, behind);
+    retry("the wish is fulfilled", || (fulfilled.load(Ordering::Relaxed) == 1).then_some(()));
+    assert_eq!(cluster.nodes[behind].replica().seedings_begun(), 1, "pages were sent twice");
+    cluster.close();
+}
+
+/// Backups in a directory.
+struct Archive {
+    backups: Backups,
+    database: DatabaseId,
+    cluster: ClusterId,
+}
+
+impl Archive {
+    fn new(place: &Path) -> Self {
+        let store = Arc::new(DirectoryStore::new(Arc::new(RealDisk::new()), place));
+        let backups = Backups::new(store, BackupOptions::default());
+        Self { backups, database: support::DATABASE, cluster: support::CLUSTER }
+    }
+}
+
+impl SeedArchive for Archive {
+    fn name(&self) -> String {
+        "backups".to_owned()
+    }
+
+    fn seed(
+        &self,
+        received: Option<&SeedResume>,
+        on_piece: &mut dyn FnMut(SeedChunk) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        self.backups.seed(self.database, self.cluster, received, on_piece).map_err(|error| error.to_string())
+    }
+}
+
+/// Seeds a node from backups, of which the last is made before or after the other nodes purge the frames behind it.
+fn seed_from_backups(purged: bool) {
+    let (mut cluster, behind) = filled(3, &NodeConfig::default());
+    let archive = Archive::new(&cluster.root.path().join("backups"));
+    let mut go_on = |_| ControlFlow::Continue(());
+    archive.backups.full(cluster.leader().engine(), &mut go_on).expect("works");
+    cluster.write("between", b"x");
+    archive.backups.incremental(cluster.leader().engine(), &mut go_on).expect("works");
+    if purged {
+        let end = cluster.leader().engine().applied().log_id.expect("not empty").index.0;
+        purge_all_past(&cluster, behind, end);
+    }
+    cluster.write("behind", b"x");
+    let served = |cluster: &TestCluster| -> u64 {
+        let others = cluster.nodes.iter().enumerate().filter(|(node, _)| *node != behind);
+        others.map(|(_, node)| node.replica().seedings_served()).sum()
+    };
+    let before = served(&cluster);
+    cluster.nodes[behind].wish = SeedFrom::Archive(Arc::new(archive));
+    cluster.nodes[behind].restart();
+    is_seeded(&cluster, behind);
+    assert_eq!(cluster.nodes[behind].replica().seedings_begun(), u64::from(purged), "pages of other nodes");
+    assert!(served(&cluster) > before, "the frames behind the backups come from a node");
+    cluster.close();
+}
+
+#[test]
+fn a_node_is_seeded_from_backups_and_goes_on_from_a_node() {
+    seed_from_backups(false);
+}
+
+#[test]
+fn backups_that_no_journal_reaches_back_to_are_passed_over() {
+    seed_from_backups(true);
+}
