@@ -29,9 +29,13 @@ pub struct SeedSource {
     at_least: Option<LogId>,
     until_applied: bool,
     beside: bool,
-    /// Between the pages it is the frames' turn.
-    frames_turn: bool,
+    /// So many pieces of frames may come before the next pages.
+    frames_turn: u8,
 }
+
+/// At most so many pieces of frames come between two of pages: who takes over from this source must have the frames behind
+/// the last one, so they are not left for later, and the pages do not wait for ever where much is written.
+const FRAMES_TURN: u8 = 3;
 
 /// Where the frames end.
 #[derive(Clone, Copy)]
@@ -188,7 +192,7 @@ impl SeedSource {
             at_least: None,
             until_applied: false,
             beside: false,
-            frames_turn: false,
+            frames_turn: 0,
         }
     }
 
@@ -249,13 +253,13 @@ impl SeedSource {
                     self.phase = Phase::Pages { next: 0 };
                     return Ok(Some(SeedChunk::Manifest(manifest.encode())));
                 }
-                Phase::Pages { .. } if self.frames_turn => {
-                    self.frames_turn = false;
+                Phase::Pages { .. } if self.frames_turn > 0 => {
                     let end = durable_and_applied(&self.store);
-                    self.read_frames(end, max_bytes)?;
+                    let any = self.read_frames(end, max_bytes)?;
+                    self.frames_turn = if any { self.frames_turn - 1 } else { 0 };
                 }
                 Phase::Pages { next } => {
-                    self.frames_turn = self.beside;
+                    self.frames_turn = if self.beside { FRAMES_TURN } else { 0 };
                     self.read_pages(*next, max_bytes)?;
                 }
                 Phase::Frames { end } => {

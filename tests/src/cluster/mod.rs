@@ -157,13 +157,28 @@ impl Cluster {
     }
 
     fn first_start(&mut self, node: usize, join: Option<usize>) {
+        self.first_start_with(node, join, &[]);
+    }
+
+    fn first_start_with(&mut self, node: usize, join: Option<usize>, flags: &[&str]) {
         let member = &self.members[node];
         let mut arguments = ["--name", &member.name, "--listen", &member.address].map(str::to_owned).to_vec();
         match join {
             None => arguments.push("--bootstrap".to_owned()),
             Some(host) => arguments.extend(["--join".to_owned(), self.members[host].address.clone()]),
         }
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
         self.spawn(node, arguments);
+    }
+
+    /// Starts one node more, with these flags beside those of the setup: it joins by asking `host`. Returns its number.
+    pub fn grow(&mut self, host: usize, flags: &[&str]) -> usize {
+        let node = self.len();
+        let home = self.home.as_ref().expect("it is there as long as the cluster").path();
+        let member = Member::new(node + 1, home);
+        self.members.push(member);
+        self.first_start_with(node, Some(host), flags);
+        node
     }
 
     /// Starts a node again on its directory.

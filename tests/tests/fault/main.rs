@@ -12,6 +12,7 @@ mod kill;
 mod planted;
 mod rejoin;
 mod seeding;
+mod sources;
 mod stopped;
 
 use std::time::Duration;
