@@ -7,7 +7,7 @@ use calamus_engine::Vote;
 use calamus_engine::env::CrashChoice;
 use calamus_engine::ids::{LogIndex, RaftId, Term};
 use calamus_engine::journal::frame::FrameKind;
-use calamus_engine::seed::SeedChunk;
+use calamus_engine::seed::{SeedChunk, VerifiedSeed};
 
 use super::node::Node;
 use super::promise::Remains;
@@ -143,6 +143,19 @@ impl Pair {
 
     /// Seeds the follower from the leader; `between` runs between the chunks.
     pub fn seed(&mut self, between: &mut dyn FnMut(&mut Self, u32) -> Result<(), Stop>) -> Result<(), Stop> {
+        self.seed_cut(u32::MAX, between)
+    }
+
+    /// As [`Self::seed`], but the stream is cut behind each `pieces`, at least two, and goes on from there; and what was verified goes on
+    /// once more, with what was committed since. With [`u32::MAX`] there is one stream, and nothing more.
+    pub fn seed_cut(
+        &mut self,
+        pieces: u32,
+        between: &mut dyn FnMut(&mut Self, u32) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        // The first piece may only say again that the pages are complete.
+        assert!(pieces > 1);
+        let cut = pieces < u32::MAX;
         let leader = self.leader;
         // So that the stream is not behind what the follower has applied.
         self.apply(leader, usize::MAX)?;
@@ -153,13 +166,33 @@ impl Pair {
         let mut chunks = 0;
         let mut count = 0;
         self.follower().does("seed");
-        while let Some(chunk) = source.next(32 << 10).map_err(disk("seed source"))? {
-            if let SeedChunk::Done { last, .. } = &chunk {
-                count = last.map_or(0, |last| last.index.0 as usize + 1);
+        let mut again = cut;
+        loop {
+            source = if cut { source.frames_beside() } else { source };
+            while let Some(chunk) = source.next(32 << 10).map_err(disk("seed source"))? {
+                if let SeedChunk::Done { last, .. } = &chunk {
+                    count = last.map_or(0, |last| last.index.0 as usize + 1);
+                }
+                receiver.feed(chunk).map_err(disk("seed"))?;
+                between(self, chunks)?;
+                chunks += 1;
+                if cut && chunks.is_multiple_of(pieces) {
+                    break;
+                }
             }
-            receiver.feed(chunk).map_err(disk("seed"))?;
-            between(self, chunks)?;
-            chunks += 1;
+            if count > 0 {
+                if !std::mem::take(&mut again) {
+                    break;
+                }
+                receiver = receiver.verify().and_then(VerifiedSeed::reopen).map_err(disk("reopen"))?;
+                self.send_other(FrameKind::Blank, Vec::new())?;
+                self.commit(usize::MAX);
+                self.apply(leader, usize::MAX)?;
+                count = 0;
+            }
+            drop(source);
+            let resume = receiver.resume().ok_or_else(|| wrong("nothing was received".to_owned()))?;
+            source = self.leader().engine().resume_seed_source(resume, u64::MAX).map_err(disk("resume"))?;
         }
         drop(source);
         let old = self.follower().log.clone();

@@ -177,7 +177,8 @@ pub fn follower(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     pair.follower().check()
 }
 
-/// A follower that is too far behind: seeded, and switched to a new generation, twice.
+/// A follower that is too far behind: seeded, and switched to a new generation, twice; the second time from a stream that is
+/// cut behind each third piece, and goes on once more after it was verified.
 pub fn seeded(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
     puts(pair, sizes, "a", 0, 20, 300)?;
     settle(pair)?;
@@ -193,7 +194,8 @@ pub fn seeded(pair: &mut Pair, sizes: &mut Sizes) -> Result<(), Stop> {
             drop_tree(pair, "b")?;
             settle(pair)?;
         }
-        pair.seed(&mut |pair, chunk| {
+        let pieces = if round == 1 { 3 } else { u32::MAX };
+        pair.seed_cut(pieces, &mut |pair, chunk| {
             if chunk < 2 {
                 puts(pair, sizes, "a", 5 * chunk, 9, 400)?;
                 settle(pair)?;

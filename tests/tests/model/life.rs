@@ -249,11 +249,12 @@ impl Life {
         self.pair.nodes[node].reopen()
     }
 
-    /// Seeds the follower while the leader goes on.
+    /// Seeds the follower while the leader goes on; often the stream is cut, and goes on where it was.
     fn seed(&mut self) -> Result<(), Stop> {
         self.tally.seedings += 1;
         let (random, sizes) = (&mut self.random, self.sizes);
-        self.pair.seed(&mut |pair, chunk| {
+        let pieces = if random.random() { u32::MAX } else { random.random_range(2..6) };
+        self.pair.seed_cut(pieces, &mut |pair, chunk| {
             if chunk >= 6 || random.random() {
                 return Ok(());
             }
