@@ -1,8 +1,8 @@
 //! Status of the cluster, and changes to it.
 
 use calamus_proto::v1::{
-    AddRequest, AddResponse, FreezeRequest, FreezeResponse, Member, RemoveRequest, StatusRequest, StatusResponse,
-    TransferRequest,
+    AddRequest, AddResponse, FreezeRequest, FreezeResponse, Member, RemoveRequest, SeedFromRequest, StatusRequest,
+    StatusResponse, TransferRequest,
 };
 use tonic::Response;
 
@@ -91,6 +91,16 @@ impl Cluster {
     /// If that node does not answer.
     pub async fn freeze(&self, address: &str, frozen: bool) -> Result<FreezeResponse, ReadError> {
         self.once(address, |node| async move { node.cluster().freeze(FreezeRequest { frozen }).await }).await
+    }
+
+    /// Says what the node at this address is to be filled from, if it has to be: `any`, `leader`, `node:NAME`, or
+    /// `backup:TARGET` for a target of its configuration.
+    ///
+    /// # Errors
+    /// If that node does not answer, or refuses it.
+    pub async fn seed_from(&self, address: &str, from: &str) -> Result<(), ReadError> {
+        let request = SeedFromRequest { from: from.to_owned() };
+        self.once(address, |node| async move { node.cluster().seed_from(request).await }).await.map(drop)
     }
 
     /// One attempt at one node.

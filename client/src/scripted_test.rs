@@ -262,4 +262,9 @@ impl Cluster for Service {
         self.next().await?;
         Ok(Response::new(FreezeResponse { last_log: Some(Position { term: 1, index: 9 }) }))
     }
+
+    async fn seed_from(&self, _: Request<SeedFromRequest>) -> Result<Response<SeedFromResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(SeedFromResponse {}))
+    }
 }

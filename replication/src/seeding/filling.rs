@@ -33,7 +33,7 @@ pub(crate) struct Filling {
 }
 
 enum Content {
-    Receiver(SeedReceiver),
+    Receiver(Box<SeedReceiver>),
     Verified(Box<VerifiedSeed>),
     /// Something went wrong with it, so it was dropped.
     Gone,
@@ -68,7 +68,7 @@ impl Filling {
             SeedError::Busy => SeedingError::Busy,
             error => unusable(error),
         })?;
-        Ok(Self { content: Content::Receiver(receiver), received: 0, total: 0 })
+        Ok(Self { content: Content::Receiver(Box::new(receiver)), received: 0, total: 0 })
     }
 
     /// Nothing.
@@ -104,7 +104,7 @@ impl Filling {
         let content = std::mem::replace(&mut self.content, Content::Gone);
         let receiver = blocking(move || match content {
             Content::Receiver(receiver) => Ok(Some(receiver)),
-            Content::Verified(verified) => verified.reopen().map(Some),
+            Content::Verified(verified) => verified.reopen().map(|receiver| Some(Box::new(receiver))),
             Content::Gone => Ok(None),
         });
         let Some(mut receiver) = receiver.await?.map_err(unusable)? else { return Ok(None) };

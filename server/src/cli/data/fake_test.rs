@@ -186,4 +186,8 @@ impl Cluster for Fake {
     async fn freeze(&self, _: Request<FreezeRequest>) -> Result<Response<FreezeResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
+
+    async fn seed_from(&self, _: Request<SeedFromRequest>) -> Result<Response<SeedFromResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
 }
