@@ -337,5 +337,5 @@ fn what_is_followed_is_archived_whatever_the_power_leaves() {
     for step in ["part write", "part sync", "part rename", "manifest write", "manifest rename", "progress remove"] {
         assert!(looks.steps.contains_key(&format!("backup: {step}")), "{step} is not part of that life");
     }
-    assert!(all.tried > most / 2, "{} disks", all.tried);
+    assert!(all.tried >= most.min(count) / 2, "{} disks", all.tried);
 }
