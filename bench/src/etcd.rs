@@ -103,22 +103,14 @@ impl Etcd {
         Process::start(name, data, client, command)
     }
 
-    /// Asks for a new member and starts it. Returns when it was asked for: a cluster that does not take one yet, because its members have
-    /// not been connected for long enough, is asked again.
+    /// Asks for a new member and starts it. Returns when it was asked for.
     pub async fn add(&self, data: &Path) -> anyhow::Result<(Added, Instant)> {
         let name = format!("e{}", self.members.len() + 1);
         let ports = free_ports(2)?;
         let (client, peer) = (local(ports[0]), local(ports[1]));
-        let mut cluster = ClusterClient::new(self.connections().leader[0].clone());
-        let trying = Instant::now();
-        let (id, began) = loop {
-            let began = Instant::now();
-            match cluster.member_add(MemberAddRequest { peer_urls: vec![format!("http://{peer}")] }).await {
-                Ok(added) => break (added.into_inner().member.context("a member was added")?.id, began),
-                Err(status) if trying.elapsed() > START_TIMEOUT => return Err(status.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        };
+        let request = MemberAddRequest { peer_urls: vec![format!("http://{peer}")] };
+        let (added, began) = self.change(async |mut cluster| cluster.member_add(request.clone()).await).await?;
+        let id = added.member.context("a member was added")?.id;
         let members = [self.members.as_slice(), &[format!("{name}=http://{peer}")]].concat();
         let process = self.member(&name, data, &client, &peer, &members, "existing")?;
         let endpoint = Endpoint::from_shared(format!("http://{client}"))?.tcp_nodelay(true);
@@ -128,9 +120,26 @@ impl Etcd {
 
     /// Removes a member that was added, and ends it.
     pub async fn take_out(&self, added: Added) -> anyhow::Result<()> {
-        let mut cluster = ClusterClient::new(self.connections().leader[0].clone());
-        cluster.member_remove(MemberRemoveRequest { id: added.id }).await?;
+        self.change(async |mut cluster| cluster.member_remove(MemberRemoveRequest { id: added.id }).await).await?;
         Ok(())
+    }
+
+    /// Changes who is a member. A cluster refuses that until all its members have been connected for some seconds, so it is asked
+    /// again. Returns the answer, and when that was asked for.
+    async fn change<T>(
+        &self,
+        ask: impl AsyncFn(ClusterClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> anyhow::Result<(T, Instant)> {
+        let cluster = ClusterClient::new(self.connections().leader[0].clone());
+        let trying = Instant::now();
+        loop {
+            let began = Instant::now();
+            match ask(cluster.clone()).await {
+                Ok(answer) => return Ok((answer.into_inner(), began)),
+                Err(status) if trying.elapsed() > START_TIMEOUT => return Err(status.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
     }
 
     /// The index of the last entry that the leader has applied.

@@ -6,7 +6,8 @@
 //! - the node comes back with all that was applied, and so with all that is archived. A backup that is ahead of its node
 //!   could not be gone on with (`NotInJournal`), and a journal that was let go before its frames were archived for good leaves a
 //!   gap (`JournalPurged`): both would show here, since the node keeps nothing but what is pinned;
-//! - following goes on behind that end, without another full backup, and at its end the restore is the new state.
+//! - following goes on behind that end, without another full backup unless the chain is long, and at its end the restore is the new
+//!   state.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::IoSlice;
