@@ -46,8 +46,10 @@ pub async fn run(args: &BackupArgs, home: &Path, binary: &Path, marks: &mut Vec<
     }
     let (mut our_seconds, mut rivals) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
-        // In turn one and the other goes first: what one leaves for the background disturbs both alike.
+        // In turn one and the other goes first.
         for turn in 0..2 {
+            // What was written before is on the disk, and in nobody's way.
+            tokio::task::spawn_blocking(rustix::fs::sync).await?;
             if (turn + round) % 2 == 0 {
                 our_seconds.push(add_ours(&ours, home, binary, entries).await?);
             } else if let Some(rival) = &rival {
@@ -66,10 +68,10 @@ pub async fn run(args: &BackupArgs, home: &Path, binary: &Path, marks: &mut Vec<
 
 /// The median, after it was printed.
 fn line(what: &str, mib: u64, all: &mut [f64]) -> f64 {
+    let each: Vec<String> = all.iter().map(|seconds| format!("{seconds:.2}")).collect();
     all.sort_by(f64::total_cmp);
     let median = all[all.len() / 2];
-    let each: Vec<String> = all.iter().map(|seconds| format!("{seconds:.2}")).collect();
-    println!("{what:<30} {median:>7.2} s for {mib} MiB   (all: {} s)", each.join(", "));
+    println!("{what:<30} {median:>7.2} s for {mib} MiB   (in turn: {} s)", each.join(", "));
     median
 }
 
