@@ -1,4 +1,4 @@
-//! Three `calamus serve` processes, and how they are spoken to: the plain generated client over a few connections, as for the
+//! A few `calamus serve` processes, and how they are spoken to: the plain generated client over a few connections, as for the
 //! rival; so no retry hides an error.
 
 use std::path::{Path, PathBuf};
@@ -40,12 +40,12 @@ struct Connections {
 }
 
 impl Calamus {
-    /// Starts three nodes and waits until all have a vote.
-    pub async fn start(binary: &Path, dir: &Path) -> anyhow::Result<Calamus> {
-        let ports = free_ports(3)?;
+    /// Starts so many nodes and waits until all have a vote.
+    pub async fn start(binary: &Path, dir: &Path, nodes: usize) -> anyhow::Result<Calamus> {
+        let ports = free_ports(nodes)?;
         let address = |node: usize| format!("127.0.0.1:{}", ports[node]);
         let mut processes = Vec::new();
-        for node in 0..3 {
+        for node in 0..nodes {
             let name = format!("n{}", node + 1);
             let node_dir = dir.join(&name);
             let mut command = serve(binary, &node_dir);
@@ -59,9 +59,9 @@ impl Calamus {
                 wait_for(&mut processes, &address(0), 1).await?;
             }
         }
-        let statuses = wait_for(&mut processes, &address(0), 3).await?;
+        let statuses = wait_for(&mut processes, &address(0), nodes).await?;
         ensure!(statuses.iter().any(|status| status.role() == Role::Leader), "no node leads");
-        let client = Client::connect((0..3).map(address), Options::default()).await?;
+        let client = Client::connect((0..nodes).map(address), Options::default()).await?;
         let connections = RwLock::new(Arc::new(Connections { leader: Vec::new(), all: Vec::new() }));
         let calamus = Calamus { processes, binary: binary.to_owned(), client, connections };
         calamus.refresh().await?;
@@ -100,6 +100,19 @@ impl Calamus {
     /// Each node's own view.
     pub async fn statuses(&self) -> anyhow::Result<Vec<NodeStatus>> {
         Ok(self.client.cluster().status(true).await?.members)
+    }
+
+    /// What the node that leads says of itself.
+    pub async fn leader(&self) -> anyhow::Result<NodeStatus> {
+        let statuses = self.statuses().await?;
+        statuses.into_iter().find(|status| status.role() == Role::Leader).context("no node leads")
+    }
+
+    /// The length of the value that a node has itself, whatever others have; `None` if the key is not there.
+    pub async fn get_local(&self, address: &str, key: Bytes) -> anyhow::Result<Option<usize>> {
+        let channel = connect(address, 1).await?.remove(0);
+        let request = GetRequest { consistency: Consistency::Local.into(), ..get_request(key) };
+        Ok(kv(channel).get(request).await?.into_inner().entry.map(|entry| entry.value.len()))
     }
 
     /// Puts a value and comes back when it is committed, whatever happens to leaders meanwhile. Not for measurements.

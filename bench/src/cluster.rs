@@ -190,13 +190,13 @@ pub async fn run(args: ClusterArgs) -> anyhow::Result<()> {
     let dir = args.common.temp_dir()?;
     let rival = match args.vs.as_deref() {
         None => None,
-        Some(_) => Some(Subject::new("etcd", Etcd::start(dir.path()).await?, etcd::file_kind)),
+        Some(_) => Some(Subject::new("etcd", Etcd::start(dir.path(), 3, None).await?, etcd::file_kind)),
     };
     let calamus = match args.rival_only {
         true => None,
         false => {
             let binary = calamus::binary(args.common.binary.as_deref())?;
-            Some(Subject::new("calamus", Calamus::start(&binary, dir.path()).await?, calamus::file_kind))
+            Some(Subject::new("calamus", Calamus::start(&binary, dir.path(), 3).await?, calamus::file_kind))
         }
     };
     let length = Duration::from_secs(args.seconds);

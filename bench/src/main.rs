@@ -6,7 +6,7 @@
 //! engine     the engine alone, beside other embedded ones
 //! readers    opening and dropping read transactions
 //! space      how large the data file gets under random changes
-//! backup     backups and restores, beside a copy of the same bytes
+//! backup     backups, restores, seedings beside a copy of the same bytes; adding a node, beside a rival
 //! pacing     what checkpoints do to the latency of commits
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
@@ -51,7 +51,7 @@ enum Command {
     Readers(readers::ReadersArgs),
     /// How large the data file gets under random changes, and how fast free runs are found in a large one.
     Space(space::SpaceArgs),
-    /// Backups and restores beside a copy of the same bytes, and what a backup does to writers.
+    /// Backups, restores and seedings beside a copy of the same bytes, and what they do to writers; adding a node.
     Backup(backup::BackupArgs),
     /// The latency of commits without a checkpoint, and beside one.
     Pacing(pacing::PacingArgs),
@@ -61,7 +61,7 @@ enum Command {
     BackupFill(backup::FillArgs),
 }
 
-/// What both commands need.
+/// What commands that start nodes need.
 #[derive(Clone, Debug, clap::Args)]
 struct Common {
     /// The folder for data; a new one within it is used and removed. By default the build's target folder: it is on a disk, as
@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("this is a debug build: its numbers mean nothing (cargo run --release -p calamus-bench -- ...)");
     }
-    // These have no use for a runtime, nor should one's threads be beside them.
+    // These have no use for a runtime, nor should one's threads be beside them; what a part of them needs it makes.
     let command = match cli.command {
         Command::Engine(args) => return engine::run(args),
         Command::EngineWindow(args) => return engine::run_window(&args),
@@ -97,22 +97,25 @@ fn main() -> anyhow::Result<()> {
         Command::BackupFill(args) => return backup::run_fill(&args),
         command => command,
     };
+    until_ended(async {
+        match command {
+            Command::Cluster(args) => cluster::run(args).await,
+            Command::Restart(args) => restart::run(args).await,
+            Command::Engine(_)
+            | Command::EngineWindow(_)
+            | Command::Readers(_)
+            | Command::Space(_)
+            | Command::Backup(_)
+            | Command::BackupFill(_)
+            | Command::Pacing(_) => unreachable!("done above"),
+        }
+    })
+}
+
+/// Runs what starts processes. Ended from outside, everything is dropped too: so the children end.
+fn until_ended(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let run = async {
-            match command {
-                Command::Cluster(args) => cluster::run(args).await,
-                Command::Restart(args) => restart::run(args).await,
-                Command::Engine(_)
-                | Command::EngineWindow(_)
-                | Command::Readers(_)
-                | Command::Space(_)
-                | Command::Backup(_)
-                | Command::BackupFill(_)
-                | Command::Pacing(_) => unreachable!("done above"),
-            }
-        };
-        // Ended from outside, everything is dropped too: so the children end.
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
             done = run => done,

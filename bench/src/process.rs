@@ -54,6 +54,11 @@ impl Process {
 
     /// Asks it to end, and waits; how it ended and after how long.
     pub fn terminate(mut self, wait: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
+        self.end(wait)
+    }
+
+    /// The same, where its name and directory are needed afterwards.
+    pub fn end(&mut self, wait: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
         self.signal(Signal::TERM)?;
         let begun = Instant::now();
         loop {

@@ -36,7 +36,7 @@ const BACK_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn run(args: RestartArgs) -> anyhow::Result<()> {
     let dir = args.common.temp_dir()?;
     let binary = calamus::binary(args.common.binary.as_deref())?;
-    let mut calamus = std::sync::Arc::new(Calamus::start(&binary, dir.path()).await?);
+    let mut calamus = std::sync::Arc::new(Calamus::start(&binary, dir.path(), 3).await?);
     let values = |mib: u64| (mib << 20) / VALUE_BYTES as u64;
     fill(&calamus, 0, values(args.data_mib)).await?;
     let follower = follower(&calamus).await?;

@@ -7,6 +7,7 @@
 //!
 //! full_every = "1week"
 //! incremental_every = "1h"
+//! limit_mib_s = 50
 //!
 //! [backup.targets.near]
 //! url = "file:///var/backups/calamus"
@@ -17,6 +18,7 @@
 //! file by default.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,6 +59,9 @@ pub struct TargetSettings {
     /// How often what was committed since is added; not by schedule if it is not said.
     #[serde(default, deserialize_with = "duration")]
     pub incremental_every: Option<Duration>,
+    /// How much a backup by schedule copies at most, in MiB a second; without a bound if it is not said.
+    #[serde(default)]
+    pub limit_mib_s: Option<NonZeroU32>,
 }
 
 /// When backups are made without being asked for.
@@ -66,13 +71,19 @@ pub struct ScheduleSettings {
     pub full_every: Option<Duration>,
     /// The time between two of any kind.
     pub incremental_every: Option<Duration>,
+    /// How many bytes a second are copied at most.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl TargetSettings {
     /// When backups are made there.
     #[must_use]
     pub fn schedule(&self) -> ScheduleSettings {
-        ScheduleSettings { full_every: self.full_every, incremental_every: self.incremental_every }
+        ScheduleSettings {
+            full_every: self.full_every,
+            incremental_every: self.incremental_every,
+            bytes_per_second: self.limit_mib_s.map(|mib| u64::from(mib.get()) << 20),
+        }
     }
 }
 
@@ -154,10 +165,15 @@ mod tests {
 
     #[test]
     fn a_schedule_is_said_in_words() {
-        let text = "[backup.targets.a]\nurl = \"/a\"\nfull_every = \"1week\"\nincremental_every = \"1h 30m\"";
+        let text = "[backup.targets.a]\nurl = \"/a\"\nfull_every = \"1week\"\nincremental_every = \"1h 30m\"\n\
+                    limit_mib_s = 3";
         let schedule = Settings::parse(text).unwrap().backup.targets["a"].schedule();
         let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
-        let wanted = ScheduleSettings { full_every: seconds(7 * 86_400), incremental_every: seconds(5400) };
+        let wanted = ScheduleSettings {
+            full_every: seconds(7 * 86_400),
+            incremental_every: seconds(5400),
+            bytes_per_second: Some(3 << 20),
+        };
         assert_eq!(schedule, wanted);
     }
 
@@ -172,6 +188,7 @@ mod tests {
             ("[backup.targets.a]\nurl = \"backups\"", "whole path"),
             ("[backup.targets.a]\nurl = \"/a\"\nfull_every = \"often\"", "often"),
             ("[backup.targets.a]\nurl = \"/a\"\nfull_every = \"0s\"", "less than a second"),
+            ("[backup.targets.a]\nurl = \"/a\"\nlimit_mib_s = 0", "limit_mib_s"),
             ("[backup.targets.\"a b\"]\nurl = \"/a\"", "a b"),
         ] {
             let why = Settings::parse(text).expect_err(text);

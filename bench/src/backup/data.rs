@@ -97,7 +97,7 @@ impl Data {
 }
 
 /// The data file of the newest generation.
-fn data_file(dir: &Path) -> Result<PathBuf> {
+pub fn data_file(dir: &Path) -> Result<PathBuf> {
     let mut newest = None;
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();

@@ -1,55 +1,85 @@
-//! Backups of one engine and restores from them, beside a copy of the same bytes on the same disk; what an increment takes; and
-//! what a backup does to those who write meanwhile.
+//! Everything that copies a whole database, each beside what it can be at best, or beside a rival.
 //!
 //! ```text
-//! data       the database, and the copy
+//! alone      backups of one engine and restores, beside a copy; increments; writers beside a backup
+//! seeding    a node that fills another one, beside the same bytes through a connection; writers beside it
+//! add_node   the time to add an empty node to a cluster of two, beside etcd
+//!
+//! data       the database of one engine, and its copy
+//! node       a `calamus serve` process of a small cluster
+//! tcp        a file's way through a connection
 //! writers    threads that commit until they are told to stop
+//! clients    the same, clients of a node
+//! memory     the most memory that a process has meanwhile
 //! ```
 //!
-//! Everything is in one folder, the place of the backups too: a second disk would make backups look faster than a copy.
+//! Everything is in one folder, the place of the backups and the other nodes too: a second disk would make backups look faster
+//! than a copy.
 
+mod add_node;
+mod alone;
+mod clients;
 mod data;
+mod memory;
+mod node;
+mod seeding;
+mod tcp;
 mod writers;
 
-use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use calamus_engine::Database;
-use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore, Manifest, NewNode, RestoreOptions};
-use calamus_engine::env::RealDisk;
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
 
-use crate::process::rss_anon;
 use crate::report::Mark;
+use crate::{Common, calamus, until_ended};
 
-/// Anonymous memory that a backup or a restore may add, in bytes.
+/// Anonymous memory that a backup, a restore or a side of a seeding may add, in bytes.
 const RSS_MARK_BYTES: f64 = (96 << 20) as f64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Backup,
+    Seeding,
+    AddNode,
+}
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct BackupArgs {
-    /// The folder for data; a new one within it is used and removed, three times the data in size. By default the build's
-    /// target folder.
-    #[arg(long)]
-    dir: Option<PathBuf>,
-    /// Data that is there before, in MiB.
+    /// Measure only this. Without it, all is measured, but `add-node` only with a rival.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Add a node to a cluster of this system too, alternating.
+    #[arg(long, value_parser = ["etcd"])]
+    vs: Option<String>,
+    /// Data that is there before, in MiB. The folder needs three times as much.
     #[arg(long, default_value_t = 4096)]
     data_mib: u64,
+    /// Data that the cluster holds to which a node is added, in MiB.
+    #[arg(long, default_value_t = 1024)]
+    add_node_mib: u64,
+    /// After so many entries the rival takes a snapshot and shortens its log; by default as many as it takes by itself.
+    #[arg(long, requires = "vs")]
+    rival_snapshot_count: Option<u64>,
     /// The size of a value, in bytes; values cannot be compressed.
     #[arg(long, default_value_t = 16_000)]
     value_bytes: usize,
-    /// How often copy, backup and restore are measured, in turn; medians are reported.
+    /// How often each is measured, in turn; medians are reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Writers beside a backup; none are measured with 0.
+    /// Writers beside a backup, and beside a seeding; none are measured with 0.
     #[arg(long, default_value_t = 4)]
     writers: usize,
     /// The limit of the backup that is to leave the writers their throughput, in MiB a second. With less than the writers
     /// journal it never ends, and is given up.
     #[arg(long, default_value_t = 200)]
     limit_mib_s: u64,
+    /// The limit of the seeding that is to leave the writers their throughput, in MiB a second; without it none is
+    /// measured. The node that seeds is started with `--seed-mib-s`.
+    #[arg(long)]
+    seed_limit_mib_s: Option<u64>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// One measurement.
@@ -68,44 +98,33 @@ impl Took {
 
 pub fn run(args: &BackupArgs) -> Result<()> {
     ensure!(args.rounds > 0 && args.data_mib > 0 && args.value_bytes > 0, "rounds, data and values are above 0");
-    let within = args.dir.clone().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into());
-    let home = tempfile::Builder::new().prefix("calamus-bench-").tempdir_in(within)?;
-    let directory = home.path().join("database");
-    fill_apart(args, &directory)?;
-    let mut data = data::Data::open(&directory, args.data_mib << 20, args.value_bytes)?;
-    println!("{} MB of data in {} entries of {} bytes", data.file_bytes()? / 1_000_000, data.entries, args.value_bytes);
-
-    let (mut copies, mut fulls, mut restores) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..args.rounds {
-        copies.push(measured(|| data.copy(&home.path().join("copy")))?);
-        let place = home.path().join(format!("backups-{round}"));
-        fulls.push(measured(|| Ok(full(&data.database, &backups(&place, None))?.raw_bytes))?);
-        let restored = home.path().join("restored");
-        restores.push(measured(|| restore(&backups(&place, None), &restored))?);
-        std::fs::remove_dir_all(&restored)?;
-        if round + 1 < args.rounds {
-            std::fs::remove_dir_all(&place)?;
-        }
-    }
-    let mut marks = Vec::new();
-    let copy = line("copy and sync", &mut copies);
-    let ratio = |marks: &mut Vec<Mark>, what: &str, found| {
-        marks.push(Mark { what: what.to_owned(), found, at_least: true, bound: 0.6 });
+    let home = args.common.temp_dir()?;
+    // A part's data goes before the next one's comes.
+    let folder = |part: &str| -> Result<PathBuf> {
+        let folder = home.path().join(part);
+        std::fs::create_dir(&folder)?;
+        Ok(folder)
     };
-    ratio(&mut marks, "full backup, MB/s against the copy", line("full backup, not compressed", &mut fulls) / copy);
-    ratio(&mut marks, "restore, MB/s against the copy", line("restore, verified", &mut restores) / copy);
-    for (what, all) in [("full backup", &fulls), ("restore", &restores)] {
-        let found = all.iter().map(|took| took.rss_growth).max().unwrap_or_default() as f64 / RSS_MARK_BYTES;
-        marks.push(Mark {
-            what: format!("{what}, growth of RssAnon against 96 MiB"),
-            found,
-            at_least: false,
-            bound: 1.0,
-        });
+    let wanted = |part: Part| args.only.map_or(part != Part::AddNode || args.vs.is_some(), |only| only == part);
+    let mut marks = Vec::new();
+    if wanted(Part::Backup) {
+        let folder = folder("alone")?;
+        alone::run(args, &folder, &mut marks)?;
+        std::fs::remove_dir_all(folder)?;
     }
-    marks.push(increment(&mut data, &backups(&home.path().join(format!("backups-{}", args.rounds - 1)), None))?);
-    if args.writers > 0 {
-        marks.push(beside_writers(args, &data, &home.path().join("beside"))?);
+    if wanted(Part::Seeding) || wanted(Part::AddNode) {
+        let binary = calamus::binary(args.common.binary.as_deref())?;
+        until_ended(async {
+            if wanted(Part::Seeding) {
+                let folder = folder("seeding")?;
+                seeding::run(args, &folder, &binary, &mut marks).await?;
+                std::fs::remove_dir_all(folder)?;
+            }
+            if wanted(Part::AddNode) {
+                add_node::run(args, &folder("add-node")?, &binary, &mut marks).await?;
+            }
+            Ok(())
+        })?;
     }
     marks.iter().for_each(|mark| println!("{}", mark.text()));
     Ok(())
@@ -128,7 +147,7 @@ pub fn run_fill(args: &FillArgs) -> Result<()> {
 }
 
 /// Fills the database in a process of its own: the memory that this takes, and keeps for later, would hide what a backup takes.
-fn fill_apart(args: &BackupArgs, directory: &std::path::Path) -> Result<()> {
+fn fill_apart(args: &BackupArgs, directory: &Path) -> Result<()> {
     let status = std::process::Command::new(std::env::current_exe()?)
         .arg("backup-fill")
         .arg("--directory")
@@ -153,86 +172,19 @@ fn line(what: &str, all: &mut [Took]) -> f64 {
     median.mb_a_second()
 }
 
-/// Measures time and memory of what says how many bytes it was.
-fn measured(work: impl FnOnce() -> Result<u64>) -> Result<Took> {
-    let pid = std::process::id();
-    let before = rss_anon(pid)?;
-    let (ended, most) = (AtomicBool::new(false), AtomicU64::new(before));
-    std::thread::scope(|scope| {
-        let watching = scope.spawn(|| -> Result<()> {
-            while !ended.load(Ordering::Acquire) {
-                most.fetch_max(rss_anon(pid)?, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Ok(())
-        });
-        let began = Instant::now();
-        let bytes = work();
-        let seconds = began.elapsed().as_secs_f64();
-        ended.store(true, Ordering::Release);
-        watching.join().expect("reading a number does not panic")?;
-        let rss_growth = most.load(Ordering::Relaxed) - before;
-        Ok(Took { bytes: bytes?, seconds, rss_growth })
-    })
+fn writers_line(what: &str, written: &writers::Written) {
+    println!(
+        "{what:<30} {:>7.2} s {:>8.0} commits/s   p50 {:.0} us   p99 {:.0} us",
+        written.seconds,
+        written.a_second(),
+        written.micros(0.5),
+        written.micros(0.99)
+    );
 }
 
-fn backups(place: &std::path::Path, bytes_per_second: Option<u64>) -> Backups {
-    let mut options = BackupOptions::default();
-    options.compress = false;
-    options.bytes_per_second = bytes_per_second;
-    Backups::new(Arc::new(DirectoryStore::new(Arc::new(RealDisk::new()), place)), options)
-}
-
-fn full(database: &Database, backups: &Backups) -> Result<Manifest> {
-    let report = backups.full(database.engine(), &mut |_| ControlFlow::Continue(()))?;
-    report.backup.context("a full backup is made")
-}
-
-/// Restores to the end, verified, and returns how large the new data file is.
-fn restore(backups: &Backups, to: &std::path::Path) -> Result<u64> {
-    let node = NewNode { name: "restored", listen: "127.0.0.1:0", advertise: "127.0.0.1:0", membership: None };
-    let disk: Arc<dyn calamus_engine::env::Disk> = Arc::new(RealDisk::new());
-    backups.restore(&disk, to, node, &RestoreOptions::default(), &mut |_| ControlFlow::Continue(()))?;
-    data::file_bytes(to)
-}
-
-/// What an increment takes after one of a hundred entries has changed, against the full backup.
-fn increment(data: &mut data::Data, backups: &Backups) -> Result<Mark> {
-    let stored = full(&data.database, backups)?.stored_bytes;
-    data.change_one_in(100)?;
-    let report = backups.incremental(data.database.engine(), &mut |_| ControlFlow::Continue(()))?;
-    ensure!(report.full_because.is_none(), "the increment became a full backup: {:?}", report.full_because);
-    let moved = report.backup.context("something was committed")?.stored_bytes;
-    println!("increment after 1 % changed      {} MB, the full backup {} MB", moved / 1_000_000, stored / 1_000_000);
-    let what = "increment after 1 % changed, bytes against the full backup".to_owned();
-    Ok(Mark { what, found: moved as f64 / stored as f64, at_least: false, bound: 0.03 })
-}
-
-/// Writers alone, beside a full backup at full speed, and beside one that is limited.
-fn beside_writers(args: &BackupArgs, data: &data::Data, place: &std::path::Path) -> Result<Mark> {
-    let alone = writers::beside(data, args.writers, || {
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(())
-    })?;
-    let beside = |name: &str, limit: Option<u64>| -> Result<writers::Written> {
-        let place = place.join(name);
-        let written = writers::beside(data, args.writers, || full(&data.database, &backups(&place, limit)).map(drop))?;
-        std::fs::remove_dir_all(&place)?;
-        Ok(written)
-    };
-    let unlimited = beside("unlimited", None)?;
-    let limited = beside("limited", Some(args.limit_mib_s << 20))?;
-    let limited_name = format!("beside one of {} MiB/s", args.limit_mib_s);
-    for (name, written) in [("writers alone", &alone), ("beside a full backup", &unlimited), (&limited_name, &limited)]
-    {
-        println!(
-            "{name:<30} {:>7.2} s {:>8.0} commits/s   p50 {:.0} us   p99 {:.0} us",
-            written.seconds,
-            written.a_second(),
-            written.micros(0.5),
-            written.micros(0.99)
-        );
-    }
-    let what = format!("writers {limited_name}, commits against alone");
-    Ok(Mark { what, found: limited.a_second() / alone.a_second(), at_least: true, bound: 0.8 })
+/// The mark of a process's memory.
+fn growth_mark(what: &str, growths: impl Iterator<Item = u64>) -> Mark {
+    let what = format!("{what}, growth of RssAnon against 96 MiB");
+    let found = growths.max().unwrap_or_default() as f64 / RSS_MARK_BYTES;
+    Mark { what, found, at_least: false, bound: 1.0 }
 }

@@ -14,7 +14,7 @@ use super::data::{Data, TREE};
 pub struct Written {
     pub seconds: f64,
     /// Nanoseconds of each commit.
-    latency: Histogram<u64>,
+    pub latency: Histogram<u64>,
 }
 
 impl Written {

@@ -14,7 +14,8 @@ use crate::engine::rig_test::check;
 use crate::env::{CrashChoice, Disk, SimDisk};
 use crate::offline::check_directory;
 
-fn choices(number: u64) -> impl Iterator<Item = CrashChoice> {
+/// What a power cut may leave at one moment.
+pub(super) fn choices(number: u64) -> impl Iterator<Item = CrashChoice> {
     let seeds = from_environment("CALAMUS_CRASH_SEEDS", 1);
     let drawn = (0..seeds).map(move |draw| CrashChoice::Seeded(number * 1_000 + draw));
     [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain(drawn)

@@ -62,6 +62,8 @@ mod crash_test;
 #[cfg(test)]
 mod damage_test;
 #[cfg(test)]
+mod follow_crash_test;
+#[cfg(test)]
 mod follow_test;
 #[cfg(test)]
 mod keep_test;

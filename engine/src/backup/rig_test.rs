@@ -170,10 +170,17 @@ pub(crate) struct Life {
 }
 
 impl Life {
+    /// Goes on from what the engine holds: nothing, at first.
     pub(crate) fn new(engine: Engine, seed: u64) -> Self {
-        let digest = engine.applied().digest;
-        let first = Moment { txn_id: TxnId(0), digest, wall_micros: 0, trees: Trees::new() };
-        Self { engine, random: StdRng::seed_from_u64(seed), moments: vec![first], term: 1 }
+        let applied = engine.applied();
+        let moment = Moment {
+            txn_id: applied.txn_id,
+            digest: applied.digest,
+            wall_micros: applied.wall_time_micros,
+            trees: trees_of(&engine),
+        };
+        let term = engine.log_state().last.map_or(1, |last| last.term.0);
+        Self { engine, random: StdRng::seed_from_u64(seed), moments: vec![moment], term }
     }
 
     pub(crate) fn now(&self) -> &Moment {

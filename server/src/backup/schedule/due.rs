@@ -51,7 +51,11 @@ mod tests {
 
     fn schedule(full_hours: Option<u64>, incremental_hours: Option<u64>) -> ScheduleSettings {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        ScheduleSettings { full_every: full_hours.map(hours), incremental_every: incremental_hours.map(hours) }
+        ScheduleSettings {
+            full_every: full_hours.map(hours),
+            incremental_every: incremental_hours.map(hours),
+            bytes_per_second: None,
+        }
     }
 
     #[test]

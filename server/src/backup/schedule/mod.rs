@@ -93,7 +93,7 @@ pub async fn keep(node: &Node, settings: &BackupSettings, targets: &Targets, run
             if runs.now().is_some() {
                 continue;
             }
-            let Some(turn) = Turn::claim(node, target, kind, known).await else { continue };
+            let Some(turn) = Turn::claim(node, target, kind, schedule.bytes_per_second, known).await else { continue };
             info!(target, kind = kind.as_str_name(), "a scheduled backup begins");
             match turn.take(node, targets, runs).await {
                 Ok(()) => info!(target, "the scheduled backup has ended"),

@@ -26,6 +26,8 @@ const NOTE_AGAIN: Duration = Duration::from_millis(250);
 pub(super) struct Turn {
     target: String,
     kind: RunKind,
+    /// How much is copied at most.
+    bytes_per_second: Option<u64>,
     known: Known,
     /// Before the last renewal that was committed was sent.
     renewed_at: Instant,
@@ -37,13 +39,26 @@ type Made = Result<bool, RunError>;
 
 impl Turn {
     /// Claims the backup; `None` if somebody else was first, or nobody can be asked.
-    pub(super) async fn claim(node: &Node, target: &str, kind: RunKind, known: Known) -> Option<Turn> {
+    pub(super) async fn claim(
+        node: &Node,
+        target: &str,
+        kind: RunKind,
+        bytes_per_second: Option<u64>,
+        known: Known,
+    ) -> Option<Turn> {
         let (renewed_at, began_micros) = (Instant::now(), now_micros());
         let identity = node.engine().identity();
         let running = Some(Running { raft_id: identity.raft_id.0, name: identity.name, renewed: 0 });
         let record = Record { running, ..known.record.clone() };
         match known.replace(node, target, record).await {
-            Ok(claimed) => Some(Turn { target: target.to_owned(), kind, known: claimed?, renewed_at, began_micros }),
+            Ok(claimed) => Some(Turn {
+                target: target.to_owned(),
+                kind,
+                bytes_per_second,
+                known: claimed?,
+                renewed_at,
+                began_micros,
+            }),
             Err(error) => {
                 warn!(target, why = %error, "a scheduled backup could not be claimed; trying on");
                 None
@@ -62,7 +77,8 @@ impl Turn {
         let lost = Arc::new(AtomicBool::new(false));
         let unwanted = lost.clone();
         let mut run = runs.begin(&self.target, self.kind, move || unwanted.load(Ordering::Relaxed))?;
-        let (engine, targets, target, kind) = (node.engine().clone(), targets.clone(), self.target.clone(), self.kind);
+        let (engine, targets, target) = (node.engine().clone(), targets.clone(), self.target.clone());
+        let (kind, bytes_per_second) = (self.kind, self.bytes_per_second);
         let mut working = tokio::task::spawn_blocking(move || {
             let mut full = false;
             let mut hear = |event: Event| {
@@ -70,7 +86,7 @@ impl Turn {
                     full = done.backup.is_some_and(|backup| backup.kind() == BackupKind::Full);
                 }
             };
-            let backups = targets.open(&target, None);
+            let backups = targets.open(&target, bytes_per_second);
             let made = backups.and_then(|backups| work(&mut run, &engine, &backups, kind, Duration::ZERO, &mut hear));
             if let Err(error) = &made {
                 run.failed(error);
