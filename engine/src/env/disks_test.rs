@@ -9,13 +9,24 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{CrashChoice, Disk, DiskFile, LosingDisk, OpenMode, RealDisk, SimDisk, create_dir_durable};
+use super::{
+    BLOCK_BYTES, CountingDisk, CrashChoice, Disk, DiskFile, LosingDisk, OpenMode, RealDisk, SimDisk, create_dir_durable,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { offset: u64, bytes: Vec<u8>, split: usize },
+    Write {
+        offset: u64,
+        bytes: Vec<u8>,
+        split: usize,
+    },
+    /// Past the page cache: the first block, how many, and what is in them.
+    WriteBlocks(u64, usize, u8),
     SetLen(u64),
-    Punch { offset: u64, length: u64 },
+    Punch {
+        offset: u64,
+        length: u64,
+    },
     Sync,
     Reopen,
 }
@@ -27,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_map(|(fill, length)| (0..length).map(|at| fill.wrapping_add((at % 251) as u8)).collect::<Vec<u8>>());
     prop_oneof![
         6 => (0..SPAN, bytes, 0..9000_usize).prop_map(|(offset, bytes, split)| Step::Write { offset, bytes, split }),
+        3 => (0..5_u64, 1..4_usize, any::<u8>()).prop_map(|(first, count, fill)| Step::WriteBlocks(first, count, fill)),
         2 => (0..2 * SPAN).prop_map(Step::SetLen),
         2 => (0..SPAN, 1..SPAN).prop_map(|(offset, length)| Step::Punch { offset, length }),
         2 => Just(Step::Sync),
@@ -58,6 +70,13 @@ fn run(disk: &dyn Disk, path: &Path, steps: &[Step]) -> (Vec<u8>, Vec<u8>) {
                 let offset = *offset as usize;
                 model.resize(model.len().max(offset + bytes.len()), 0);
                 model[offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            Step::WriteBlocks(first, count, fill) => {
+                let bytes = vec![*fill; count * BLOCK_BYTES as usize];
+                file.write_past_cache(&bytes, first * BLOCK_BYTES).expect("write");
+                let offset = (first * BLOCK_BYTES) as usize;
+                model.resize(model.len().max(offset + bytes.len()), 0);
+                model[offset..offset + bytes.len()].copy_from_slice(&bytes);
             }
             Step::SetLen(length) => {
                 file.set_len(*length).expect("set length");
@@ -377,4 +396,32 @@ fn writes_of_whole_blocks_are_seen_by_readers() {
         }
         writer.sync_data().expect("sync");
     }
+}
+
+/// A file that was opened to be read is not written past the page cache either, and neither is another one that has its
+/// name by now. Longer writes than one call takes are whole, and each counts once.
+#[test]
+fn writes_past_the_cache_reach_the_file_that_was_opened_to_be_written() {
+    const BLOCK: usize = BLOCK_BYTES as usize;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    let disk = CountingDisk::new(Arc::new(RealDisk::new()));
+    let large: Vec<u8> = (0..(5 << 20) + BLOCK).map(|at| (at % 249) as u8).collect();
+    let file = disk.open(&path, OpenMode::CreateNew).expect("made");
+    file.write_past_cache(&large, 0).expect("written");
+    assert!(std::fs::read(&path).expect("readable") == large);
+    let counted = disk.snapshot().other;
+    assert_eq!((counted.writes, counted.bytes), (1, large.len() as u64));
+    let reader = disk.open(&path, OpenMode::Read).expect("open");
+    assert!(reader.write_past_cache(&[9; BLOCK], 0).is_err(), "opened to be read");
+    assert!(std::fs::read(&path).expect("readable") == large);
+
+    let moved = disk.open(&path, OpenMode::Write).expect("open");
+    let elsewhere = folder.path().join("elsewhere");
+    disk.rename(&path, &elsewhere).expect("renamed");
+    disk.open(&path, OpenMode::CreateNew).expect("made").write_at(&[IoSlice::new(b"other")], 0).expect("written");
+    moved.write_past_cache(&[7; BLOCK], 0).expect("written");
+    assert_eq!(std::fs::read(&path).expect("readable"), b"other");
+    let found = std::fs::read(&elsewhere).expect("readable");
+    assert!(found[..BLOCK] == [7; BLOCK] && found[BLOCK..] == large[BLOCK..]);
 }
