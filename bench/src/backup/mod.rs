@@ -46,10 +46,10 @@ pub struct BackupArgs {
     /// Writers beside a backup; none are measured with 0.
     #[arg(long, default_value_t = 4)]
     writers: usize,
-    /// The limit of the backup that is to leave the writers their throughput, in MiB a second. With less than the writers
+    /// The limits of the backups that are to leave the writers their throughput, in MiB a second. With less than the writers
     /// journal it never ends, and is given up.
-    #[arg(long, default_value_t = 200)]
-    limit_mib_s: u64,
+    #[arg(long, default_value = "200", value_delimiter = ',')]
+    limit_mib_s: Vec<u64>,
 }
 
 /// One measurement.
@@ -105,7 +105,7 @@ pub fn run(args: &BackupArgs) -> Result<()> {
     }
     marks.push(increment(&mut data, &backups(&home.path().join(format!("backups-{}", args.rounds - 1)), None))?);
     if args.writers > 0 {
-        marks.push(beside_writers(args, &data, &home.path().join("beside"))?);
+        marks.extend(beside_writers(args, &data, &home.path().join("beside"))?);
     }
     marks.iter().for_each(|mark| println!("{}", mark.text()));
     Ok(())
@@ -208,31 +208,30 @@ fn increment(data: &mut data::Data, backups: &Backups) -> Result<Mark> {
     Ok(Mark { what, found: moved as f64 / stored as f64, at_least: false, bound: 0.03 })
 }
 
-/// Writers alone, beside a full backup at full speed, and beside one that is limited.
-fn beside_writers(args: &BackupArgs, data: &data::Data, place: &std::path::Path) -> Result<Mark> {
-    let alone = writers::beside(data, args.writers, || {
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(())
-    })?;
-    let beside = |name: &str, limit: Option<u64>| -> Result<writers::Written> {
-        let place = place.join(name);
-        let written = writers::beside(data, args.writers, || full(&data.database, &backups(&place, limit)).map(drop))?;
-        std::fs::remove_dir_all(&place)?;
+/// Writers beside a full backup at full speed, and beside limited ones; alone before each limited one, for as long as that
+/// takes at least: what writers do in their first seconds, before a checkpoint has anything to do, they do not go on with.
+fn beside_writers(args: &BackupArgs, data: &data::Data, place: &std::path::Path) -> Result<Vec<Mark>> {
+    let backup = |limit: Option<u64>| full(&data.database, &backups(place, limit)).map(drop);
+    let beside = |limit: Option<u64>| -> Result<writers::Written> {
+        let written = writers::beside(data, args.writers, || backup(limit))?;
+        std::fs::remove_dir_all(place)?;
         Ok(written)
     };
-    let unlimited = beside("unlimited", None)?;
-    let limited = beside("limited", Some(args.limit_mib_s << 20))?;
-    let limited_name = format!("beside one of {} MiB/s", args.limit_mib_s);
-    for (name, written) in [("writers alone", &alone), ("beside a full backup", &unlimited), (&limited_name, &limited)]
-    {
-        println!(
-            "{name:<30} {:>7.2} s {:>8.0} commits/s   p50 {:.0} us   p99 {:.0} us",
-            written.seconds,
-            written.a_second(),
-            written.micros(0.5),
-            written.micros(0.99)
-        );
+    beside(None)?.print("beside a full backup");
+    let mut marks = Vec::new();
+    for mib_a_second in &args.limit_mib_s {
+        let limit = mib_a_second << 20;
+        let pages = Duration::from_secs((data.file_bytes()? / limit.max(1)).max(1));
+        let alone = writers::beside(data, args.writers, || {
+            std::thread::sleep(pages);
+            Ok(())
+        })?;
+        alone.print("writers alone");
+        let name = format!("beside one of {mib_a_second} MiB/s");
+        let limited = beside(Some(limit))?;
+        limited.print(&name);
+        let what = format!("writers {name}, commits against alone");
+        marks.push(Mark { what, found: limited.a_second() / alone.a_second(), at_least: true, bound: 0.8 });
     }
-    let what = format!("writers {limited_name}, commits against alone");
-    Ok(Mark { what, found: limited.a_second() / alone.a_second(), at_least: true, bound: 0.8 })
+    Ok(marks)
 }
