@@ -20,6 +20,8 @@ mod whole;
 
 #[cfg(test)]
 mod disks_test;
+#[cfg(test)]
+mod past_cache_test;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};

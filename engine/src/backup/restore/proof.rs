@@ -12,8 +12,8 @@
 //! reading: that proves what was handed to the disk, and not what the file holds. What rots after this reading is found as in
 //! any data file, by the first read of a page and by the scrub.
 //!
-//! Several threads read and sum up, since one of them would either wait for the disk or let it wait. The digest is a sum, so
-//! that it does not matter who read which page. Of several damaged pages the first is named: blocks are taken in
+//! Several threads read and sum up: one would either wait for the disk or let it wait. The digest is a sum, so that it does
+//! not matter who read which page. Of several damaged pages the first is named: blocks are taken in
 //! order, and whoever finds damage lets nobody take another one, so no page before it is left unread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,9 @@ use crate::store::{AppliedState, offset_of};
 
 /// Pages that are read at a time: 1 MiB.
 const BLOCK_PAGES: u64 = 128;
+/// How many read and sum up. Not for their sums, for which one would do, but for the disk: with four reads under way it gave 1.6 times
+/// the bytes that it gave with two.
+const READERS: usize = 4;
 /// Nobody takes a block from here on.
 const STOPPED: u64 = u64::MAX / 2;
 
@@ -53,15 +56,14 @@ pub(super) fn prove(
 /// The digest of the first pages of a file, each of which carries its checksum.
 fn sum_of_pages(file: &dyn DiskFile, page_count: u32, meter: &mut Meter<'_>) -> Result<Digest, RestoreError> {
     meter.more(offset_of(PageNumber(page_count)));
-    let readers = std::thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 4));
     let next_block = AtomicU64::new(0);
-    let (tell, told) = sync_channel(2 * readers);
+    let (tell, told) = sync_channel(2 * READERS);
     std::thread::scope(|scope| {
         let reader = || {
             let (tell, next_block) = (tell.clone(), &next_block);
             scope.spawn(move || sum_of_blocks(file, page_count, next_block, &tell))
         };
-        let readers: Vec<_> = (0..readers).map(|_| reader()).collect();
+        let readers: Vec<_> = (0..READERS).map(|_| reader()).collect();
         drop(tell);
         let stopped = told.iter().find_map(|bytes| meter.moved(Stage::Verify, bytes).err());
         // Whoever still reads hears that nobody listens.
