@@ -12,7 +12,7 @@ use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore, Manifest, N
 use calamus_engine::env::RealDisk;
 
 use super::memory::Peak;
-use super::{BackupArgs, Took, data, fill_apart, growth_mark, line, writers, writers_line};
+use super::{BackupArgs, Took, data, fill_apart, growth_mark, line, writers};
 use crate::report::Mark;
 
 /// Measures them within `home`, and adds the marks.
@@ -45,7 +45,7 @@ pub fn run(args: &BackupArgs, home: &Path, marks: &mut Vec<Mark>) -> Result<()> 
     }
     marks.push(increment(&mut data, &backups(&home.join(format!("backups-{}", args.rounds - 1)), None))?);
     if args.writers > 0 {
-        marks.push(beside_writers(args, &data, &home.join("beside"))?);
+        marks.extend(beside_writers(args, &data, &home.join("beside"))?);
     }
     Ok(())
 }
@@ -91,24 +91,30 @@ fn increment(data: &mut data::Data, backups: &Backups) -> Result<Mark> {
     Ok(Mark { what, found: moved as f64 / stored as f64, at_least: false, bound: 0.03 })
 }
 
-/// Writers alone, beside a full backup at full speed, and beside one that is limited.
-fn beside_writers(args: &BackupArgs, data: &data::Data, place: &Path) -> Result<Mark> {
-    let alone = writers::beside(data, args.writers, || {
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(())
-    })?;
-    let beside = |name: &str, limit: Option<u64>| -> Result<writers::Written> {
-        let place = place.join(name);
-        let written = writers::beside(data, args.writers, || full(&data.database, &backups(&place, limit)).map(drop))?;
-        std::fs::remove_dir_all(&place)?;
+/// Writers beside a full backup at full speed, and beside limited ones; alone before each limited one, for as long as that
+/// takes at least: what writers do in their first seconds, before a checkpoint has anything to do, they do not go on with.
+fn beside_writers(args: &BackupArgs, data: &data::Data, place: &Path) -> Result<Vec<Mark>> {
+    let backup = |limit: Option<u64>| full(&data.database, &backups(place, limit)).map(drop);
+    let beside = |limit: Option<u64>| -> Result<writers::Written> {
+        let written = writers::beside(data, args.writers, || backup(limit))?;
+        std::fs::remove_dir_all(place)?;
         Ok(written)
     };
-    let unlimited = beside("unlimited", None)?;
-    let limited = beside("limited", Some(args.limit_mib_s << 20))?;
-    let limited_name = format!("beside one of {} MiB/s", args.limit_mib_s);
-    writers_line("writers alone", &alone);
-    writers_line("beside a full backup", &unlimited);
-    writers_line(&limited_name, &limited);
-    let what = format!("writers {limited_name}, commits against alone");
-    Ok(Mark { what, found: limited.a_second() / alone.a_second(), at_least: true, bound: 0.8 })
+    beside(None)?.print("beside a full backup");
+    let mut marks = Vec::new();
+    for mib_a_second in &args.limit_mib_s {
+        let limit = mib_a_second << 20;
+        let pages = Duration::from_secs((data.file_bytes()? / limit.max(1)).max(1));
+        let alone = writers::beside(data, args.writers, || {
+            std::thread::sleep(pages);
+            Ok(())
+        })?;
+        alone.print("writers alone");
+        let name = format!("beside one of {mib_a_second} MiB/s");
+        let limited = beside(Some(limit))?;
+        limited.print(&name);
+        let what = format!("writers {name}, commits against alone");
+        marks.push(Mark { what, found: limited.a_second() / alone.a_second(), at_least: true, bound: 0.8 });
+    }
+    Ok(marks)
 }

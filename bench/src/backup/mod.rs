@@ -70,10 +70,10 @@ pub struct BackupArgs {
     /// Writers beside a backup, and beside a seeding; none are measured with 0.
     #[arg(long, default_value_t = 4)]
     writers: usize,
-    /// The limit of the backup that is to leave the writers their throughput, in MiB a second. With less than the writers
+    /// The limits of the backups that are to leave the writers their throughput, in MiB a second. With less than the writers
     /// journal it never ends, and is given up.
-    #[arg(long, default_value_t = 200)]
-    limit_mib_s: u64,
+    #[arg(long, default_value = "200", value_delimiter = ',')]
+    limit_mib_s: Vec<u64>,
     /// The limit of the seeding that is to leave the writers their throughput, in MiB a second; without it none is
     /// measured. The node that seeds is started with `--seed-mib-s`.
     #[arg(long)]
@@ -170,16 +170,6 @@ fn line(what: &str, all: &mut [Took]) -> f64 {
         most / 1_000_000
     );
     median.mb_a_second()
-}
-
-fn writers_line(what: &str, written: &writers::Written) {
-    println!(
-        "{what:<30} {:>7.2} s {:>8.0} commits/s   p50 {:.0} us   p99 {:.0} us",
-        written.seconds,
-        written.a_second(),
-        written.micros(0.5),
-        written.micros(0.99)
-    );
 }
 
 /// The mark of a process's memory.

@@ -17,7 +17,7 @@ use calamus_engine::env::RealDisk;
 use super::clients::Clients;
 use super::memory::Peak;
 use super::node::{Node, free_address, take_out};
-use super::{BackupArgs, Took, data, fill_apart, growth_mark, line, tcp, writers, writers_line};
+use super::{BackupArgs, Took, data, fill_apart, growth_mark, line, tcp, writers};
 use crate::report::Mark;
 
 /// How long writers are measured without a seeding.
@@ -144,14 +144,14 @@ async fn beside_clients(args: &BackupArgs, mut bed: Bed<'_>, clients: Clients, m
         Ok(())
     };
     let (alone, ()) = clients.beside(&address, alone).await?;
-    writers_line("clients alone", &alone);
+    alone.print("clients alone");
     let (unlimited, _) = beside_one(&mut bed, clients, &address).await?;
-    writers_line("beside a seeding", &unlimited);
+    unlimited.print("beside a seeding");
     let Some(limit) = args.seed_limit_mib_s else { return Ok(()) };
     bed.restart_limited(limit).await?;
     let (limited, took) = beside_one(&mut bed, clients, &address).await?;
     let name = format!("beside a seeding of {limit} MiB/s");
-    writers_line(&name, &limited);
+    limited.print(&name);
     ensure!(took.mb_a_second() <= (limit << 20) as f64 / 1e6, "the limit of {limit} MiB/s is not kept");
     let found = limited.a_second() / alone.a_second();
     marks.push(Mark { what: format!("clients {name}, commits against alone"), found, at_least: true, bound: 0.8 });

@@ -22,8 +22,18 @@ impl Written {
         self.latency.len() as f64 / self.seconds
     }
 
-    pub fn micros(&self, quantile: f64) -> f64 {
+    fn micros(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    pub fn print(&self, name: &str) {
+        println!(
+            "{name:<30} {:>7.2} s {:>8.0} commits/s   p50 {:.0} us   p99 {:.0} us",
+            self.seconds,
+            self.a_second(),
+            self.micros(0.5),
+            self.micros(0.99)
+        );
     }
 }
 

@@ -56,29 +56,71 @@ pub(super) struct ChunkHeader {
     sum: u64,
 }
 
+/// The raw bytes of a chunk, behind the room for its header: those that are stored as they are need no other place.
+pub(super) struct Raw(Vec<u8>);
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl Raw {
+    fn with_capacity(bytes: usize) -> Self {
+        let mut room = Vec::with_capacity(CHUNK_HEADER_BYTES + bytes);
+        room.resize(CHUNK_HEADER_BYTES, 0);
+        Self(room)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len() - CHUNK_HEADER_BYTES
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Adds zeros, up to a multiple of `bytes`.
+    fn pad_to(&mut self, bytes: usize) {
+        self.0.resize(CHUNK_HEADER_BYTES + self.len().next_multiple_of(bytes), 0);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0[CHUNK_HEADER_BYTES..]
+    }
+}
+
 /// Encodes a chunk.
-pub(super) fn encode(kind: ChunkKind, raw: &[u8], compress: bool) -> Vec<u8> {
-    assert!(raw.len() <= MAX_RAW_BYTES, "a chunk of {} bytes", raw.len());
-    let mut bytes = vec![0; CHUNK_HEADER_BYTES];
-    if compress {
-        bytes.resize(CHUNK_HEADER_BYTES + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-        let length = lz4_flex::block::compress_into(raw, &mut bytes[CHUNK_HEADER_BYTES..]).expect("it has the room");
-        bytes.truncate(CHUNK_HEADER_BYTES + length);
-    }
-    let compressed = compress && bytes.len() - CHUNK_HEADER_BYTES < raw.len();
-    if !compressed {
-        bytes.truncate(CHUNK_HEADER_BYTES);
-        bytes.extend_from_slice(raw);
-    }
+pub(super) fn encode(kind: ChunkKind, raw: Raw, compress: bool) -> Vec<u8> {
+    let raw_bytes = raw.len();
+    assert!(raw_bytes <= MAX_RAW_BYTES, "a chunk of {raw_bytes} bytes");
+    let shorter = if compress { shorter(&raw) } else { None };
+    let compressed = shorter.is_some();
+    let mut bytes = shorter.unwrap_or(raw.0);
     let (header, stored) = bytes.split_at_mut(CHUNK_HEADER_BYTES);
     let length = |bytes: usize| u32::try_from(bytes).expect("bounded").to_le_bytes();
     header[..4].copy_from_slice(&MAGIC);
     (header[4], header[5]) = (kind as u8, u8::from(compressed));
     header[8..12].copy_from_slice(&length(stored.len()));
-    header[12..16].copy_from_slice(&length(raw.len()));
+    header[12..16].copy_from_slice(&length(raw_bytes));
     let sum = sum_of(&header[..SUM_OFFSET], stored);
     header[SUM_OFFSET..].copy_from_slice(&sum.to_le_bytes());
     bytes
+}
+
+/// The bytes compressed, behind the room for a header, if that makes them shorter.
+fn shorter(raw: &Raw) -> Option<Vec<u8>> {
+    let most = lz4_flex::block::get_maximum_output_size(raw.len());
+    let mut bytes = vec![0; CHUNK_HEADER_BYTES + most];
+    let compressed = lz4_flex::block::compress_into(raw.bytes(), &mut bytes[CHUNK_HEADER_BYTES..]);
+    let length = compressed.expect("it has the room");
+    bytes.truncate(CHUNK_HEADER_BYTES + length);
+    (length < raw.len()).then_some(bytes)
 }
 
 fn sum_of(header: &[u8], stored: &[u8]) -> u64 {
@@ -114,13 +156,13 @@ impl ChunkHeader {
     }
 
     /// What the chunk holds, once it is known to be what was written.
-    pub(super) fn open(&self, header: &[u8; CHUNK_HEADER_BYTES], stored: &[u8]) -> Result<Bytes, String> {
+    pub(super) fn open(&self, header: &[u8; CHUNK_HEADER_BYTES], stored: &Bytes) -> Result<Bytes, String> {
         assert_eq!(stored.len(), self.stored_bytes, "the caller reads as much as the header says");
         if sum_of(&header[..SUM_OFFSET], stored) != self.sum {
             return Err("a chunk does not match its checksum".into());
         }
         if !self.compressed {
-            return Ok(Bytes::copy_from_slice(stored));
+            return Ok(stored.clone());
         }
         let mut raw = vec![0; self.raw_bytes];
         match lz4_flex::block::decompress_into(stored, &mut raw) {
@@ -135,12 +177,13 @@ impl ChunkHeader {
 #[derive(Default)]
 pub(super) struct PagesRaw {
     runs: Vec<(PageNumber, u32)>,
-    pages: Vec<u8>,
+    pages: Vec<Bytes>,
+    bytes: usize,
 }
 
 impl PagesRaw {
     /// Adds pages that stand behind those that are there.
-    pub(super) fn push(&mut self, first: PageNumber, bytes: &[u8]) {
+    pub(super) fn push(&mut self, first: PageNumber, bytes: Bytes) {
         let count = u32::try_from(bytes.len() / PAGE_BYTES).expect("a piece of a file");
         match self.runs.last_mut() {
             Some((start, length)) if start.0 + *length == first.0 => *length += count,
@@ -149,11 +192,12 @@ impl PagesRaw {
                 self.runs.push((first, count));
             }
         }
-        self.pages.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+        self.pages.push(bytes);
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.pages.len()
+        self.bytes
     }
 
     /// The page behind the last one.
@@ -162,16 +206,16 @@ impl PagesRaw {
     }
 
     /// The raw bytes, and none are left.
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        let Self { runs, pages } = std::mem::take(self);
-        let mut raw = Vec::with_capacity(8 + runs.len() * 8 + pages.len());
-        raw.extend_from_slice(&u32::try_from(runs.len()).expect("bounded").to_le_bytes());
-        raw.extend_from_slice(&[0; 4]);
+    pub(super) fn take(&mut self) -> Raw {
+        let Self { runs, pages, bytes } = std::mem::take(self);
+        let mut raw = Raw::with_capacity(8 + runs.len() * 8 + bytes);
+        raw.push(&u32::try_from(runs.len()).expect("bounded").to_le_bytes());
+        raw.push(&[0; 4]);
         for (first, count) in runs {
-            raw.extend_from_slice(&first.0.to_le_bytes());
-            raw.extend_from_slice(&count.to_le_bytes());
+            raw.push(&first.0.to_le_bytes());
+            raw.push(&count.to_le_bytes());
         }
-        raw.extend_from_slice(&pages);
+        pages.iter().for_each(|some| raw.push(some));
         raw
     }
 }
@@ -200,10 +244,10 @@ pub(super) fn pages_of(raw: &Bytes) -> Result<PageRuns, &'static str> {
 }
 
 /// Adds a frame to the raw bytes of a chunk of frames.
-pub(super) fn push_frame(raw: &mut Vec<u8>, frame: &Frame) {
-    raw.extend_from_slice(frame.header());
-    raw.extend_from_slice(frame.payload().bytes());
-    raw.resize(raw.len().next_multiple_of(FRAME_ALIGNMENT_BYTES), 0);
+pub(super) fn push_frame(raw: &mut Raw, frame: &Frame) {
+    raw.push(frame.header());
+    raw.push(frame.payload().bytes());
+    raw.pad_to(FRAME_ALIGNMENT_BYTES);
 }
 
 /// The frames of a chunk of frames, each with its own checksums compared.
@@ -234,28 +278,35 @@ mod tests {
         if bytes.len() != CHUNK_HEADER_BYTES + chunk.stored_bytes {
             return Err("another length".into());
         }
-        Ok((chunk.kind, chunk.open(header, &bytes[CHUNK_HEADER_BYTES..])?))
+        let stored = Bytes::copy_from_slice(&bytes[CHUNK_HEADER_BYTES..]);
+        Ok((chunk.kind, chunk.open(header, &stored)?))
+    }
+
+    fn raw_of(bytes: &[u8]) -> Raw {
+        let mut raw = Raw::default();
+        raw.push(bytes);
+        raw
     }
 
     fn some_pages() -> Bytes {
         let mut pages = PagesRaw::default();
-        pages.push(PageNumber(3), &[1; 2 * PAGE_BYTES]);
-        pages.push(PageNumber(5), &[2; PAGE_BYTES]);
-        pages.push(PageNumber(9), &[3; PAGE_BYTES]);
+        pages.push(PageNumber(3), Bytes::from_static(&[1; 2 * PAGE_BYTES]));
+        pages.push(PageNumber(5), Bytes::from_static(&[2; PAGE_BYTES]));
+        pages.push(PageNumber(9), Bytes::from_static(&[3; PAGE_BYTES]));
         assert_eq!((pages.end(), pages.bytes()), (Some(PageNumber(10)), 4 * PAGE_BYTES));
-        pages.take().into()
+        Bytes::copy_from_slice(pages.take().bytes())
     }
 
     #[test]
     fn golden_bytes() {
         let frame = Frame::encode(FrameKind::Blank, LogId::new(1, 2), None, CHAIN_START, Payload::new(Bytes::new()));
-        let mut raw = Vec::new();
+        let mut raw = Raw::default();
         push_frame(&mut raw, &frame);
-        let bytes = encode(ChunkKind::Frames, &raw, false);
+        let bytes = encode(ChunkKind::Frames, raw_of(raw.bytes()), false);
         assert_eq!(&bytes[..16], b"CCK1\x02\x00\0\0\x48\0\0\0\x48\0\0\0");
-        assert_eq!(&bytes[16..24], &sum_of(&bytes[..16], &raw).to_le_bytes());
+        assert_eq!(&bytes[16..24], &sum_of(&bytes[..16], raw.bytes()).to_le_bytes());
         assert_eq!(&bytes[24..], frame.header());
-        let packed = encode(ChunkKind::Pages, &some_pages(), true);
+        let packed = encode(ChunkKind::Pages, raw_of(&some_pages()), true);
         assert_eq!(&packed[..8], b"CCK1\x01\x01\0\0");
         assert_eq!(&packed[12..16], &(8 + 2 * 8 + 4 * 8192_u32).to_le_bytes());
         assert!(packed.len() < 400, "{}", packed.len());
@@ -265,13 +316,13 @@ mod tests {
     #[test]
     fn what_went_in_comes_out() {
         for compress in [false, true] {
-            let (kind, raw) = read(&encode(ChunkKind::Pages, &some_pages(), compress)).expect("sound");
+            let (kind, raw) = read(&encode(ChunkKind::Pages, raw_of(&some_pages()), compress)).expect("sound");
             assert_eq!((kind, &raw), (ChunkKind::Pages, &some_pages()));
             let runs = pages_of(&raw).expect("sound");
             let found: Vec<_> = runs.iter().map(|(first, bytes)| (first.0, bytes.len() / PAGE_BYTES)).collect();
             assert_eq!(found, [(3, 3), (9, 1)]);
         }
-        let mut raw = Vec::new();
+        let mut raw = Raw::default();
         let frames: Vec<Frame> = (0..5_usize)
             .map(|index| {
                 let payload = Payload::new(vec![index as u8; index * 3].into());
@@ -279,7 +330,7 @@ mod tests {
             })
             .collect();
         frames.iter().for_each(|frame| push_frame(&mut raw, frame));
-        assert_eq!(frames_of(&raw.clone().into()), Ok(frames));
+        assert_eq!(frames_of(&Bytes::copy_from_slice(raw.bytes())), Ok(frames));
         // What LZ4 would make longer stays as it is.
         let mut state = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -288,13 +339,13 @@ mod tests {
         })
         .take(5_000)
         .collect();
-        let bytes = encode(ChunkKind::Frames, &noise, true);
+        let bytes = encode(ChunkKind::Frames, raw_of(&noise), true);
         assert_eq!((bytes.len(), bytes[5]), (CHUNK_HEADER_BYTES + noise.len(), 0));
     }
 
     #[test]
     fn every_changed_byte_is_found() {
-        let bytes = encode(ChunkKind::Pages, &some_pages(), true);
+        let bytes = encode(ChunkKind::Pages, raw_of(&some_pages()), true);
         for place in 0..bytes.len() {
             for bit in [0x01, 0x80] {
                 let mut bad = bytes.clone();

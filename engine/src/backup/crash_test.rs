@@ -21,10 +21,11 @@ pub(super) fn choices(number: u64) -> impl Iterator<Item = CrashChoice> {
     [CrashChoice::LoseAll, CrashChoice::KeepAll].into_iter().chain(drawn)
 }
 
-/// Which of so many moments are tried: all of them, or a share.
+/// Which of so many moments are tried: all of them, or a share, the last of which is the very last one: what is new is there
+/// behind few of them.
 fn moments(count: u64) -> impl Iterator<Item = u64> {
     let most = from_environment("CALAMUS_CRASH_MOMENTS", 10);
-    (0..count).step_by(usize::try_from(count.div_ceil(most).max(1)).expect("small"))
+    (0..count).rev().step_by(usize::try_from(count.div_ceil(most).max(1)).expect("small"))
 }
 
 /// Does something with a copy of a disk, once with the power going at each moment. Each image is handed to `judge`. Returns

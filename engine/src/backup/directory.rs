@@ -10,16 +10,25 @@
 //! leaves the old object or none, and behind it the new one; what is called `.partial` is listed to nobody, is overwritten
 //! by the next writer of that name and goes when the object is deleted. The folder itself is durable before anything in it
 //! is begun, and goes with its last object; an empty one, as a crash may leave it, says nothing.
+//!
+//! A part is megabytes that nobody reads soon, written beside a node that syncs its journal all the time. So whole pieces of
+//! it go past the page cache, by a thread that writes one while the next one is filled ([`WriteBehind`]); its last piece,
+//! and any object that is smaller than one, is written by whoever finishes it. All of it is written before the sync.
 
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::store::{BackupStore, ObjectInfo, ObjectWriter, StoreError};
-use crate::env::{Disk, DiskFile, OpenMode, create_dir_durable};
+use crate::env::{BLOCK_BYTES, Disk, DiskFile, OpenMode, WriteBehind, create_dir_durable};
 use crate::error::StorageError;
 
 const PARTIAL: &str = "partial";
+/// What is written at a time, in bytes. The journal's sync may have to wait for one of these: a disk that took 2.3 GB a second
+/// in pieces of 1 MiB took 1.6 in these, in a quarter of the time each. In tests so little that their
+/// small parts too have several.
+const PIECE_BYTES: usize = if cfg!(test) { 8 << 10 } else { 256 << 10 };
+const _: () = assert!((PIECE_BYTES as u64).is_multiple_of(BLOCK_BYTES), "whole blocks go past the page cache");
 
 /// A directory of backups, behind the door that all files go through.
 #[derive(Clone)]
@@ -81,7 +90,17 @@ impl BackupStore for DirectoryStore {
             self.disk.remove_file(&partial)?;
         }
         let file = self.disk.open(&partial, OpenMode::CreateNew)?;
-        Ok(Box::new(Writer { disk: self.disk.clone(), file, partial, place, folder, written: 0, finished: false }))
+        Ok(Box::new(Writer {
+            disk: self.disk.clone(),
+            behind: WriteBehind::new(file.clone()),
+            file,
+            partial,
+            place,
+            folder,
+            piece: Vec::new(),
+            handed_over: 0,
+            finished: false,
+        }))
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -129,21 +148,42 @@ impl BackupStore for DirectoryStore {
 struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
+    behind: WriteBehind,
     partial: PathBuf,
     place: PathBuf,
     folder: PathBuf,
-    written: u64,
+    /// What is not handed over yet: less than a piece.
+    piece: Vec<u8>,
+    /// How many bytes are before it.
+    handed_over: u64,
     finished: bool,
 }
 
 impl ObjectWriter for Writer {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_at(&[IoSlice::new(bytes)], self.written)?;
-        self.written += bytes.len() as u64;
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == PIECE_BYTES {
+                let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+                self.behind.write(piece.into(), self.handed_over)?;
+                self.handed_over += PIECE_BYTES as u64;
+            }
+        }
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), StoreError> {
+        self.behind.wait()?;
+        let blocks = self.piece.len() - self.piece.len() % BLOCK_BYTES as usize;
+        let (blocks, rest) = self.piece.split_at(blocks);
+        if !blocks.is_empty() {
+            self.file.write_past_cache(blocks, self.handed_over)?;
+        }
+        if !rest.is_empty() {
+            self.file.write_at(&[IoSlice::new(rest)], self.handed_over + blocks.len() as u64)?;
+        }
         self.file.sync_data()?;
         self.finished = true;
         self.disk.rename(&self.partial, &self.place)?;
@@ -154,6 +194,8 @@ impl ObjectWriter for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // Whatever is not written yet is wanted by nobody. Whether it was, either: the file goes.
+        let _ = self.behind.wait();
         if !self.finished
             && let Err(error) = self.disk.remove_file(&self.partial)
         {

@@ -8,10 +8,11 @@
 //! 4. The manifest is put: now the backup is there. A crash before leaves an interrupted one, whose end is read anew.
 //! 5. `progress` is removed. A crash before leaves it beside the manifest, where it says nothing.
 //!
-//! Memory: a chunk as it is, one compressed, and what the source has read ahead: some MiB, or three times the longest frame.
+//! Memory: a chunk as it is, one compressed, what the source has read ahead, and what the place has not written yet: some MiB,
+//! or three times the longest frame.
 
 use super::Backups;
-use super::chunk::{ChunkKind, PagesRaw, push_frame};
+use super::chunk::{ChunkKind, PagesRaw, Raw, push_frame};
 use super::error::BackupError;
 use super::id::BackupId;
 use super::interrupted::Interrupted;
@@ -38,7 +39,7 @@ struct Writing<'w> {
     output: Output<'w>,
     meter: Meter<'w>,
     pages: PagesRaw,
-    frames: Vec<u8>,
+    frames: Raw,
     track: Track,
     frame_count: u64,
 }
@@ -111,7 +112,7 @@ impl Backups {
             output,
             meter,
             pages: PagesRaw::default(),
-            frames: Vec::new(),
+            frames: Raw::default(),
             track,
             frame_count: 0,
             known,
@@ -137,12 +138,13 @@ impl Writing<'_> {
                 SeedChunk::Pages { first, bytes, .. } => {
                     let end = first.0 + u32::try_from(bytes.len() / PAGE_BYTES).expect("a piece of a file");
                     skip_to(&mut self.meter, first.0, end);
-                    self.pages.push(first, &bytes);
-                    self.known.pages += (bytes.len() / PAGE_BYTES) as u64;
+                    let moved = bytes.len() as u64;
+                    self.known.pages += moved / PAGE_BYTES as u64;
+                    self.pages.push(first, bytes);
                     if self.pages.bytes() >= self.backups.options.chunk_bytes {
                         self.end_pages()?;
                     }
-                    self.meter.moved(Stage::Pages, bytes.len() as u64)?;
+                    self.meter.moved(Stage::Pages, moved)?;
                 }
                 SeedChunk::PagesDone { .. } => {
                     skip_to(&mut self.meter, self.known.page_count, self.known.page_count);
@@ -172,7 +174,7 @@ impl Writing<'_> {
 
     fn end_pages(&mut self) -> Result<(), BackupError> {
         let Some(end) = self.pages.end() else { return Ok(()) };
-        if self.output.chunk(ChunkKind::Pages, &self.pages.take())? {
+        if self.output.chunk(ChunkKind::Pages, self.pages.take())? {
             // Asked for after the pages were read: they are of versions up to it.
             self.known.target = self.source.target()?.map(|log_id| (log_id.term.0, log_id.index.0));
             self.known.next_page = end.0;
@@ -185,8 +187,7 @@ impl Writing<'_> {
 
     fn end_frames(&mut self) -> Result<(), BackupError> {
         if !self.frames.is_empty() {
-            self.output.chunk(ChunkKind::Frames, &self.frames)?;
-            self.frames.clear();
+            self.output.chunk(ChunkKind::Frames, std::mem::take(&mut self.frames))?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::Backups;
 use super::catalog::Backup;
-use super::chunk::{ChunkKind, push_frame};
+use super::chunk::{ChunkKind, Raw, push_frame};
 use super::error::BackupError;
 use super::id::BackupId;
 use super::interrupted::Interrupted;
@@ -20,7 +20,7 @@ pub(super) struct Growing<'g> {
     pub(super) saved: LogIndex,
     pub(super) output: Output<'g>,
     chunk_bytes: usize,
-    frames: Vec<u8>,
+    frames: Raw,
     parent: Parent,
     started: Manifest,
 }
@@ -55,7 +55,7 @@ impl<'g> Growing<'g> {
             saved: started.end.next_index(),
             output,
             chunk_bytes: options.chunk_bytes,
-            frames: Vec::new(),
+            frames: Raw::default(),
             parent: Parent { id: started.id.clone(), manifest: parent.manifest_hash },
             started,
         })
@@ -73,8 +73,7 @@ impl<'g> Growing<'g> {
         if self.frames.is_empty() {
             return Ok(false);
         }
-        let complete = self.output.chunk(ChunkKind::Frames, &self.frames)?;
-        self.frames.clear();
+        let complete = self.output.chunk(ChunkKind::Frames, std::mem::take(&mut self.frames))?;
         if complete {
             self.saved = self.track.next_index();
         }

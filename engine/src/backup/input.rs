@@ -3,19 +3,20 @@
 //! Each chunk is compared with its own checksum before it is used, and each part with the hash in the manifest when it
 //! ends. So whoever uses chunks on the way must be able to drop what he made of them until [`Input::next`] has said that
 //! there are no more.
+//!
+//! A chunk that is not compressed is used where it was read: only one that two reads share is copied.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
 
+use super::ahead::{Ahead, ReadAhead};
 use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, PageRuns, frames_of, pages_of};
 use super::error::ChainError;
 use super::manifest::Manifest;
 use super::output::{PART_HEADER_BYTES, part_header, part_name};
 use super::store::BackupStore;
 use crate::journal::frame::Frame;
-
-/// How much is read at a time, in bytes.
-const READ_BYTES: usize = 2 << 20;
 
 /// What a chunk holds.
 pub(super) enum Piece {
@@ -25,27 +26,26 @@ pub(super) enum Piece {
 
 /// The chunks of a backup, in order.
 pub(super) struct Input<'i> {
-    store: &'i dyn BackupStore,
     manifest: &'i Manifest,
+    ahead: ReadAhead,
     /// How many parts were read to their end.
     done: usize,
-    part: Option<Reader>,
+    part: Option<Part>,
 }
 
 /// One part.
-struct Reader {
+struct Part {
     name: String,
+    /// What was not taken of it yet, read or not, in bytes.
+    left: u64,
     bytes: u64,
-    /// How much of it was read.
-    at: u64,
-    hash: Xxh3,
-    ready: Vec<u8>,
-    used: usize,
+    /// What was read, and not taken yet.
+    ready: Bytes,
 }
 
 impl<'i> Input<'i> {
-    pub(super) fn new(store: &'i dyn BackupStore, manifest: &'i Manifest) -> Self {
-        Self { store, manifest, done: 0, part: None }
+    pub(super) fn new(store: &Arc<dyn BackupStore>, manifest: &'i Manifest) -> Result<Self, ChainError> {
+        Ok(Self { manifest, ahead: ReadAhead::begin(store.clone(), manifest)?, done: 0, part: None })
     }
 
     /// The next piece, and how many stored bytes it took; `None` when every byte of the backup was read and is what was
@@ -56,68 +56,71 @@ impl<'i> Input<'i> {
                 let Some(info) = self.manifest.parts.get(self.done) else { return Ok(None) };
                 let id = self.manifest.backup_id();
                 let name = part_name(&id, self.done + 1);
-                let mut part = Reader { name, bytes: info.bytes, at: 0, hash: Xxh3::new(), ready: Vec::new(), used: 0 };
-                if part.take(self.store, PART_HEADER_BYTES)? != part_header(&id, self.done + 1) {
+                let mut part = Part { name, left: info.bytes, bytes: info.bytes, ready: Bytes::new() };
+                if part.take(&mut self.ahead, PART_HEADER_BYTES)?[..] != part_header(&id, self.done + 1) {
                     return Err(part.bad("it does not begin as this part of this backup does"));
                 }
                 self.part = Some(part);
                 continue;
             };
-            if part.left() == 0 {
-                if part.hash.digest128() != self.manifest.parts[self.done].hash {
-                    return Err(part.bad("it does not match the hash in the manifest"));
+            if part.left == 0 {
+                match self.ahead.next()? {
+                    Ahead::End(hash) if hash == self.manifest.parts[self.done].hash => {}
+                    Ahead::End(_) => return Err(part.bad("it does not match the hash in the manifest")),
+                    Ahead::Bytes(_) => unreachable!("no more is read of a part than it has"),
                 }
                 self.done += 1;
                 self.part = None;
                 continue;
             }
-            let (piece, stored) = part.chunk(self.store)?;
-            return Ok(Some((piece, stored)));
+            return part.chunk(&mut self.ahead).map(Some);
         }
     }
 }
 
-impl Reader {
+impl Part {
     fn bad(&self, what: impl Into<String>) -> ChainError {
         ChainError::damaged(&self.name, what)
     }
 
-    fn left(&self) -> u64 {
-        self.bytes - self.at + (self.ready.len() - self.used) as u64
-    }
-
     /// The next bytes.
-    fn take(&mut self, store: &dyn BackupStore, count: usize) -> Result<&[u8], ChainError> {
-        if self.ready.len() - self.used < count {
-            if self.left() < count as u64 {
-                return Err(self.bad("its last chunk does not end where it does"));
-            }
-            self.ready.drain(..self.used);
-            self.used = 0;
-            while self.ready.len() < count {
-                let wanted = READ_BYTES.max(count - self.ready.len());
-                let wanted = usize::try_from(self.bytes - self.at).unwrap_or(usize::MAX).min(wanted);
-                let read = store.read(&self.name, self.at, wanted)?;
-                if read.is_empty() {
-                    return Err(self.bad(format!("it ends after {} of {} bytes", self.at, self.bytes)));
-                }
-                self.hash.update(&read);
-                self.at += read.len() as u64;
-                self.ready.extend_from_slice(&read);
-            }
+    fn take(&mut self, ahead: &mut ReadAhead, count: usize) -> Result<Bytes, ChainError> {
+        if self.left < count as u64 {
+            return Err(self.bad("its last chunk does not end where it does"));
         }
-        self.used += count;
-        Ok(&self.ready[self.used - count..self.used])
+        self.left -= count as u64;
+        if self.ready.is_empty() {
+            self.ready = self.read(ahead)?;
+        }
+        if self.ready.len() >= count {
+            return Ok(self.ready.split_to(count));
+        }
+        let mut taken = Vec::with_capacity(count);
+        loop {
+            let some = self.ready.split_to(self.ready.len().min(count - taken.len()));
+            taken.extend_from_slice(&some);
+            if taken.len() == count {
+                return Ok(taken.into());
+            }
+            self.ready = self.read(ahead)?;
+        }
     }
 
-    fn chunk(&mut self, store: &dyn BackupStore) -> Result<(Piece, u64), ChainError> {
-        let at = self.bytes - self.left();
+    fn read(&self, ahead: &mut ReadAhead) -> Result<Bytes, ChainError> {
+        match ahead.next()? {
+            Ahead::Bytes(bytes) => Ok(bytes),
+            Ahead::End(_) => unreachable!("all bytes of a part come before its end"),
+        }
+    }
+
+    fn chunk(&mut self, ahead: &mut ReadAhead) -> Result<(Piece, u64), ChainError> {
+        let at = self.bytes - self.left;
         let here = |what: String| format!("byte {at}: {what}");
-        let header: [u8; CHUNK_HEADER_BYTES] =
-            self.take(store, CHUNK_HEADER_BYTES)?.try_into().expect("as many as asked for");
+        let header = self.take(ahead, CHUNK_HEADER_BYTES)?;
+        let header: [u8; CHUNK_HEADER_BYTES] = header[..].try_into().expect("as many as asked for");
         let chunk = ChunkHeader::parse(&header).map_err(|what| self.bad(here(what.into())))?;
-        let opened = chunk.open(&header, self.take(store, chunk.stored_bytes)?);
-        let raw: Bytes = opened.map_err(|what| self.bad(here(what)))?;
+        let stored = self.take(ahead, chunk.stored_bytes)?;
+        let raw = chunk.open(&header, &stored).map_err(|what| self.bad(here(what)))?;
         let piece = match chunk.kind {
             ChunkKind::Pages => pages_of(&raw).map(Piece::Pages).map_err(str::to_owned),
             ChunkKind::Frames => frames_of(&raw).map(Piece::Frames),

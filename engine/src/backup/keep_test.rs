@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, encode};
+use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, Raw, encode};
 use super::output::{PART_HEADER_BYTES, manifest_name, part_name};
 use super::rig_test::{
     Life, MapStore, TestSurroundings, engine_options, go_on, new_engine, node, restore_options, small, trees_of,
@@ -151,6 +151,30 @@ fn a_bound_on_the_rate_is_kept_and_progress_ends_at_its_end() {
     assert!(told.iter().all(|progress| progress.done_bytes <= progress.total_bytes));
 }
 
+/// A stall is no credit: what comes behind it is as slow as what came before.
+#[test]
+fn a_bound_on_the_rate_is_kept_behind_a_stall_too() {
+    let mut rig = rig();
+    rig.live(60);
+    rig.life.engine.checkpoint().expect("works");
+    let options = BackupOptions { bytes_per_second: Some(10_000), ..small() };
+    let slow = Backups::with(Arc::new(MapStore::default()), Arc::new(rig.time.clone()), options);
+    let stall = Duration::from_secs(3600);
+    let (time, mut pieces) = (rig.time.clone(), 0);
+    let mut stall_once = |_| {
+        pieces += 1;
+        if pieces == 2 {
+            time.pass(stall);
+        }
+        std::ops::ControlFlow::Continue(())
+    };
+    let before = rig.time.0.lock().0;
+    let made = slow.full(&rig.life.engine, &mut stall_once).expect("made").backup.expect("a full one");
+    let took = rig.time.0.lock().0 - before;
+    let due = stall + Duration::from_micros(made.pages * 8192 * 100);
+    assert!(pieces > 10 && took >= due - Duration::from_millis(100), "{took:?} in {pieces} pieces, due {due:?}");
+}
+
 /// The log ends in a term of the cluster; alone, a database would begin with the first one.
 #[test]
 fn a_database_alone_goes_on_with_what_a_cluster_backed_up() {
@@ -205,9 +229,12 @@ fn what_no_sum_of_the_backup_tells_a_deep_check_and_a_restore_find() {
     let header = part[PART_HEADER_BYTES..begin].try_into().expect("a header");
     let chunk = ChunkHeader::parse(&header).expect("sound");
     let end = begin + chunk.stored_bytes;
-    let mut raw = chunk.open(&header, &part[begin..end]).expect("sound").to_vec();
-    *raw.last_mut().expect("a page") ^= 1;
-    let changed = [&part[..PART_HEADER_BYTES], &encode(ChunkKind::Pages, &raw, true), &part[end..]].concat();
+    let stored = bytes::Bytes::copy_from_slice(&part[begin..end]);
+    let mut opened = chunk.open(&header, &stored).expect("sound").to_vec();
+    *opened.last_mut().expect("a page") ^= 1;
+    let mut raw = Raw::default();
+    raw.push(&opened);
+    let changed = [&part[..PART_HEADER_BYTES], &encode(ChunkKind::Pages, raw, true), &part[end..]].concat();
     made.stored_bytes = made.stored_bytes + changed.len() as u64 - made.parts[0].bytes;
     made.parts[0].bytes = changed.len() as u64;
     made.parts[0].hash = xxhash_rust::xxh3::xxh3_128(&changed);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::id::BackupId;
-use super::sealed::{self, hex_bytes, hex64, hex128};
+use super::sealed::{self, hex64, hex128};
 use crate::ids::{ClusterId, DatabaseId, Digest, LogId, LogIndex, NEVER_REACHED, Term, Timeline, TxnId};
 use crate::store::AppliedState;
 
@@ -96,7 +96,7 @@ pub struct Membership {
     /// Its index.
     pub index: u64,
     /// What the consensus wrote.
-    #[serde(with = "hex_bytes")]
+    #[serde(with = "hex::serde")]
     pub bytes: Vec<u8>,
 }
 

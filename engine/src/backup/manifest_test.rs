@@ -1,7 +1,7 @@
 use super::manifest::*;
 use crate::ids::NEVER_REACHED;
 
-fn example() -> Manifest {
+pub(in crate::backup) fn example() -> Manifest {
     let at = |index: u64| Position {
         term: Some(2),
         index: Some(index),

@@ -29,11 +29,12 @@
 //! | `store`, `directory` | the door to a place, and a directory as one |
 //! | `surroundings`, `progress` | time and chance; how far it is, and how fast it may go |
 //! | `id`, `manifest`, `sealed`, `interrupted` | names, and the small objects |
-//! | `chunk`, `output`, `input`, `track` | parts: written, read, frames in order |
+//! | `chunk`, `output`, `ahead`, `input`, `track` | parts: written, read, frames in order |
 //! | `full`, `increment`, `growing`, `follow` | making backups |
 //! | `catalog`, `expire`, `verify` | what there is, what can go, whether it is sound |
 //! | `restore`, `seed` | a new database from a chain; a new replica |
 
+mod ahead;
 mod catalog;
 mod chunk;
 mod directory;

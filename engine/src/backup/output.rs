@@ -15,7 +15,7 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::chunk::{self, ChunkKind};
+use super::chunk::{self, ChunkKind, Raw};
 use super::id::BackupId;
 use super::manifest::PartInfo;
 use super::store::{BackupStore, ObjectWriter, StoreError};
@@ -83,7 +83,8 @@ impl<'o> Output<'o> {
     }
 
     /// Writes a chunk. Returns whether a part is complete with it.
-    pub(super) fn chunk(&mut self, kind: ChunkKind, raw: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn chunk(&mut self, kind: ChunkKind, raw: Raw) -> Result<bool, StoreError> {
+        let raw_bytes = raw.len() as u64;
         let bytes = chunk::encode(kind, raw, self.compress);
         if self.open.is_none() {
             let number = self.parts.len() + 1;
@@ -94,7 +95,7 @@ impl<'o> Output<'o> {
         }
         let part = self.open.as_mut().expect("opened just now");
         part.write(&bytes)?;
-        self.raw_bytes += raw.len() as u64;
+        self.raw_bytes += raw_bytes;
         if part.bytes < self.part_bytes {
             return Ok(false);
         }

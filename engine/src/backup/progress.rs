@@ -38,6 +38,11 @@ pub enum Stage {
 /// Is told of progress; ends the work by [`ControlFlow::Break`].
 pub type OnProgress<'p> = &'p mut dyn FnMut(BackupProgress) -> ControlFlow<()>;
 
+/// Time in which nothing was moved is made up for up to so much of it, which a sleep may well oversleep. More would be a
+/// burst at full speed behind each stall, beside writers whose syncs then wait: the limit would be kept on average, and by
+/// nobody who looks.
+const MADE_UP_FOR: Duration = Duration::from_millis(20);
+
 /// Whoever hears of progress wants it to end.
 pub(super) struct Stopped;
 
@@ -51,6 +56,8 @@ pub(super) struct Meter<'m> {
     total_bytes: u64,
     /// What the bound on the rate is for: bytes that were moved, not those that were passed over.
     moved_bytes: u64,
+    /// When they may all have been moved, since it began.
+    due: Duration,
 }
 
 impl<'m> Meter<'m> {
@@ -61,7 +68,16 @@ impl<'m> Meter<'m> {
         on_progress: OnProgress<'m>,
     ) -> Self {
         let began = surroundings.elapsed();
-        Self { surroundings, on_progress, began, most_bytes_per_second, done_bytes: 0, total_bytes, moved_bytes: 0 }
+        Self {
+            surroundings,
+            on_progress,
+            began,
+            most_bytes_per_second,
+            done_bytes: 0,
+            total_bytes,
+            moved_bytes: 0,
+            due: Duration::ZERO,
+        }
     }
 
     /// There is more to do than was known.
@@ -79,9 +95,11 @@ impl<'m> Meter<'m> {
         self.done_bytes += bytes;
         self.moved_bytes += bytes;
         if let Some(most) = self.most_bytes_per_second {
-            let nanos = u128::from(self.moved_bytes) * 1_000_000_000 / u128::from(most.max(1));
-            let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            let early = due.saturating_sub(self.elapsed());
+            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(most.max(1));
+            let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            let now = self.elapsed();
+            self.due = self.due.max(now.saturating_sub(MADE_UP_FOR)).saturating_add(takes);
+            let early = self.due.saturating_sub(now);
             if !early.is_zero() {
                 self.surroundings.sleep(early);
             }

@@ -37,55 +37,22 @@ pub(super) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|error| format!("it is sound, and not what this program knows: {error}"))
 }
 
-/// Numbers that JSON readers would round, as hexadecimal digits.
-macro_rules! hex {
+/// Numbers that JSON readers would round, as hexadecimal digits, the highest first.
+macro_rules! number_as_hex {
     ($name:ident, $number:ty) => {
         pub(super) mod $name {
-            use serde::de::Error;
-            use serde::{Deserialize, Deserializer, Serializer};
-
-            const DIGITS: usize = <$number>::BITS as usize / 4;
+            use serde::{Deserializer, Serializer};
 
             pub(in crate::backup) fn serialize<S: Serializer>(number: &$number, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(&format!("{number:0DIGITS$x}"))
+                hex::serde::serialize(number.to_be_bytes(), to)
             }
 
             pub(in crate::backup) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<$number, D::Error> {
-                let text = String::deserialize(from)?;
-                let lower = text.len() == DIGITS
-                    && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-                let number = lower.then(|| <$number>::from_str_radix(&text, 16).ok()).flatten();
-                number.ok_or_else(|| D::Error::custom(format!("not {DIGITS} hexadecimal digits")))
+                hex::serde::deserialize(from).map(<$number>::from_be_bytes)
             }
         }
     };
 }
 
-hex!(hex64, u64);
-hex!(hex128, u128);
-
-/// Bytes as hexadecimal digits.
-pub(super) mod hex_bytes {
-    use std::fmt::Write;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in crate::backup) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            write!(text, "{byte:02x}").expect("a string takes all");
-        }
-        to.serialize_str(&text)
-    }
-
-    pub(in crate::backup) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
-        let byte = |pair: &[u8]| Some(u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).expect("two digits"));
-        let bytes = text.as_bytes().chunks_exact(2).map(byte).collect::<Option<Vec<u8>>>();
-        bytes
-            .filter(|_| text.len().is_multiple_of(2))
-            .ok_or_else(|| D::Error::custom("not bytes as hexadecimal digits"))
-    }
-}
+number_as_hex!(hex64, u64);
+number_as_hex!(hex128, u128);

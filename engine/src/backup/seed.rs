@@ -78,7 +78,7 @@ impl Backups {
             if has_all {
                 continue;
             }
-            let mut input = Input::new(&*self.store, manifest);
+            let mut input = Input::new(&self.store, manifest)?;
             let mut pages_end = manifest.kind == BackupKind::Full && received.next_page.0 < full.page_count;
             while let Some((piece, _)) = input.next()? {
                 let mut pieces = Vec::new();

@@ -126,7 +126,7 @@ impl Backups {
     ) -> Result<AppliedState, RestoreError> {
         let start = || AppliedState { membership: manifest.start_membership(), ..manifest.start.state() };
         let mut track = Track::new(state.unwrap_or_else(start), manifest.timeline());
-        let mut input = Input::new(&*self.store, manifest);
+        let mut input = Input::new(&self.store, manifest)?;
         let (mut pages, mut next_page, mut raw_frames) = (0, 0, 0_u64);
         let bad = |what: String| RestoreError::from(ChainError::damaged(manifest_name(&manifest.backup_id()), what));
         while let Some((piece, stored)) = input.next()? {

@@ -166,6 +166,12 @@ impl FileInFront for CountingFile {
         self.counters().bytes.fetch_add(bytes as u64, Ordering::SeqCst);
         Ok(())
     }
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        self.inner.write_past_cache(bytes, offset)?;
+        self.counters().writes.fetch_add(1, Ordering::SeqCst);
+        self.counters().bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
     fn sync_data(&self) -> Result<(), StorageError> {
         self.inner.sync_data()?;
         self.counters().syncs.fetch_add(1, Ordering::SeqCst);

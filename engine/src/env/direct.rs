@@ -72,6 +72,11 @@ impl DirectFile {
         Some(Self { file, buffer: Mutex::default(), refused: AtomicBool::new(false) })
     }
 
+    /// The handle.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes all of `parts` from `offset`. `false` where it cannot be written so: nothing of it counts then, and it
     /// is to be written otherwise.
     pub(super) fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<bool> {

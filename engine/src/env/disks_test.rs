@@ -9,13 +9,22 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{CrashChoice, Disk, DiskFile, LosingDisk, OpenMode, RealDisk, SimDisk, create_dir_durable};
+use super::{BLOCK_BYTES, CrashChoice, Disk, DiskFile, LosingDisk, OpenMode, RealDisk, SimDisk, create_dir_durable};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { offset: u64, bytes: Vec<u8>, split: usize },
+    Write {
+        offset: u64,
+        bytes: Vec<u8>,
+        split: usize,
+    },
+    /// Past the page cache: the first block, how many, and what is in them.
+    WriteBlocks(u64, usize, u8),
     SetLen(u64),
-    Punch { offset: u64, length: u64 },
+    Punch {
+        offset: u64,
+        length: u64,
+    },
     Sync,
     Reopen,
 }
@@ -27,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_map(|(fill, length)| (0..length).map(|at| fill.wrapping_add((at % 251) as u8)).collect::<Vec<u8>>());
     prop_oneof![
         6 => (0..SPAN, bytes, 0..9000_usize).prop_map(|(offset, bytes, split)| Step::Write { offset, bytes, split }),
+        3 => (0..5_u64, 1..4_usize, any::<u8>()).prop_map(|(first, count, fill)| Step::WriteBlocks(first, count, fill)),
         2 => (0..2 * SPAN).prop_map(Step::SetLen),
         2 => (0..SPAN, 1..SPAN).prop_map(|(offset, length)| Step::Punch { offset, length }),
         2 => Just(Step::Sync),
@@ -58,6 +68,13 @@ fn run(disk: &dyn Disk, path: &Path, steps: &[Step]) -> (Vec<u8>, Vec<u8>) {
                 let offset = *offset as usize;
                 model.resize(model.len().max(offset + bytes.len()), 0);
                 model[offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            Step::WriteBlocks(first, count, fill) => {
+                let bytes = vec![*fill; count * BLOCK_BYTES as usize];
+                file.write_past_cache(&bytes, first * BLOCK_BYTES).expect("write");
+                let offset = (first * BLOCK_BYTES) as usize;
+                model.resize(model.len().max(offset + bytes.len()), 0);
+                model[offset..offset + bytes.len()].copy_from_slice(&bytes);
             }
             Step::SetLen(length) => {
                 file.set_len(*length).expect("set length");

@@ -1,14 +1,14 @@
 //! A disk in front of another: it says what it does differently, and the rest goes to the one behind.
 //!
 //! [`DiskInFront`] and [`FileInFront`] have the methods of [`Disk`] and [`DiskFile`], with bodies, and whatever implements
-//! them is a disk or a file. Zeros go through the `write_at` of the file in front, in parts, as the zeros of a file without
-//! a better way do: what looks at writes sees them all, unless it says otherwise.
+//! them is a disk or a file. Zeros, and what is written past the page cache, go through the `write_at` of the file in front,
+//! in parts, as those of a file without a better way do: what looks at writes sees them all, unless it says otherwise.
 
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, FileMap, OpenMode, write_zeros_in_parts};
+use super::{Disk, DiskFile, FileMap, OpenMode, write_in_folios, write_zeros_in_parts};
 use crate::error::StorageError;
 
 type Result<T> = std::result::Result<T, StorageError>;
@@ -65,6 +65,9 @@ pub trait FileInFront: Send + Sync + 'static {
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<()> {
         self.behind().write_at(parts, offset)
+    }
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        write_in_folios(bytes, offset, |parts, at| self.write_at(parts, at))
     }
     fn sync_data(&self) -> Result<()> {
         self.behind().sync_data()
@@ -128,6 +131,9 @@ impl<F: FileInFront> DiskFile for F {
     }
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<()> {
         FileInFront::write_at(self, parts, offset)
+    }
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        FileInFront::write_past_cache(self, bytes, offset)
     }
     fn sync_data(&self) -> Result<()> {
         FileInFront::sync_data(self)

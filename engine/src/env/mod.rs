@@ -8,6 +8,7 @@
 //!
 //! The disks for tests are not covered by [what is promised](crate#what-is-stable).
 
+mod behind;
 mod counting;
 mod direct;
 mod in_front;
@@ -19,6 +20,8 @@ mod whole;
 
 #[cfg(test)]
 mod disks_test;
+#[cfg(test)]
+mod past_cache_test;
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -26,6 +29,7 @@ use std::sync::Arc;
 
 use crate::error::StorageError;
 pub use crate::raw::FileMap;
+pub(crate) use behind::WriteBehind;
 pub use counting::{Count, CountingDisk, DiskCounts, FileClass};
 pub use in_front::{DiskInFront, FileInFront};
 pub use losing::LosingDisk;
@@ -34,6 +38,10 @@ pub use sim::{CrashChoice, Fault, SimDisk, Trouble};
 
 /// The block that a disk, or the page cache, writes as one, in bytes. Only a sector of it is sure to be written whole.
 pub const BLOCK_BYTES: u64 = 4096;
+
+/// What one call writes at most of bytes that change in parts later, where it goes through the page cache: a page of the
+/// data file.
+pub const FOLIO_BYTES: usize = 8192;
 
 /// How to open a file. Exhaustive: a [`Disk`] must know each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +93,14 @@ pub trait DiskFile: Send + Sync + 'static {
     }
     /// Writes all of `parts`, one behind the other, from `offset`: one positioned write.
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Result<(), StorageError>;
+    /// Writes megabytes that nobody reads again soon: to the disk itself where that can be, so that they are not collected
+    /// in memory and then written all at once before somebody else's sync, and push nothing out of the page cache. Offset
+    /// and length are multiples of [`BLOCK_BYTES`]. Where a disk cannot write so, it writes as usual, in pieces of
+    /// [`FOLIO_BYTES`]: the page cache keeps what one call wrote in one folio, and a later change of a part of it would
+    /// write all of it again. It is durable after a sync, as every write.
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        write_in_folios(bytes, offset, |parts, at| self.write_at(parts, at))
+    }
     /// Makes what was written, and the length, durable (`fdatasync`).
     fn sync_data(&self) -> Result<(), StorageError>;
     /// The file's length.
@@ -140,6 +156,18 @@ fn write_zeros_in_parts(
         let zeros = &ZEROS[..usize::try_from(piece).expect("a piece fits memory")];
         write_at(&[IoSlice::new(zeros)], offset + done)?;
         done += piece;
+    }
+    Ok(())
+}
+
+/// Writes bytes by a `write_at`, a folio at a time.
+fn write_in_folios(
+    bytes: &[u8],
+    offset: u64,
+    write_at: impl Fn(&[IoSlice<'_>], u64) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    for (at, piece) in (offset..).step_by(FOLIO_BYTES).zip(bytes.chunks(FOLIO_BYTES)) {
+        write_at(&[IoSlice::new(piece)], at)?;
     }
     Ok(())
 }

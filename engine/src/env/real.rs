@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::direct::{self, DirectFile};
 use super::whole;
-use crate::env::{Disk, DiskFile, FileMap, OpenMode};
+use crate::env::{Disk, DiskFile, FileMap, OpenMode, write_in_folios};
 use crate::error::StorageError;
 
 /// How many parts one `pwritev` takes (Linux' `IOV_MAX`).
@@ -47,7 +47,14 @@ impl RealDisk {
         let operation = if mode == OpenMode::CreateNew { "create" } else { "open" };
         let file = options.open(path).map_err(|error| StorageError::io(path, 0, operation, &error))?;
         let direct = if mode == OpenMode::WriteBlocks { DirectFile::open(path) } else { None };
-        Ok(RealFile { file, path: path.to_path_buf(), direct, past_cache: OnceLock::new() })
+        Ok(RealFile {
+            file,
+            path: path.to_path_buf(),
+            may_write: mode != OpenMode::Read,
+            direct,
+            past_cache: OnceLock::new(),
+            write_past_cache: OnceLock::new(),
+        })
     }
 }
 
@@ -126,10 +133,13 @@ impl Disk for RealDisk {
 pub(super) struct RealFile {
     file: File,
     path: PathBuf,
+    may_write: bool,
     /// For writes of whole blocks.
     direct: Option<DirectFile>,
     /// To read past the page cache: opened when it is first asked for.
     past_cache: OnceLock<Option<File>>,
+    /// To write past it, the same.
+    write_past_cache: OnceLock<Option<DirectFile>>,
 }
 
 impl RealFile {
@@ -186,6 +196,21 @@ impl DiskFile for RealFile {
             rustix::io::pwritev(&self.file, parts, offset).map_err(io::Error::from)
         };
         whole::write(parts, offset, some).map_err(|(at, error)| self.failed(at, "write", &error))
+    }
+
+    /// The name may belong to another file by now, as for reads. A file that was opened to be read is not opened again to
+    /// be written: the usual write says what is wrong with that.
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> Result<(), StorageError> {
+        let open = || {
+            let direct = if self.may_write { DirectFile::open(&self.path) } else { None };
+            direct.filter(|direct| same_file(direct.file(), &self.file))
+        };
+        if let Some(direct) = self.write_past_cache.get_or_init(open)
+            && direct.write_at(&[IoSlice::new(bytes)], offset).map_err(|error| self.failed(offset, "write", &error))?
+        {
+            return Ok(());
+        }
+        write_in_folios(bytes, offset, |parts, at| self.write_at(parts, at))
     }
 
     fn sync_data(&self) -> Result<(), StorageError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::env::DiskFile;
+use crate::env::{BLOCK_BYTES, DiskFile};
 use crate::error::StorageError;
 use crate::ids::{LogId, LogIndex};
 use crate::journal::format::span;
@@ -19,6 +19,11 @@ use crate::journal::state::State;
 
 /// At most this much is read from disk at once, in bytes, unless one frame is larger.
 const RUN_BYTES: u64 = 4 << 20;
+/// A run from this length on is read past the page cache, in calls of so many bytes. Segments are written past it, so they are
+/// not there; and whoever reads megabytes of them goes on to the next ones, once: a backup, a follower far behind. Through
+/// the cache the kernel would read up to 8 MiB ahead at once, and the sync of a commit would wait until the disk has done
+/// that.
+const CALL_BYTES: usize = 256 << 10;
 
 /// Frames that stand one behind the other in one segment.
 struct Run {
@@ -146,10 +151,7 @@ fn read_run(run: &Run) -> Result<Result<Vec<Frame>, Mismatch>, StorageError> {
     let first = run.frames.first().expect("a run has frames").1.position.0;
     let (_, last) = run.frames.last().expect("a run has frames");
     let length = last.position.0 - first + u64::from(last.bytes);
-    let mut buffer = vec![0; usize::try_from(length).expect("a run fits memory")];
-    let got = run.file.read_at(&mut buffer, run.offset)?;
-    buffer.truncate(got);
-    let buffer = Bytes::from(buffer);
+    let buffer = read_bytes(&*run.file, run.offset, usize::try_from(length).expect("a run fits memory"))?;
     let mut frames = Vec::with_capacity(run.frames.len());
     for (id, entry) in &run.frames {
         let at = entry.position.0 - first;
@@ -163,6 +165,29 @@ fn read_run(run: &Run) -> Result<Result<Vec<Frame>, Mismatch>, StorageError> {
     Ok(Ok(frames))
 }
 
+/// `length` bytes from `offset`; fewer if the file ends.
+fn read_bytes(file: &dyn DiskFile, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+    if length < CALL_BYTES {
+        let mut buffer = vec![0; length];
+        let got = file.read_at(&mut buffer, offset)?;
+        buffer.truncate(got);
+        return Ok(buffer.into());
+    }
+    let start = offset - offset % BLOCK_BYTES;
+    let before = usize::try_from(offset - start).expect("less than a block");
+    let mut buffer = vec![0; before + length];
+    let mut read = 0;
+    for call in buffer.chunks_mut(CALL_BYTES) {
+        let got = file.read_past_cache(call, start + read as u64)?;
+        read += got;
+        if got < call.len() {
+            break;
+        }
+    }
+    buffer.truncate(read);
+    Ok(Bytes::from(buffer).slice(before.min(read)..))
+}
+
 fn decode(bytes: &Bytes, id: LogId, entry: &Entry) -> Result<Frame, String> {
     let header = FrameHeader::parse(bytes).map_err(|error| error.to_string())?;
     if header.log_id != id || header.chain != entry.chain || header.frame_bytes() != bytes.len() {
@@ -170,4 +195,34 @@ fn decode(bytes: &Bytes, id: LogId, entry: &Entry) -> Result<Frame, String> {
     }
     let payload = bytes.slice(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.payload_bytes());
     header.with_payload(payload).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::path::Path;
+
+    use super::*;
+    use crate::env::{Disk, OpenMode, RealDisk, SimDisk};
+
+    #[test]
+    fn long_runs_are_read_as_short_ones_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let real: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let simulated: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let expected: Vec<u8> = (0..3 * CALL_BYTES + 1_234).map(|at| (at % 251) as u8).collect();
+        for (disk, path) in [(real, folder.path().join("file")), (simulated, Path::new("/file").to_path_buf())] {
+            let file = disk.open(&path, OpenMode::CreateNew).expect("made");
+            file.write_at(&[IoSlice::new(&expected)], 0).expect("written");
+            for offset in [0, 8, 4_095, 4_096, 4_104, CALL_BYTES - 8, CALL_BYTES, 2 * CALL_BYTES + 16] {
+                for length in [8, CALL_BYTES - 1, CALL_BYTES, CALL_BYTES + 8, 2 * CALL_BYTES, 4 * CALL_BYTES] {
+                    let found = read_bytes(&*file, offset as u64, length).expect("readable");
+                    let end = expected.len().min(offset + length);
+                    assert!(found == expected[offset..end], "{length} bytes from {offset}");
+                }
+            }
+            let behind = read_bytes(&*file, 1 << 30, CALL_BYTES).expect("readable");
+            assert!(behind.is_empty(), "behind the end");
+        }
+    }
 }

@@ -43,6 +43,12 @@ fn share(number: PageNumber, checksum: u64) -> u128 {
 }
 
 impl Digest {
+    /// The digest of these pages and of others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0.wrapping_add(others.0))
+    }
+
     /// The digest after page `number` went from one checksum to another; 0 stands for a free page.
     #[must_use]
     pub fn replace(self, number: PageNumber, old_checksum: u64, new_checksum: u64) -> Self {

@@ -33,7 +33,7 @@ use crate::versions::PageBits;
 
 /// Free runs from this length on are punched; shorter ones are written as zeros. A punch of one page costs 145 us and
 /// slows the journal's syncs to a third (design brief, part 6).
-const PUNCH_FROM_PAGES: u32 = 32;
+pub(crate) const PUNCH_FROM_PAGES: u32 = 32;
 /// Pages of long values written by one call, 256 KiB.
 const PAGES_PER_CALL: usize = 32;
 

@@ -36,7 +36,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use apply::image_at;
 pub use apply::{Applied, ApplyError, Published};
-pub(crate) use data_file::{DataFile, offset_of};
+pub(crate) use data_file::{DataFile, PUNCH_FROM_PAGES, offset_of};
 pub use head::{BatchId, Head, StagedBatch, StagedState};
 pub use state::{AppliedState, View};
 pub(crate) use sums::PageSums;

@@ -1,8 +1,10 @@
 //! The restored state: pages into a new data file, frames over them, and all of it compared with what it should be.
 
-use std::io::IoSlice;
+use std::sync::Arc;
 
+use super::pages::Pages;
 use super::place::Place;
+use super::proof::prove;
 use super::{RestoreOptions, RestorePoint};
 use crate::backup::catalog::Backup;
 use crate::backup::error::{ChainError, RestoreError};
@@ -12,19 +14,15 @@ use crate::backup::output::manifest_name;
 use crate::backup::progress::{Meter, Stage};
 use crate::backup::store::BackupStore;
 use crate::backup::track::Track;
-use crate::engine::{EngineOptions, Paths};
-use crate::env::{DiskFile, OpenMode};
-use crate::error::StorageError;
-use crate::ids::{Digest, PageNumber};
+use crate::engine::Paths;
+use crate::env::OpenMode;
+use crate::ids::PageNumber;
 use crate::journal::frame::Frame;
 use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
 use crate::recovery::in_place::PutError;
 use crate::recovery::replay::BlindReplay;
-use crate::store::{AppliedState, DataFile, offset_of};
-
-/// Progress is told each time that so many pages were verified.
-const PAGES_PER_LOOK: u32 = 512;
+use crate::store::{AppliedState, DataFile};
 
 /// A state that was restored and verified.
 pub(super) struct Built {
@@ -34,7 +32,7 @@ pub(super) struct Built {
 
 /// Builds the state at the point in the new generation.
 pub(super) fn build(
-    store: &dyn BackupStore,
+    store: &Arc<dyn BackupStore>,
     members: &[&Backup],
     options: &RestoreOptions,
     place: &Place,
@@ -47,7 +45,7 @@ pub(super) fn build(
     let data = DataFile::open(&*place.disk, &path, OpenMode::Write, options.engine.map_bytes)?;
     let start = AppliedState { membership: full.start_membership(), ..full.start.state() };
     let mut building = Building {
-        pages: Pages { file: &*file, next: 0, count: 0, full },
+        pages: Pages::new(file, full),
         replay: BlindReplay::new(&data),
         track: Track::new(start, full.timeline()),
         options,
@@ -65,11 +63,11 @@ pub(super) fn build(
     data.set_page_count(superblock.page_count)?;
     data.sync()?;
     drop(data);
-    verify(place, full, &superblock, &state, &options.engine, meter)?;
+    verify(place, full, &superblock, &state, meter)?;
     Ok(Built { state })
 }
 
-fn differs(what: impl Into<String>) -> RestoreError {
+pub(super) fn differs(what: impl Into<String>) -> RestoreError {
     RestoreError::Differs(what.into())
 }
 
@@ -84,11 +82,11 @@ impl Building<'_> {
     /// Reads one backup. Returns whether the point was met in it.
     fn member(
         &mut self,
-        store: &dyn BackupStore,
+        store: &Arc<dyn BackupStore>,
         manifest: &Manifest,
         meter: &mut Meter<'_>,
     ) -> Result<bool, RestoreError> {
-        let mut input = Input::new(store, manifest);
+        let mut input = Input::new(store, manifest)?;
         let mut frames_began = false;
         while let Some((piece, stored)) = input.next()? {
             let bad = |what: String| ChainError::damaged(manifest_name(&manifest.backup_id()), what);
@@ -99,12 +97,15 @@ impl Building<'_> {
                     }
                     for (first, bytes) in runs {
                         self.pages.check(first, &bytes).map_err(bad)?;
-                        self.pages.write(first, &bytes)?;
+                        self.pages.take(first, bytes)?;
                     }
                     meter.moved(Stage::Pages, stored)?;
                 }
                 Piece::Frames(frames) => {
-                    frames_began = true;
+                    if !frames_began {
+                        self.pages.end()?;
+                        frames_began = true;
+                    }
                     for frame in &frames {
                         if self.frame(manifest, frame)? {
                             return Ok(true);
@@ -114,8 +115,9 @@ impl Building<'_> {
                 }
             }
         }
+        self.pages.end()?;
         let state = &self.track.state;
-        let pages = if manifest.kind == BackupKind::Full { self.pages.count } else { 0 };
+        let pages = if manifest.kind == BackupKind::Full { self.pages.count() } else { 0 };
         let found = (Position::of(state), Membership::of(state), pages);
         if found != (manifest.end, manifest.membership.clone(), manifest.pages) {
             let what = format!("its pages and frames lead to {:?}, and not to where it ends", state.log_id);
@@ -153,43 +155,12 @@ impl Building<'_> {
     }
 }
 
-/// The pages of a full backup, on their way into the data file.
-struct Pages<'p> {
-    file: &'p dyn DiskFile,
-    /// The first page that may come next.
-    next: u32,
-    count: u64,
-    full: &'p Manifest,
-}
-
-impl Pages<'_> {
-    fn check(&self, first: PageNumber, bytes: &[u8]) -> Result<(), String> {
-        let end = u64::from(first.0) + (bytes.len() / PAGE_BYTES) as u64;
-        if first.0 < self.next || end > u64::from(self.full.page_count) {
-            return Err(format!("pages from {first} on are out of order, or behind the end"));
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, first: PageNumber, bytes: &[u8]) -> Result<(), StorageError> {
-        let pages = bytes.chunks_exact(PAGE_BYTES);
-        self.count += pages.len() as u64;
-        // One call a page, for the reason that `DataFile::write_run` gives.
-        for (number, page) in (first.0..).map(PageNumber).zip(pages) {
-            self.file.write_at(&[IoSlice::new(page)], offset_of(number))?;
-            self.next = number.0 + 1;
-        }
-        Ok(())
-    }
-}
-
-/// Compares every page with its checksum, and all of them with the digest of the state.
+/// Compares page 0 with what the backup says, and every page with its checksum and the digest.
 fn verify(
     place: &Place,
     full: &Manifest,
     superblock: &Superblock,
     state: &AppliedState,
-    options: &EngineOptions,
     meter: &mut Meter<'_>,
 ) -> Result<(), RestoreError> {
     if superblock.database_id != full.database_id() || superblock.timeline != full.timeline() {
@@ -201,24 +172,5 @@ fn verify(
             superblock.txn_id, state.txn_id
         )));
     }
-    // Opened anew: what was read on the way was of no one state.
-    let data = DataFile::open(&*place.disk, &Paths::data(&place.home), OpenMode::Read, options.map_bytes)?;
-    meter.more(offset_of(PageNumber(superblock.page_count)));
-    let mut digest = Digest::default();
-    for number in 0..superblock.page_count {
-        let page = data.read(PageNumber(number)).map_err(|error| match error.damage() {
-            Some(_) => differs(error.to_string()),
-            None => error.into(),
-        })?;
-        digest = digest.replace(PageNumber(number), 0, page.checksum());
-        if (number + 1).is_multiple_of(PAGES_PER_LOOK) {
-            meter.moved(Stage::Verify, u64::from(PAGES_PER_LOOK) * PAGE_BYTES as u64)?;
-        }
-    }
-    let rest = superblock.page_count % PAGES_PER_LOOK;
-    meter.moved(Stage::Verify, u64::from(rest) * PAGE_BYTES as u64)?;
-    if digest == state.digest {
-        return Ok(());
-    }
-    Err(differs(format!("its digest is {digest}, and that of txn {} was {}", state.txn_id, state.digest)))
+    prove(place, superblock.page_count, state, meter)
 }

@@ -31,8 +31,10 @@
 
 mod build;
 mod fork;
+mod pages;
 mod place;
 pub(super) mod plan;
+mod proof;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -134,7 +136,7 @@ impl Backups {
         let place = place::Place::take(disk, directory, options.replace)?;
         let stored = members.iter().map(|backup| backup.manifest.stored_bytes).sum();
         let mut meter = Meter::new(&*self.surroundings, None, stored, on_progress);
-        let built = build::build(&*self.store, &members, options, &place, &mut meter)?;
+        let built = build::build(&self.store, &members, options, &place, &mut meter)?;
         let draw = || self.surroundings.draw();
         let identity = NodeIdentity {
             cluster_id: ClusterId(draw()),
