@@ -73,6 +73,8 @@ mod manifest_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
+mod proof_test;
+#[cfg(test)]
 mod resume_test;
 #[cfg(test)]
 mod rig_test;

@@ -1,25 +1,24 @@
 //! The receiving side: filled, verified, switched in. Only the last changes anything that the node stands on, and only
 //! that must wait for nothing else: a node goes on with its old generation while the new one is verified.
 
-use std::io::IoSlice;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 
 use super::{SeedChunk, SeedError, SeedManifest, SeedResume};
-use crate::btree::PageSource;
 use crate::checkpoint::NodeMeta;
 use crate::engine::{Core, Engine, Faults, Paths, open_store};
-use crate::env::{DiskFile, OpenMode};
+use crate::env::{Disk, OpenMode};
 use crate::error::StorageError;
-use crate::ids::{Digest, Generation, LogId, LogIndex, PageNumber};
+use crate::ids::{Generation, LogId, LogIndex, PageNumber};
 use crate::journal::frame::Frame;
 use crate::journal::{Journal, JournalOptions, LogStart};
-use crate::page::PAGE_BYTES;
+use crate::page::{PAGE_BYTES, Page};
 use crate::recovery::replay::{advance, for_each_frame, timeline_of};
-use crate::store::{AppliedState, DataFile, SnapshotPages, Store, offset_of};
+use crate::store::{AppliedState, AtOnce, DataFile, NewPages, NoProof, Store, carried, digest_of_file};
 
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
@@ -82,12 +81,10 @@ enum Phase {
 }
 
 struct Building {
-    data: Arc<dyn DiskFile>,
+    pages: NewPages<AtOnce>,
     journal: Journal,
     checkpoint: AppliedState,
     page_count: u32,
-    /// The first page that may come next.
-    next_page: u32,
     /// The frames go at least so far.
     target: Option<LogId>,
 }
@@ -143,7 +140,10 @@ impl SeedReceiver {
         self.phase = match (std::mem::replace(&mut self.phase, Phase::Broken), chunk) {
             (Phase::Start, SeedChunk::Manifest(bytes)) => Phase::Pages(self.start(&bytes)?),
             (Phase::Pages(mut building), SeedChunk::Pages { first, bytes, target }) => {
-                self.write_pages(&mut building, first, &bytes)?;
+                building.pages.check(first, &bytes).map_err(SeedError::Stream)?;
+                self.bytes += bytes.len() as u64;
+                self.pages += (bytes.len() / PAGE_BYTES) as u64;
+                building.pages.take(first, bytes)?;
                 building.target = building.target.max(target);
                 Phase::Pages(building)
             }
@@ -152,11 +152,13 @@ impl SeedReceiver {
                     let what = format!("{pages_sent} pages were sent and {} arrived", self.pages);
                     return Err(SeedError::Stream(what));
                 }
+                building.pages.end()?;
+                let AtOnce(data) = building.pages.sink();
                 if !Faults::planted(self.core.options.faults.no_sync_before_switch) {
-                    building.data.sync_data()?;
+                    data.sync_data()?;
                 }
+                building.pages = NewPages::complete(AtOnce(data.clone()), building.page_count);
                 building.target = building.target.max(target);
-                building.next_page = building.page_count;
                 Phase::Frames(building)
             }
             (Phase::Pages(building), SeedChunk::Frames(frames)) => Phase::Pages(self.append(building, frames)?),
@@ -188,7 +190,7 @@ impl SeedReceiver {
         let resume = SeedResume {
             checkpoint: building.checkpoint.clone(),
             page_count: building.page_count,
-            next_page: PageNumber(building.next_page),
+            next_page: building.pages.next(),
             pages_sent: self.pages,
             target: building.target,
             last: building.journal.last(),
@@ -217,7 +219,8 @@ impl SeedReceiver {
         let start = LogStart { previous: checkpoint.log_id, chain: checkpoint.chain };
         let options = self.journal_options();
         let journal = Journal::create(disk.clone(), &Paths::journal(&self.home), start, options)?;
-        Ok(Building { data, journal, checkpoint, page_count, next_page: 0, target: None })
+        let pages = NewPages::new(AtOnce(data), page_count);
+        Ok(Building { pages, journal, checkpoint, page_count, target: None })
     }
 
     /// What this node has accepted needs its space: a seeding that would take it is not begun.
@@ -239,23 +242,6 @@ impl SeedReceiver {
     fn journal_options(&self) -> JournalOptions {
         let segment_bytes = self.core.meta.lock().value.segment_bytes;
         JournalOptions { segment_bytes, ..self.core.options.journal }
-    }
-
-    fn write_pages(&mut self, building: &mut Building, first: PageNumber, bytes: &[u8]) -> Result<(), SeedError> {
-        let count = bytes.len() / PAGE_BYTES;
-        let end = first.0 as usize + count;
-        let in_place = first.0 >= building.next_page && end <= building.page_count as usize;
-        if count == 0 || !bytes.len().is_multiple_of(PAGE_BYTES) || !in_place {
-            return Err(SeedError::Stream(format!("{} bytes of pages from page {first} on", bytes.len())));
-        }
-        // One call a page, for the reason that `DataFile::write_run` gives.
-        for (number, page) in (first.0..).map(PageNumber).zip(bytes.chunks_exact(PAGE_BYTES)) {
-            building.data.write_at(&[IoSlice::new(page)], offset_of(number))?;
-        }
-        building.next_page = u32::try_from(end).expect("at most the page count");
-        self.bytes += bytes.len() as u64;
-        self.pages += count as u64;
-        Ok(())
     }
 
     /// Verifies the new generation and switches to it. Returns the state that the node has applied now.
@@ -282,7 +268,7 @@ impl SeedReceiver {
         let directory = self.core.directory.clone();
         let (counters, lock) = (self.core.counters.clone(), self.core.lock.clone());
         let opened = open_store(&disk, &directory, &meta, &self.core.options, counters, lock)?;
-        verify(&opened.store, &self.progress)?;
+        verify(&*self.core.disk, &self.home, &opened.store, &self.progress)?;
         Ok(VerifiedSeed { store: opened.store, checkpoint, target, page_count, receiver: self })
     }
 
@@ -404,8 +390,8 @@ impl VerifiedSeed {
         let disk = &receiver.core.disk;
         let data = disk.open(&Paths::data(&receiver.home), OpenMode::Write)?;
         let (journal, _) = Journal::open(disk.clone(), &Paths::journal(&receiver.home), receiver.journal_options())?;
-        let (next_page, target) = (page_count, target.log_id);
-        receiver.phase = Phase::Complete(Building { data, journal, checkpoint, page_count, next_page, target });
+        let pages = NewPages::complete(AtOnce(data), page_count);
+        receiver.phase = Phase::Complete(Building { pages, journal, checkpoint, page_count, target: target.log_id });
         Ok(receiver)
     }
 }
@@ -460,15 +446,26 @@ fn append(journal: &Journal, frames: Vec<Frame>) -> Result<(), StorageError> {
 }
 
 /// Checks every page of the store against its checksum, and all of them against the digest.
-fn verify(store: &Store, progress: &SeedProgress) -> Result<(), SeedError> {
+fn verify(disk: &dyn Disk, home: &Path, store: &Store, progress: &SeedProgress) -> Result<(), SeedError> {
     let view = store.readers.newest();
-    let source = SnapshotPages { store, snapshot: view.applied.txn_id };
-    let mut found = Digest::default();
-    for number in (0..view.superblock.page_count).map(PageNumber) {
+    let snapshot = view.applied.txn_id;
+    let sum_of = |number: PageNumber, page: &Page| match store.versions.newest_at(number, snapshot) {
+        Some(image) => Ok(image.checksum()),
+        // It has been read, and was found right: what the file must hold is known from here on.
+        None => carried(number, page).map(|sum| store.data.sums().get_or_adopt(number, sum)),
+    };
+    let mut seen = |_| {
         progress.step();
-        let page = source.page(number).map_err(|error| SeedError::Stream(error.to_string()))?;
-        found = found.replace(number, 0, page.checksum());
-    }
+        ControlFlow::Continue(())
+    };
+    // Opened anew: no handle that wrote it reads it.
+    let file = disk.open(&Paths::data(home), OpenMode::Read)?;
+    let found =
+        digest_of_file(&*file, view.superblock.page_count, &sum_of, &mut seen).map_err(|error| match error {
+            NoProof::Storage(error) => SeedError::Storage(error),
+            NoProof::Damaged(what) => SeedError::Stream(what),
+            NoProof::Stopped => unreachable!("nobody stops it"),
+        })?;
     let expected = view.applied.digest;
     if found == expected { Ok(()) } else { Err(SeedError::Digest { expected, found }) }
 }

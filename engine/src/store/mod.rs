@@ -22,11 +22,15 @@ mod apply;
 mod data_file;
 mod head;
 mod memory;
+mod new_pages;
+mod proof;
 mod state;
 mod sums;
 
 #[cfg(test)]
 mod apply_test;
+#[cfg(test)]
+mod proof_test;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,8 +40,10 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use apply::image_at;
 pub use apply::{Applied, ApplyError, Published};
-pub(crate) use data_file::{DataFile, PUNCH_FROM_PAGES, offset_of};
+pub(crate) use data_file::{DataFile, offset_of};
 pub use head::{BatchId, Head, StagedBatch, StagedState};
+pub(crate) use new_pages::{AtOnce, NewPages};
+pub(crate) use proof::{NoProof, carried, digest_of_file};
 pub use state::{AppliedState, View};
 pub(crate) use sums::PageSums;
 

@@ -1,10 +1,9 @@
 //! The restored state: pages into a new data file, frames over them, and all of it compared with what it should be.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::pages::Pages;
 use super::place::Place;
-use super::proof::prove;
 use super::{RestoreOptions, RestorePoint};
 use crate::backup::catalog::Backup;
 use crate::backup::error::{ChainError, RestoreError};
@@ -15,14 +14,14 @@ use crate::backup::progress::{Meter, Stage};
 use crate::backup::store::BackupStore;
 use crate::backup::track::Track;
 use crate::engine::Paths;
-use crate::env::OpenMode;
+use crate::env::{OpenMode, WriteBehind};
 use crate::ids::PageNumber;
 use crate::journal::frame::Frame;
 use crate::page::PAGE_BYTES;
 use crate::page::superblock::Superblock;
 use crate::recovery::in_place::PutError;
 use crate::recovery::replay::BlindReplay;
-use crate::store::{AppliedState, DataFile};
+use crate::store::{AppliedState, DataFile, NewPages, NoProof, carried, digest_of_file, offset_of};
 
 /// A state that was restored and verified.
 pub(super) struct Built {
@@ -45,7 +44,7 @@ pub(super) fn build(
     let data = DataFile::open(&*place.disk, &path, OpenMode::Write, options.engine.map_bytes)?;
     let start = AppliedState { membership: full.start_membership(), ..full.start.state() };
     let mut building = Building {
-        pages: Pages::new(file, full),
+        pages: NewPages::new(WriteBehind::new(file), full.page_count),
         replay: BlindReplay::new(&data),
         track: Track::new(start, full.timeline()),
         options,
@@ -67,12 +66,12 @@ pub(super) fn build(
     Ok(Built { state })
 }
 
-pub(super) fn differs(what: impl Into<String>) -> RestoreError {
+fn differs(what: impl Into<String>) -> RestoreError {
     RestoreError::Differs(what.into())
 }
 
 struct Building<'b> {
-    pages: Pages<'b>,
+    pages: NewPages<WriteBehind>,
     replay: BlindReplay<'b>,
     track: Track,
     options: &'b RestoreOptions,
@@ -173,4 +172,24 @@ fn verify(
         )));
     }
     prove(place, superblock.page_count, state, meter)
+}
+
+/// Compares every page with its checksum, and all of them with the digest of the state: [`crate::store`]'s proof.
+fn prove(place: &Place, page_count: u32, state: &AppliedState, meter: &mut Meter<'_>) -> Result<(), RestoreError> {
+    // Opened anew: no handle that wrote it reads it.
+    let file = place.disk.open(&Paths::data(&place.home), OpenMode::Read)?;
+    meter.more(offset_of(PageNumber(page_count)));
+    let mut seen = |bytes| match meter.moved(Stage::Verify, bytes) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let digest = digest_of_file(&*file, page_count, &carried, &mut seen).map_err(|error| match error {
+        NoProof::Storage(error) => error.into(),
+        NoProof::Damaged(what) => differs(what),
+        NoProof::Stopped => RestoreError::Stopped,
+    })?;
+    if digest == state.digest {
+        return Ok(());
+    }
+    Err(differs(format!("its digest is {digest}, and that of txn {} was {}", state.txn_id, state.digest)))
 }

@@ -31,10 +31,8 @@
 
 mod build;
 mod fork;
-mod pages;
 mod place;
 pub(super) mod plan;
-mod proof;
 
 use std::path::Path;
 use std::sync::Arc;
