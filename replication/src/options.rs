@@ -25,6 +25,8 @@ pub struct NodeConfig {
     pub seed_stall_limit: Duration,
     /// How long what was received in a seeding is kept when nobody goes on with it.
     pub seed_keep: Duration,
+    /// How much journal a seeding may keep, in bytes: on its source, and on the leader, which goes on behind it.
+    pub seed_hold_bytes: u64,
     /// How much this node sends to nodes that are being seeded from it, all together, in bytes a second; 0 is no limit.
     pub seed_bytes_per_second: u64,
     /// A learner at most this many entries behind is promoted.
@@ -50,6 +52,7 @@ impl Default for NodeConfig {
             connect_limit: Duration::from_millis(1000),
             seed_stall_limit: Duration::from_secs(30),
             seed_keep: Duration::from_secs(300),
+            seed_hold_bytes: 8 << 30,
             seed_bytes_per_second: 0,
             promotion_lag_entries: 256,
             fast_failover: true,

@@ -7,8 +7,11 @@
 //! [`crate::log_store`], after openraft has waited for its streams.
 //!
 //! A follower that is slow, dead or frozen holds nothing: it is seeded when it comes back. A running seeding holds the
-//! log behind it, up to [`HOLD_BYTES`] of journal behind what it holds: on the leader, which must go on from where the
-//! seeding was declared, and on the source, which streams it. How much is kept before that, for the retention, has
+//! log behind it, up to [`NodeConfig::seed_hold_bytes`](crate::options::NodeConfig) of journal behind what it holds: on the
+//! leader, which must go on from where the seeding was declared, and on the source, which streams it. Where more than that is
+//! committed while a node is filled, the leader cannot go on from there, and the node is filled once more: the bound must
+//! be above what is written in the time of a seeding, which is why it is gigabytes. It gives way when the disk is short
+//! of space. How much is kept before that, for the retention, has
 //! nothing to do with it. A source gives a receiver up that falls further behind, and it begins again. Is where the
 //! seeding was declared too far back when it is done, then at least what stands behind its end is held, so that what it
 //! was for is not purged at once.
@@ -17,8 +20,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calamus_engine::Engine;
 use calamus_engine::ids::{LogId, LogIndex};
+use calamus_engine::{Engine, SpaceLevel};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -27,8 +30,6 @@ use crate::core::Core;
 /// A node that was seeded goes on from where its seeding was declared; it gets this long to do so before the log
 /// behind it may go.
 const HOLD_AFTER_SEEDING: Duration = Duration::from_secs(10);
-/// How much journal may stand behind what a seeding holds, in bytes, on the leader and on the source.
-pub(crate) const HOLD_BYTES: u64 = 1 << 30;
 /// A purge that was asked for may wait for a stream; it is asked for again at this pace.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -53,10 +54,11 @@ impl SeedHolds {
         SeedHold { holds: self.clone(), key }
     }
 
-    /// The least of what is held, without what has too much journal behind it. `bytes_from` says how much that is.
-    fn lowest(&self, bytes_from: impl Fn(LogIndex) -> u64) -> Option<LogIndex> {
+    /// The least of what is held, without what has more than `most` bytes of journal behind it. `bytes_from` says how much
+    /// that is.
+    fn lowest(&self, most: u64, bytes_from: impl Fn(LogIndex) -> u64) -> Option<LogIndex> {
         let holds = self.0.lock();
-        holds.held.values().flatten().copied().filter(|held| bytes_from(*held) <= HOLD_BYTES).min()
+        holds.held.values().flatten().copied().filter(|held| bytes_from(*held) <= most).min()
     }
 }
 
@@ -121,7 +123,9 @@ async fn trim(engine: &Engine, core: &Core, holds: &SeedHolds) -> Result<(), Str
     let Some(limit) = engine.purge_limit() else {
         return Ok(());
     };
-    let held = holds.lowest(|held| engine.journal_bytes_from(LogIndex(held.0.saturating_add(1))));
+    // A seeding is begun again; what was accepted needs the space.
+    let most = if engine.space().level == SpaceLevel::Normal { core.config.seed_hold_bytes } else { 0 };
+    let held = holds.lowest(most, |held| engine.journal_bytes_from(LogIndex(held.0.saturating_add(1))));
     let limit = held.map_or(limit.index, |held| held.min(limit.index)).min(checkpointed.index);
     if engine.log_state().last_purged.is_none_or(|purged| purged.index < limit) {
         core.purge(limit).await?;
@@ -138,13 +142,13 @@ mod tests {
         let holds = SeedHolds::default();
         let hold = holds.hold(LogId::new(1, 10));
         // A journal of any length, of which so much is kept for the retention.
-        let from = |end: u64| move |held: LogIndex| (end - held.0) * (HOLD_BYTES / 100);
-        assert_eq!(holds.lowest(from(110)), Some(LogIndex(10)));
-        assert_eq!(holds.lowest(from(111)), None);
+        let from = |end: u64| move |held: LogIndex| end - held.0;
+        assert_eq!(holds.lowest(100, from(110)), Some(LogIndex(10)));
+        assert_eq!(holds.lowest(100, from(111)), None);
         hold.reached(LogId::new(1, 90));
-        assert_eq!(holds.lowest(from(110)), Some(LogIndex(10)), "the leader goes on from there");
-        assert_eq!(holds.lowest(from(111)), Some(LogIndex(90)));
+        assert_eq!(holds.lowest(100, from(110)), Some(LogIndex(10)), "the leader goes on from there");
+        assert_eq!(holds.lowest(100, from(111)), Some(LogIndex(90)));
         drop(hold);
-        assert_eq!(holds.lowest(from(90)), None);
+        assert_eq!(holds.lowest(100, from(90)), None);
     }
 }

@@ -47,6 +47,10 @@ pub struct NodeConfig {
     /// How much this node sends to nodes that are filled from it, all together, in MiB a second; 0 is no limit.
     #[arg(long, env = "CALAMUS_SEED_MIB_S", default_value_t = 0, value_name = "MIB")]
     pub seed_mib_s: u32,
+    /// How much journal this node keeps for nodes that are filled, in MiB: as their source, and as the leader, which sends what
+    /// was committed meanwhile. More than is written while a node is filled: else it is filled once more.
+    #[arg(long, env = "CALAMUS_SEED_HOLD_MIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(64..), value_name = "MIB")]
+    pub seed_hold_mib: u32,
     /// This directory was moved to another disk on purpose, and its original neither runs nor ran since. Needed once; a
     /// rename within a file system needs it not. A copy is refused otherwise, because two directories must never vote as
     /// one node. There is no variable for it: it would be said again at every start.

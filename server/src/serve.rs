@@ -145,6 +145,7 @@ async fn start_node(engine: Engine, config: &NodeConfig) -> Result<Node, Failure
         election_timeout: config.election_timeout(),
         heartbeat_interval: config.heartbeat_interval(),
         seed_bytes_per_second: u64::from(config.seed_mib_s) << 20,
+        seed_hold_bytes: u64::from(config.seed_hold_mib) << 20,
         ..ReplicationConfig::default()
     };
     Node::start(engine, replication)

@@ -18,7 +18,6 @@ use super::pace::Pace;
 use super::wire::{resume_from_wire, to_wire};
 use crate::core::Core;
 use crate::network::convert::plain_log_id_from_wire;
-use crate::trimming::HOLD_BYTES;
 
 /// The default size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -45,8 +44,10 @@ pub(crate) async fn stream(
         reach(core, needed).await?;
     }
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+    let hold_bytes = core.config.seed_hold_bytes;
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = pump(&engine, &pace, &request, &sender) {
+        let pumped = begin(&engine, hold_bytes, &request).and_then(|source| pump(source, &pace, &request, &sender));
+        if let Err(error) = pumped {
             tracing::warn!(%error, "seeding another node ended");
             // The receiver may be gone; then there is nobody to tell.
             let _ = sender.blocking_send(Err(error));
@@ -70,9 +71,9 @@ fn refusal(error: &SeedError) -> Status {
     }
 }
 
-fn begin(engine: &Engine, request: &wire::SeedRequest) -> Result<SeedSource, Status> {
+fn begin(engine: &Engine, hold_bytes: u64, request: &wire::SeedRequest) -> Result<SeedSource, Status> {
     let Some(resume) = &request.resume else {
-        return Ok(engine.seed_source(HOLD_BYTES).map_err(|error| refusal(&error))?.frames_beside());
+        return Ok(engine.seed_source(hold_bytes).map_err(|error| refusal(&error))?.frames_beside());
     };
     let resume = resume_from_wire(engine, resume).map_err(Status::failed_precondition)?;
     // Its pages must not be older than those that were copied. What it has applied is new enough, or it refuses.
@@ -80,12 +81,12 @@ fn begin(engine: &Engine, request: &wire::SeedRequest) -> Result<SeedSource, Sta
     if old && resume.next_page.0 < resume.page_count && engine.applied().log_id >= resume.checkpoint.log_id {
         engine.checkpoint().map_err(|error| Status::internal(error.to_string()))?;
     }
-    let source = engine.resume_seed_source(resume, HOLD_BYTES).map_err(|error| refusal(&error))?;
+    let source = engine.resume_seed_source(resume, hold_bytes).map_err(|error| refusal(&error))?;
     Ok(source.frames_beside())
 }
 
 fn pump(
-    engine: &Engine,
+    mut source: SeedSource,
     pace: &Pace,
     request: &wire::SeedRequest,
     sender: &mpsc::Sender<Result<wire::SeedChunk, Status>>,
@@ -94,7 +95,6 @@ fn pump(
         0 => CHUNK_BYTES,
         wished => wished.clamp(64 << 10, 4 << 20),
     };
-    let mut source = begin(engine, request)?;
     pace.begins();
     while let Some(chunk) = source.next(chunk_bytes).map_err(|error| refusal(&error))? {
         let until = Instant::now() + pace.wait(bytes_of(&chunk), Instant::now());
