@@ -342,9 +342,10 @@ impl Replica {
         let _ = leadership.wait_for(|shown| matches!(shown, Leadership::Stopped { .. })).await;
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
-        self.inner.seeding.end();
+        let kept = self.inner.seeding.end();
         let engine = self.inner.engine.clone();
         let closing = tokio::task::spawn_blocking(move || {
+            drop(kept);
             let result = engine.checkpoint();
             engine.close();
             result

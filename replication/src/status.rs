@@ -115,7 +115,7 @@ fn words(replica: &Replica, role: Role, failed: Option<String>, starved: bool, d
     }
     if let Some((received, total)) = replica.seeding_progress() {
         let from = replica.seeding_source().unwrap_or_else(|| "nobody yet".to_owned());
-        let of = if total == 0 { String::new() } else { format!(" of at most {}", total >> 20) };
+        let of = if total == 0 { String::new() } else { format!(" of about {}", total >> 20) };
         return format!("seeding from {from}, {}{of} MiB received", received >> 20);
     }
     match (role, replica.leader()) {

@@ -122,7 +122,7 @@ impl Wishes {
     /// Takes the wish of the flags, or else the one that was not fulfilled before.
     ///
     /// # Errors
-    /// When it names a target that the configuration does not have; those of the disk.
+    /// When the flags name a target that the configuration does not have; those of the disk.
     pub fn at_start(&self, node: &Node, given: Option<&SeedWish>) -> Result<(), Failure> {
         let unusable = |error: &dyn std::fmt::Display| {
             Failure::new(
@@ -131,14 +131,18 @@ impl Wishes {
                 "give --seed-from any, leader, node:NAME or backup:TARGET",
             )
         };
-        let wish = match given {
-            Some(given) => given.clone(),
-            None => match small_file::read(&*self.disk, &self.dir, FILE).map_err(|error| unusable(&error))? {
-                Some(bytes) => String::from_utf8_lossy(&bytes).trim().parse().map_err(|error| unusable(&error))?,
-                None => return Ok(()),
-            },
+        if let Some(given) = given {
+            return self.take(node, given).map_err(|error| unusable(&error));
+        }
+        let Some(bytes) = small_file::read(&*self.disk, &self.dir, FILE).map_err(|error| unusable(&error))? else {
+            return Ok(());
         };
-        self.take(node, &wish).map_err(|error| unusable(&error))
+        let wish = String::from_utf8_lossy(&bytes).trim().to_owned();
+        // It may be of long ago, and the configuration another one: no reason to keep a member from starting.
+        if let Err(why) = wish.parse().and_then(|wish| self.take(node, &wish)) {
+            warn!(wish, why, "what the file `{FILE}` wishes cannot be; any node will do");
+        }
+        Ok(())
     }
 
     /// Takes a wish.

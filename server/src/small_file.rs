@@ -1,4 +1,4 @@
-//! Small files beside the engine's in a node's directory: `first-start`, `home` and `pid`.
+//! Small files beside the engine's in a node's directory: `first-start`, `home`, `pid` and `seed-from`.
 //!
 //! A small file is replaced as a whole: written under another name, synced, renamed, and its directory synced. So a
 //! crash leaves the old content or the new, never a part.

@@ -73,6 +73,8 @@ impl Backups {
 
     fn hand_on(&self, members: &[&Backup], received: &SeedResume, on_piece: OnPiece<'_>) -> Result<(), RestoreError> {
         let full = &members[0].manifest;
+        // A page that is free by now was left out by whom it came from before, if it came from a node.
+        let mut pages_sent = received.pages_sent;
         for Backup { manifest, .. } in members.iter().copied() {
             let has_all = received.next_page.0 == full.page_count && received.last >= manifest.end.log_id();
             if has_all {
@@ -88,9 +90,14 @@ impl Backups {
                             .extend(runs.into_iter().filter_map(|(first, bytes)| pages(full, received, first, bytes)));
                     }
                     Piece::Frames(frames) => {
-                        pieces.extend(std::mem::take(&mut pages_end).then(|| pages_done(full)));
+                        pieces.extend(std::mem::take(&mut pages_end).then(|| pages_done(full, pages_sent)));
                         let missing = frames.into_iter().filter(|frame| Some(frame.log_id()) > received.last);
                         pieces.push(SeedChunk::Frames(missing.collect()));
+                    }
+                }
+                for piece in &pieces {
+                    if let SeedChunk::Pages { bytes, .. } = piece {
+                        pages_sent += (bytes.len() / PAGE_BYTES) as u64;
                     }
                 }
                 if pieces.is_empty() {
@@ -100,7 +107,7 @@ impl Backups {
                     return Ok(());
                 }
             }
-            if pages_end && on_piece(pages_done(full)).is_break() {
+            if pages_end && on_piece(pages_done(full, pages_sent)).is_break() {
                 return Ok(());
             }
         }
@@ -119,7 +126,7 @@ fn pages(full: &Manifest, received: &SeedResume, first: PageNumber, bytes: Bytes
     })
 }
 
-fn pages_done(full: &Manifest) -> SeedChunk {
+fn pages_done(full: &Manifest, pages_sent: u64) -> SeedChunk {
     let (target, target_txn) = (full.end.log_id(), TxnId(full.end.txn_id));
-    SeedChunk::PagesDone { target, target_txn, pages_sent: full.pages }
+    SeedChunk::PagesDone { target, target_txn, pages_sent }
 }

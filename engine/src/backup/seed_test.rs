@@ -126,6 +126,46 @@ fn a_replica_seeded_from_backups_goes_on_from_a_node() {
     }
 }
 
+/// Pages of a node, then those of a backup that began with the same checkpoint, in which fewer of them are free.
+#[test]
+fn backups_go_on_where_a_node_was_cut() {
+    let mut both = 0;
+    for seed in 0..20_u64 {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(seed));
+        let (engine, time) = (new_engine(&disk, DATABASE), TestSurroundings::default());
+        let pin = engine.pin("test", LogIndex(0), u64::MAX).ok();
+        let backups = backups(&disk, "/backups", &time);
+        let mut rig = Rig { life: Life::new(engine, seed), time, backups, pin };
+        rig.life.change(40, &rig.time);
+        rig.life.engine.checkpoint().expect("works");
+        let target = replica(2);
+        let mut receiver = target.seed_receiver().expect("nobody is there");
+        let mut source = rig.life.engine.seed_source(u64::MAX).expect("kept").frames_beside();
+        let engine = rig.life.engine.clone();
+        rig.backups.full(&engine, &mut go_on).expect("works");
+        rig.life.change(30, &rig.time);
+        rig.life.engine.checkpoint().expect("works");
+        for _ in 0..4 + seed % 20 {
+            let Some(chunk) = source.next(16 << 10).expect("readable") else { break };
+            if matches!(chunk, SeedChunk::Done { .. }) {
+                break;
+            }
+            receiver.feed(chunk).expect("a good stream");
+        }
+        let received = receiver.resume();
+        let has_pages = received.as_ref().is_some_and(|received| received.next_page.0 < received.page_count);
+        both += u32::from(has_pages);
+        let mut on_piece = |piece| {
+            receiver.feed(piece).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            ControlFlow::Continue(())
+        };
+        let seeded = rig.backups.seed(DatabaseId(DATABASE), rig.cluster(), received.as_ref(), &mut on_piece);
+        seeded.expect("a good chain");
+        rig.go_on(&target, receiver);
+    }
+    assert!(both > 5, "only {both} had pages of both");
+}
+
 #[test]
 fn backups_that_are_of_no_use_are_refused() {
     let mut rig = Rig::new(1);

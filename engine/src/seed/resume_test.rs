@@ -195,7 +195,7 @@ fn a_source_that_cannot_take_over_says_why() {
     };
     // Behind: it has applied less than what was copied may be of.
     let behind = replica(Path::new("/behind"), 4);
-    assert!(why(&behind, &resume).contains("does not have the frame"), "{}", why(&behind, &resume));
+    assert!(why(&behind, &resume).contains("and this node has its beginning"), "{}", why(&behind, &resume));
     let ahead = LogId { index: LogIndex(u64::MAX - 1), ..resume.target.expect("not empty") };
     let further = super::SeedResume { target: Some(ahead), ..resume.clone() };
     assert!(why(&pair.b, &further).contains("this node has applied"), "{}", why(&pair.b, &further));
@@ -216,6 +216,14 @@ fn a_source_that_cannot_take_over_says_why() {
     drop(source);
     checkpoint_and_purge(&pair.a);
     assert!(why(&pair.a, &resume).contains("the journal begins with frame"), "{}", why(&pair.a, &resume));
+    // Frames that nobody has, or can have.
+    let last = resume.last.map(|last| LogId { index: LogIndex(u64::MAX), ..last });
+    let beyond = super::SeedResume { last, ..resume.clone() };
+    assert!(why(&pair.b, &beyond).contains("broke off"), "{}", why(&pair.b, &beyond));
+    // Pages without an end: nobody looks through them one by one.
+    let endless = super::SeedResume { page_count: u32::MAX, ..resume.clone() };
+    let mut source = pair.b.resume_seed_source(endless, u64::MAX).expect("it has all of it");
+    assert!(std::iter::from_fn(|| source.next(PIECE_BYTES).expect("readable")).count() < 1_000);
     // It contradicts itself.
     let wrong = super::SeedResume { page_count: resume.next_page.0 - 1, ..resume.clone() };
     assert!(why(&pair.b, &wrong).contains("contradicts"), "{}", why(&pair.b, &wrong));

@@ -9,7 +9,7 @@ use super::{SeedChunk, SeedError, SeedManifest};
 use crate::engine::{Core, Engine, Pin, PinError};
 use crate::ids::{LogId, LogIndex, PageNumber};
 use crate::page::PAGE_BYTES;
-use crate::store::{AppliedState, Store};
+use crate::store::{AppliedState, Store, offset_of};
 
 /// Streams this node's database. Costs the writers nothing but disk bandwidth; keeps the journal it needs pinned, up to a
 /// bound.
@@ -107,8 +107,12 @@ impl Engine {
         let store = self.core.store();
         let SeedResume { checkpoint, page_count, next_page, pages_sent, target, last, chain } = from;
         let cannot = |what: String| Err(SeedError::CannotResume(what));
+        let known = store.journal.last();
         if page_count < next_page.0 || last < checkpoint.log_id {
             return cannot("what was received contradicts itself".into());
+        }
+        if last.map(|last| last.index) > known.map(|known| known.index) {
+            return cannot(format!("it broke off with frame {}, and this node has {}", shown(last), shown(known)));
         }
         let next_frame = last.map_or(LogIndex(0), |log_id| log_id.index.next());
         let pin = match Pin::at(&self.core, &store, "seeding", next_frame, hold_bytes) {
@@ -129,7 +133,10 @@ impl Engine {
             return cannot(format!("this node's checkpoint is at {here}, and it began with one at {there}"));
         }
         let stays = durable_and_applied(&store).log_id;
-        if stays < target.max(last) {
+        // Of what is purged here, the chain value of a later frame has told that it is the same.
+        let other =
+            target.and_then(|log_id| store.journal.log_id(log_id.index)).is_some_and(|here| Some(here) != target);
+        if other || stays < target.max(last) {
             let (here, there) = (shown(stays), shown(target.max(last)));
             return cannot(format!("it has come as far as {there}, and this node has applied {here}"));
         }
@@ -286,6 +293,11 @@ impl SeedSource {
         if next >= self.page_count {
             return self.end_pages();
         }
+        if self.store.data.bytes()? <= offset_of(PageNumber(next)) {
+            // The file was cut, or is another one's: all the rest is free.
+            self.phase = Phase::Pages { next: self.page_count };
+            return Ok(());
+        }
         let wanted = u32::try_from((max_bytes / PAGE_BYTES).max(1)).unwrap_or(u32::MAX);
         let count = wanted.min(self.page_count - next);
         let mut buffer = vec![0; count as usize * PAGE_BYTES];
@@ -307,6 +319,10 @@ impl SeedSource {
                 }
                 _ => {}
             }
+        }
+        if self.ready.is_empty() {
+            // Free pages as far as one sees: whoever waits hears that there is somebody, and may say that he has gone.
+            self.ready.push_back(SeedChunk::Frames(Vec::new()));
         }
         self.phase = Phase::Pages { next: next + count };
         Ok(())

@@ -1,6 +1,6 @@
 //! A leader's instruction to seed this node, carried out.
 //!
-//! One at a time, and as long as the leader listens. What was received is not lost with a leader that has gone, nor with a
+//! One at a time, and as long as the leader listens and leads, as far as this node knows. What was received is not lost with a leader that has gone, nor with a
 //! source: it is kept, and whoever instructs this node next has it go on ([`crate::seeding`]). While a generation is
 //! verified, or is with the core, nobody can take it over: a leader that asks meanwhile is told that this node is busy, and
 //! backs off, as from any node that is unavailable.
@@ -9,8 +9,8 @@
 //!
 //! The sources are asked in their order. One that fails after it has sent something is no reason to pass over those before
 //! it, so the next round begins with the first again: that ends, because each round brings something. When nothing more
-//! comes, and somebody said that it cannot go on from what was received, that is dropped, and a seeding begun anew: once in
-//! an instruction.
+//! comes, and all said that they cannot go on from what was received, that is dropped, and a seeding begun anew: once in
+//! an instruction. Is one of them silent, the next instructions ask it again, and only then.
 //!
 //! Verifying what was received takes long where there is much of it, so the leader is told as long as it makes progress.
 //! One that hangs is given up by the leader, as a stream that hangs is.
@@ -44,6 +44,9 @@ use crate::types::{RaftVote, TypeConfig};
 const REPORT_BYTES: u64 = 8 << 20;
 /// At least so many of them in each stall limit, as long as there is progress: a leader that hears nothing gives up.
 const REPORTS: u32 = 4;
+/// After so many instructions in a row in which a source could not go on, and nothing came, those that said nothing count
+/// for no more.
+const REFUSALS: u64 = 3;
 /// Chunks of an archive that wait for the receiver.
 const CHUNKS_WAITING: usize = 1;
 
@@ -64,7 +67,10 @@ pub(crate) fn start(
     let running =
         Running::begin(&service.seeding).ok_or_else(|| Status::unavailable("this node is being seeded already"))?;
     let (sender, receiver) = mpsc::channel(4);
-    let (service, sources, report) = (service.clone(), message.sources.clone(), Report::new(sender));
+    // A member that was lost may stand there under the address of this one, which replaces it.
+    let own = service.engine.identity().advertise;
+    let sources = message.sources.iter().filter(|source| source.address != own).cloned().collect();
+    let (service, report) = (service.clone(), Report::new(sender));
     let job = Job { service, from, vote, at_least, sources, running, report };
     // It ends soon after the leader has gone, and not in the middle of what must not be cut.
     tokio::spawn(job.carry_out());
@@ -118,17 +124,17 @@ impl Job {
     }
 
     async fn run(&self) -> Result<wire::InstallSnapshotResponse, Status> {
-        let own = self.service.core.metrics().vote;
+        let outvoted = self.outvoted();
         let applied = self.service.engine.applied().log_id;
         // A later leader is known, or all of it is here: nothing to seed.
-        if own > self.vote || applied.is_some_and(|applied| applied.index >= self.at_least.index) {
-            let vote = if own > self.vote { own } else { self.vote };
-            return Ok(answer(&vote, applied, 0));
+        if outvoted.is_some() || applied.is_some_and(|applied| applied.index >= self.at_least.index) {
+            return Ok(answer(&outvoted.unwrap_or(self.vote), applied, 0));
         }
         let mut filling = self.filling().await.map_err(|error| Status::unavailable(error.to_string()))?;
         tracing::info!(from = %self.from, at_least = %self.at_least, received = filling.received(), "this node seeds itself");
         let filled = self.fill(&mut filling).await;
-        if filled.is_err() || self.report.sender.is_closed() {
+        let later = filling.term().is_some_and(|term| term > self.vote.leader_id.term);
+        if filled.is_err() || later || self.outvoted().is_some() || self.report.sender.is_closed() {
             self.running.keep(filling, self.service.core.config.seed_keep);
             let why = filled.err().unwrap_or(SeedingError::Unwanted);
             return Err(Status::unavailable(format!("the seeding is not complete: {why}")));
@@ -143,9 +149,14 @@ impl Job {
             openraft::Snapshot { meta: seeded.meta.clone(), snapshot: Ticket::Seeded(Box::new(seeded)) };
         let installed = self.service.core.raft.install_full_snapshot(self.vote, snapshot).await;
         let response = installed.map_err(|error| Status::unavailable(format!("the consensus stopped: {error}")))?;
-        tracing::info!(bytes, ?last, "seeded");
-        self.service.seeding.installed();
-        Ok(answer(&response.vote, self.service.engine.applied().log_id, bytes))
+        let applied = self.service.engine.applied().log_id;
+        // A later leader's vote may have come first: then nothing was switched in.
+        let wanted = last.map(|last| last.index());
+        if response.vote == self.vote && applied.map(|applied| applied.index.0) >= wanted {
+            tracing::info!(bytes, ?last, "seeded");
+            self.service.seeding.installed();
+        }
+        Ok(answer(&response.vote, applied, bytes))
     }
 
     /// What an earlier instruction left, or a new one.
@@ -163,13 +174,18 @@ impl Job {
             self.running.received(bytes, total);
             self.report.sometimes(bytes, limit);
         };
-        let watch = Watch { at_least: self.at_least, stall_limit: limit, progress: &progress };
+        // Before the leader gives this node up: it began to wait earlier.
+        let watch = Watch { at_least: self.at_least, stall_limit: limit / 2, progress: &progress };
         let mut anew = false;
         while !filling.reaches(self.at_least) {
             let error = match self.ask_all(filling, &watch, !anew).await {
                 Ok(()) => match filling.verify(&watch).await {
                     Ok(()) => continue,
-                    Err(error) => error,
+                    Err(error) => {
+                        // One of them sent what is not right; which, nobody knows.
+                        filling.sources().for_each(|source| self.running.doubt(source));
+                        error
+                    }
                 },
                 Err(error) => error,
             };
@@ -195,7 +211,8 @@ impl Job {
         loop {
             let (mut last, mut refused, mut again) = (None, None, false);
             let wish = wished.borrow_and_update().clone();
-            let origins = origins(&self.sources, self.from, &wish);
+            let mut origins = origins(&self.sources, self.from, &wish);
+            origins.sort_by_key(|origin| origin.raft_id().is_some_and(|source| self.running.is_doubted(source)));
             for origin in origins.iter().filter(|origin| backups || matches!(origin, Origin::Node(_))) {
                 let before = filling.received();
                 // A try may take as long as connecting does.
@@ -210,6 +227,11 @@ impl Job {
                     return Err(error);
                 }
                 tracing::warn!(source = origin.name(), %error, "seeding was cut");
+                if matches!(error, SeedingError::Stalled(_) | SeedingError::Source(_))
+                    && let Some(source) = origin.raft_id()
+                {
+                    self.running.doubt(source);
+                }
                 again = filling.received() > before || matches!(error, SeedingError::Rerouted);
                 match error {
                     SeedingError::CannotResume(_) => refused = Some(error),
@@ -221,8 +243,11 @@ impl Job {
             }
             if !again {
                 let none = || SeedingError::Unusable("no node was named as a source".to_owned());
-                return Err(refused.or(last).unwrap_or_else(none));
+                let refusals = self.running.refused(refused.is_some());
+                let all_refuse = last.is_none() || refusals >= REFUSALS;
+                return Err(if all_refuse { refused.or(last) } else { last }.unwrap_or_else(none));
             }
+            self.running.refused(false);
         }
     }
 
@@ -239,6 +264,7 @@ impl Job {
         match origin {
             Origin::Node(source) => {
                 let stream = self.open(source, resume.as_ref()).await?;
+                filling.fed_by(source.raft_id);
                 match &resume {
                     Some(_) => self.running.resumes(),
                     None => self.running.begins(),
@@ -258,9 +284,21 @@ impl Job {
         tokio::select! {
             () = self.report.sender.closed() => SeedingError::Unwanted,
             () = self.service.core.stopped() => SeedingError::Unwanted,
+            () = self.until_outvoted() => SeedingError::Unwanted,
             // The sender lives as long as `self`.
             _ = wished.changed() => SeedingError::Rerouted,
         }
+    }
+
+    /// The vote of this node, if it is above that of the leader.
+    fn outvoted(&self) -> Option<RaftVote> {
+        Some(self.service.core.metrics().vote).filter(|own| *own > self.vote)
+    }
+
+    async fn until_outvoted(&self) {
+        let core = &self.service.core;
+        let mut seen = core.watch();
+        while self.outvoted().is_none() && core.changed(&mut seen).await {}
     }
 
     async fn open(

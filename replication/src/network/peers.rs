@@ -164,7 +164,7 @@ impl Peers {
     }
 }
 
-/// A client for an address that is not a member's (yet): a source of seeding.
+/// A client for the address of a source of a seeding, which a leader named.
 ///
 /// # Errors
 /// What is wrong with the address.

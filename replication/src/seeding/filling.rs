@@ -3,6 +3,7 @@
 //!
 //! Memory: the chunks that wait between the network and the disk, of which each is a message at most.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use calamus_engine::Engine;
@@ -30,6 +31,8 @@ pub(crate) struct Filling {
     received: u64,
     /// The length of the source's data file, in bytes; 0 before it is known.
     total: u64,
+    /// The raft ids of the nodes that something came from.
+    fed_by: BTreeSet<u64>,
 }
 
 enum Content {
@@ -68,12 +71,12 @@ impl Filling {
             SeedError::Busy => SeedingError::Busy,
             error => unusable(error),
         })?;
-        Ok(Self { content: Content::Receiver(Box::new(receiver)), received: 0, total: 0 })
+        Ok(Self { content: Content::Receiver(Box::new(receiver)), received: 0, total: 0, fed_by: BTreeSet::new() })
     }
 
     /// Nothing.
     pub(crate) fn gone() -> Self {
-        Self { content: Content::Gone, received: 0, total: 0 }
+        Self { content: Content::Gone, received: 0, total: 0, fed_by: BTreeSet::new() }
     }
 
     /// Whether nothing can come of it any more.
@@ -81,9 +84,27 @@ impl Filling {
         matches!(self.content, Content::Gone)
     }
 
+    /// Notes whom the next stream comes from.
+    pub(crate) fn fed_by(&mut self, source: u64) {
+        self.fed_by.insert(source);
+    }
+
+    /// Whom something came from.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = u64> + '_ {
+        self.fed_by.iter().copied()
+    }
+
     /// Received of all streams, in bytes.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// The term of its last entry, if it is verified.
+    pub(crate) fn term(&self) -> Option<u64> {
+        match &self.content {
+            Content::Verified(verified) => verified.applied().log_id.map(|last| last.term.0),
+            _ => None,
+        }
     }
 
     /// Whether it is verified, and reaches so far.

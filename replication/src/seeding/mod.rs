@@ -32,9 +32,21 @@
 //!
 //! What was received outlives its source, and the leader whose instruction it was. The next source, or the next
 //! instruction, goes on from there: the argument is the engine's ([`calamus_engine::seed`]). A follower that is told to
-//! reach further than what it has verified already goes on, too. Only when no source can go on from what was received is
-//! it dropped, and a seeding begun anew. What nobody asks for any more goes after
-//! [`NodeConfig::seed_keep`](crate::options::NodeConfig), for it takes disk space.
+//! reach further than what it has verified already goes on, too. Only when all sources say that they cannot go on from what was
+//! received, or some do in a few instructions in a row and the others are silent, is it dropped, and a seeding begun anew. What
+//! nobody asks for any more goes after [`NodeConfig::seed_keep`](crate::options::NodeConfig), for it takes disk space.
+//!
+//! # Sources that are no good
+//!
+//! One that hangs, breaks off, or sent a part of what was not right when it was verified is asked last from then on, until
+//! the node was seeded: also where the next instruction names it first. So a source with a damaged page, or a disk that
+//! hangs under a process that answers, is in nobody's way as long as there is another one.
+//!
+//! # An instruction is as good as its leader
+//!
+//! It ends when this node's vote is above the leader's: the leader may be gone without a word. And what came may be of a
+//! later term than it: openraft takes that for a broken invariant, so it is not handed over under that leader's vote, and
+//! waits for the next one.
 //!
 //! # The membership
 //!
@@ -110,7 +122,7 @@ pub enum SeedingError {
 impl From<Status> for SeedingError {
     fn from(status: Status) -> Self {
         match status.code() {
-            Code::FailedPrecondition => Self::CannotResume(status.message().to_owned()),
+            Code::OutOfRange => Self::CannotResume(status.message().to_owned()),
             _ => Self::Source(Box::new(status)),
         }
     }

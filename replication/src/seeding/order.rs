@@ -104,6 +104,14 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    /// The raft id of a node.
+    pub(crate) fn raft_id(&self) -> Option<u64> {
+        match self {
+            Self::Node(source) => Some(source.raft_id),
+            Self::Archive(_) => None,
+        }
+    }
+
     /// What it is called, for people.
     pub(crate) fn name(&self) -> String {
         match self {

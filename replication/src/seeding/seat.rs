@@ -4,6 +4,7 @@
 //! is kept for the next one, for [`NodeConfig::seed_keep`](crate::options::NodeConfig); then it goes, with the space
 //! that it takes. When the node ends, it goes at once, and nothing is kept any more: what is left of it holds the directory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub struct Seeding {
     source: Mutex<Option<String>>,
     kept: Mutex<Kept>,
     wished: watch::Sender<SeedFrom>,
+    /// The raft ids of sources that failed.
+    doubted: Mutex<BTreeSet<u64>>,
+    /// Instructions in a row that brought nothing, because a source could not go on.
+    refused: AtomicU64,
     on_installed: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
 }
 
@@ -71,6 +76,26 @@ impl Running {
         self.0.total.store(total, Ordering::Relaxed);
     }
 
+    /// A source failed: it is asked last from now on.
+    pub(crate) fn doubt(&self, source: u64) {
+        self.0.doubted.lock().insert(source);
+    }
+
+    /// Whether a source failed before.
+    pub(crate) fn is_doubted(&self, source: u64) -> bool {
+        self.0.doubted.lock().contains(&source)
+    }
+
+    /// Notes that an instruction brought something, or nothing because a source could not go on. Returns how often in a row
+    /// the latter was so.
+    pub(crate) fn refused(&self, again: bool) -> u64 {
+        if again {
+            return self.0.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+        self.0.refused.store(0, Ordering::Relaxed);
+        0
+    }
+
     /// Takes what an earlier one left.
     pub(crate) fn take_kept(&self) -> Option<Filling> {
         let mut kept = self.0.kept.lock();
@@ -99,6 +124,8 @@ impl Running {
             };
             if dropped.is_some() {
                 tracing::info!("nobody has gone on with a seeding: what was received goes");
+                // It removes files.
+                drop(tokio::task::spawn_blocking(move || drop(dropped)).await);
             }
         });
     }
@@ -151,18 +178,17 @@ impl Seeding {
     /// A seeding was switched in.
     pub(crate) fn installed(&self) {
         self.wished.send_replace(SeedFrom::Any);
+        self.doubted.lock().clear();
         if let Some(on_installed) = self.on_installed.lock().take() {
             on_installed();
         }
     }
 
-    /// Drops what is kept, and keeps nothing from now on.
-    pub(crate) fn end(&self) {
-        let dropped = {
-            let mut kept = self.kept.lock();
-            kept.ended = true;
-            kept.filling.take()
-        };
-        drop(dropped);
+    /// Keeps nothing from now on. Returns what was kept, to be dropped where that may block.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<Filling> {
+        let mut kept = self.kept.lock();
+        kept.ended = true;
+        kept.filling.take()
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn stream(
 ) -> Result<ReceiverStream<Result<wire::SeedChunk, Status>>, Status> {
     let resume = request.resume.as_ref();
     let needed = [request.at_least, resume.and_then(|resume| resume.target), resume.and_then(|resume| resume.last)];
-    if let Some(needed) = needed.into_iter().flatten().map(plain_log_id_from_wire).max() {
+    if let Some(needed) = needed.into_iter().flatten().map(plain_log_id_from_wire).max_by_key(|at| at.index) {
         reach(core, needed).await?;
     }
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
@@ -59,14 +59,14 @@ pub(crate) async fn stream(
 /// Waits until this node has applied an entry.
 async fn reach(core: &Core, needed: LogId) -> Result<(), Status> {
     core.wait_applied(needed, BEHIND_LIMIT).await.map_err(|error| {
-        Status::failed_precondition(format!("this node has not applied {needed}, which the seeding needs: {error}"))
+        Status::unavailable(format!("this node has not applied {needed}, which the seeding needs: {error}"))
     })
 }
 
 /// What the receiver is told.
 fn refusal(error: &SeedError) -> Status {
     match error {
-        SeedError::CannotResume(why) => Status::failed_precondition(why.clone()),
+        SeedError::CannotResume(why) => Status::out_of_range(why.clone()),
         error => Status::internal(error.to_string()),
     }
 }
@@ -75,7 +75,7 @@ fn begin(engine: &Engine, hold_bytes: u64, request: &wire::SeedRequest) -> Resul
     let Some(resume) = &request.resume else {
         return Ok(engine.seed_source(hold_bytes).map_err(|error| refusal(&error))?.frames_beside());
     };
-    let resume = resume_from_wire(engine, resume).map_err(Status::failed_precondition)?;
+    let resume = resume_from_wire(engine, resume).map_err(Status::invalid_argument)?;
     // Its pages must not be older than those that were copied. What it has applied is new enough, or it refuses.
     let old = engine.checkpointed().log_id < resume.checkpoint.log_id;
     if old && resume.next_page.0 < resume.page_count && engine.applied().log_id >= resume.checkpoint.log_id {

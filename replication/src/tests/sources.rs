@@ -1,6 +1,7 @@
 //! Whom a node is seeded from, and that another goes on where one was cut.
 
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +9,19 @@ use std::time::Duration;
 
 use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore};
 use calamus_engine::env::RealDisk;
-use calamus_engine::ids::{ClusterId, DatabaseId};
+use calamus_engine::ids::{ClusterId, DatabaseId, LogId, LogIndex};
 use calamus_engine::seed::{SeedChunk, SeedResume};
+use calamus_proto::raft::v1 as wire;
 
-use super::cluster::{TestCluster, retry};
+use super::cluster::{TestCluster, TestNode, retry};
 use super::replication::purge_past;
 use super::support;
+use crate::network::{convert, peers};
 use crate::options::NodeConfig;
+use crate::seam::{Consensus, Leadership};
 use crate::seeding::SeedFrom;
 use crate::seeding::archive::SeedArchive;
+use crate::types::RaftVote;
 
 /// Slow enough that a seeding of [`filled`] takes seconds, so that things can happen meanwhile.
 const SLOW: u64 = 8 << 20;
@@ -40,7 +45,9 @@ fn purge_all_past(cluster: &TestCluster, behind: usize, index: u64) {
     for (_, node) in cluster.nodes.iter().enumerate().filter(|(number, _)| *number != behind) {
         retry("the others purge, too", || {
             node.engine().checkpoint().expect("works");
-            node.engine().log_state().last_purged.filter(|purged| purged.index.0 > index)
+            // What is noted as purged goes with a checkpoint.
+            let frame = node.engine().read_frames(LogIndex(index), LogIndex(index + 1), 1);
+            frame.is_err().then_some(())
         });
     }
 }
@@ -204,4 +211,83 @@ fn a_node_is_seeded_from_backups_and_goes_on_from_a_node() {
 #[test]
 fn backups_that_no_journal_reaches_back_to_are_passed_over() {
     seed_from_backups(true);
+}
+
+/// Tells `node` to seed itself, as the leader of `vote` would.
+fn instruct(cluster: &TestCluster, node: &TestNode, vote: &RaftVote, at_least: LogId) {
+    let first = &cluster.nodes[0];
+    let request = wire::InstallSnapshotRequest {
+        envelope: Some(convert::envelope(support::CLUSTER, first.identity.raft_id, node.identity.raft_id)),
+        vote: Some(convert::vote_to_wire(vote)),
+        at_least: Some(convert::plain_log_id_to_wire(at_least)),
+        sources: vec![wire::SeedSource {
+            raft_id: first.identity.raft_id.0,
+            name: first.identity.name.clone(),
+            address: first.identity.advertise.clone(),
+        }],
+    };
+    first.on(async {
+        let mut client = peers::client_at(&node.identity.advertise, Duration::from_secs(1)).expect("an address");
+        let mut answers = client.install_snapshot(request).await.expect("taken").into_inner();
+        while let Ok(Some(_)) = answers.message().await {}
+    });
+}
+
+/// What comes may be of a later term than the leader whose instruction it is; openraft would end of that.
+#[test]
+fn entries_of_a_later_term_wait_for_its_leader() {
+    let mut cluster = TestCluster::start(1);
+    cluster.write("before", b"x");
+    let at_least = cluster.nodes[0].engine().applied().log_id.expect("some");
+    let old = cluster.nodes[0].replica().core().metrics().vote;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].restart();
+    cluster.write("after", b"x");
+    let now = cluster.nodes[0].replica().core().metrics().vote;
+    assert!(now > old);
+    let new = TestNode::create(cluster.root.path(), "n9", 109, &NodeConfig::default());
+    instruct(&cluster, &new, &old, at_least);
+    assert_eq!(new.engine().status().generation.0, 1, "it was switched in under the wrong leader");
+    assert!(!matches!(*new.replica().leadership().borrow(), Leadership::Stopped { .. }));
+    instruct(&cluster, &new, &now, at_least);
+    retry("it is seeded", || (new.engine().status().generation.0 == 2).then_some(()));
+    assert_eq!(new.replica().seedings_begun(), 1, "what was received before is of use");
+    assert_eq!(new.engine().applied().digest, cluster.nodes[0].engine().applied().digest);
+    cluster.close();
+}
+
+/// A page that rotted on the source that is named first: what it sends is of no use, and another source is asked.
+#[test]
+fn a_source_with_a_damaged_page_is_in_nobodys_way() {
+    let (mut cluster, behind) = filled(3, &NodeConfig::default());
+    let leader = cluster.leader_index();
+    let source = 3 - leader - behind;
+    let generation = cluster.nodes[source].engine().status().generation.0;
+    let path = cluster.nodes[source].directory.join(format!("g{generation}/data"));
+    let page = |offset: u64| 1_000 * 8_192 + offset;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("a file");
+    let mut sound = [0; 64];
+    file.read_exact_at(&mut sound, page(4_096)).expect("there is such a page");
+    file.write_all_at(&[0xee; 64], page(4_096)).expect("written");
+    cluster.nodes[behind].restart();
+    is_seeded(&cluster, behind);
+    assert!(cluster.nodes[behind].replica().seedings_begun() > 1, "the page was of no consequence");
+    file.write_all_at(&sound, page(4_096)).expect("written");
+    cluster.close();
+}
+
+/// A source whose disk hangs under a process that answers.
+#[test]
+fn a_source_that_hangs_is_in_nobodys_way() {
+    let stall = Duration::from_secs(2);
+    let config = NodeConfig { seed_bytes_per_second: SLOW, seed_stall_limit: stall, ..NodeConfig::default() };
+    let (mut cluster, behind) = filled(3, &config);
+    cluster.nodes[behind].restart();
+    let source = index_of(&cluster, &a_part_has_come(&cluster, behind));
+    let data = cluster.nodes[source].directory.join("g1/data");
+    cluster.nodes[source].disk.hang_reads(Some(&data));
+    is_seeded(&cluster, behind);
+    assert_eq!(cluster.nodes[behind].replica().seedings_begun(), 1, "pages were sent twice");
+    cluster.nodes[source].disk.hang_reads(None);
+    cluster.close();
 }
