@@ -102,6 +102,18 @@ pub enum SeedChunk {
     },
 }
 
+impl SeedChunk {
+    /// The bytes of the database that it carries.
+    #[must_use]
+    pub fn carried_bytes(&self) -> u64 {
+        match self {
+            Self::Pages { bytes, .. } => bytes.len() as u64,
+            Self::Frames(frames) => frames.iter().map(|frame| frame.frame_bytes() as u64).sum(),
+            Self::Manifest(_) | Self::PagesDone { .. } | Self::Done { .. } => 0,
+        }
+    }
+}
+
 /// Why seeding failed. The receiver's old state is untouched.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]

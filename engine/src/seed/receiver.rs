@@ -20,6 +20,9 @@ use crate::page::{PAGE_BYTES, Page};
 use crate::recovery::replay::{advance, for_each_frame, timeline_of};
 use crate::store::{AppliedState, AtOnce, DataFile, NewPages, NoProof, Store, carried, digest_of_file};
 
+/// Each time that so many bytes of frames have come, it is looked whether there is space for more. Few in tests.
+const LOOK_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 64 << 20 };
+
 /// Builds a new generation from a stream, and switches to it when it is complete and verified. Dropped before, it
 /// removes what it built.
 ///
@@ -33,6 +36,8 @@ pub struct SeedReceiver {
     phase: Phase,
     bytes: u64,
     pages: u64,
+    /// After so many more bytes of frames it is looked whether there is space for others.
+    frames_until_look: u64,
     progress: SeedProgress,
     finished: bool,
     // Last, so that another receiver begins only when this one has cleared up.
@@ -114,6 +119,7 @@ impl Engine {
             phase: Phase::Start,
             bytes: 0,
             pages: 0,
+            frames_until_look: LOOK_BYTES,
             progress: SeedProgress::default(),
             finished: false,
             _seat: seat,
@@ -201,7 +207,13 @@ impl SeedReceiver {
     }
 
     fn append(&mut self, building: Building, frames: Vec<Frame>) -> Result<Building, SeedError> {
-        self.bytes += frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
+        let bytes = frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
+        self.bytes += bytes;
+        self.frames_until_look = self.frames_until_look.saturating_sub(bytes);
+        if self.frames_until_look == 0 {
+            self.check_space(0)?;
+            self.frames_until_look = LOOK_BYTES;
+        }
         append(&building.journal, frames)?;
         Ok(building)
     }
@@ -223,7 +235,8 @@ impl SeedReceiver {
         Ok(Building { pages, journal, checkpoint, page_count, target: None })
     }
 
-    /// What this node has accepted needs its space: a seeding that would take it is not begun.
+    /// What this node has accepted needs its space: a seeding that would take it is not begun, and ends when its frames,
+    /// of which nobody knows how many come, have come so far.
     fn check_space(&self, page_count: u32) -> Result<(), SeedError> {
         let space = self.core.space(&self.core.store());
         let segment_bytes = self.core.meta.lock().value.segment_bytes;

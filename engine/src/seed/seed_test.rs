@@ -375,6 +375,7 @@ fn a_seeding_for_which_there_is_no_space_is_not_begun_and_is_when_there_is() {
     }
     source.checkpoint().expect("works");
     let chunks = stream_while_writing(&source, 0);
+    let digest = source.applied().digest;
     let target = create(&(Arc::new(to.clone()) as Arc<dyn Disk>), Path::new("/db"), 2);
     to.set_space_limit(Some(1 << 50));
     let used = (1 << 50) - to.free_bytes(Path::new("/db")).expect("known");
@@ -385,7 +386,26 @@ fn a_seeding_for_which_there_is_no_space_is_not_begun_and_is_when_there_is() {
     }
     assert!(!to.exists(Path::new("/db/g2")).expect("known"), "nothing is left of it");
     assert_eq!(target.status().failed, None);
+    // Nor may its frames take what others need, however many come.
+    to.set_space_limit(Some(used + (64 << 20)));
+    for round in 20..100 {
+        put(&source, round, 2_000);
+    }
+    let mut stream = source.seed_source(u64::MAX).expect("a source").frames_beside();
+    let many: Vec<SeedChunk> = std::iter::from_fn(|| stream.next(8 << 10).expect("readable")).collect();
+    let frames = many.iter().filter(|chunk| matches!(chunk, SeedChunk::Frames(_))).map(SeedChunk::carried_bytes);
+    assert!(frames.sum::<u64>() > 64 << 10);
+    let mut receiver = target.seed_receiver().expect("nobody is there");
+    let ended = many.into_iter().try_for_each(|chunk| {
+        if matches!(chunk, SeedChunk::Pages { .. }) {
+            to.set_space_limit(Some(used + (1 << 20)));
+        }
+        receiver.feed(chunk)
+    });
+    assert!(matches!(ended, Err(SeedError::Storage(ref error)) if error.is_no_space()), "{ended:?}");
+    drop(receiver);
+    assert!(!to.exists(Path::new("/db/g2")).expect("known"), "nothing is left of it");
     to.set_space_limit(None);
     feed(&target, chunks).expect("there is space");
-    assert_eq!(target.applied().digest, source.applied().digest);
+    assert_eq!(target.applied().digest, digest);
 }

@@ -178,7 +178,7 @@ impl Filling {
                 Some(chunk) => chunk?,
                 None => return Ok(false),
             };
-            self.received += bytes_of(&chunk);
+            self.received += chunk.carried_bytes();
             if let SeedChunk::Manifest(bytes) = &chunk
                 && let Ok(manifest) = SeedManifest::decode(bytes)
             {
@@ -227,16 +227,6 @@ impl Filling {
         };
         let meta = meta_of(&verified.applied()).map_err(|error| SeedingError::Unusable(error.to_string()))?;
         Ok(Seeded { verified: *verified, meta, bytes: self.received })
-    }
-}
-
-/// What a piece takes, in bytes.
-fn bytes_of(chunk: &SeedChunk) -> u64 {
-    match chunk {
-        SeedChunk::Manifest(bytes) => bytes.len() as u64,
-        SeedChunk::Pages { bytes, .. } => bytes.len() as u64,
-        SeedChunk::Frames(frames) => frames.iter().map(|frame| frame.frame_bytes() as u64).sum(),
-        SeedChunk::PagesDone { .. } | SeedChunk::Done { .. } => 0,
     }
 }
 

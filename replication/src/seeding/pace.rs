@@ -31,11 +31,11 @@ impl Pace {
     }
 
     /// How long whoever has `bytes` must wait before it sends them. What was not used is not saved up.
-    pub(crate) fn wait(&self, bytes: usize, now: Instant) -> Duration {
+    pub(crate) fn wait(&self, bytes: u64, now: Instant) -> Duration {
         if self.bytes_per_second == 0 {
             return Duration::ZERO;
         }
-        let nanos = bytes as u128 * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let mut due = self.due.lock();
         let from = due.map_or(now, |due| due.max(now));
@@ -58,6 +58,6 @@ mod tests {
         assert_eq!(pace.wait(1_000, now + seconds(1)), seconds(2), "behind both");
         assert_eq!(pace.wait(1_000, now + seconds(100)), seconds(0));
         assert_eq!(pace.wait(1_000, now + seconds(100)), seconds(1), "the pause before was not saved up");
-        assert_eq!(Pace::new(0).wait(usize::MAX, now), seconds(0));
+        assert_eq!(Pace::new(0).wait(u64::MAX, now), seconds(0));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use calamus_engine::Engine;
 use calamus_engine::ids::LogId;
-use calamus_engine::seed::{SeedChunk, SeedError, SeedSource};
+use calamus_engine::seed::{SeedError, SeedSource};
 use calamus_proto::raft::v1 as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -97,7 +97,7 @@ fn pump(
     };
     pace.begins();
     while let Some(chunk) = source.next(chunk_bytes).map_err(|error| refusal(&error))? {
-        let until = Instant::now() + pace.wait(bytes_of(&chunk), Instant::now());
+        let until = Instant::now() + pace.wait(chunk.carried_bytes(), Instant::now());
         loop {
             if sender.is_closed() {
                 return Ok(()); // the pin goes with `source`
@@ -113,13 +113,4 @@ fn pump(
         }
     }
     Ok(())
-}
-
-/// What a piece moves, in bytes.
-fn bytes_of(chunk: &SeedChunk) -> usize {
-    match chunk {
-        SeedChunk::Pages { bytes, .. } => bytes.len(),
-        SeedChunk::Frames(frames) => frames.iter().map(calamus_engine::Frame::frame_bytes).sum(),
-        SeedChunk::Manifest(_) | SeedChunk::PagesDone { .. } | SeedChunk::Done { .. } => 0,
-    }
 }
