@@ -291,3 +291,32 @@ fn a_source_that_hangs_is_in_nobodys_way() {
     cluster.nodes[source].disk.hang_reads(None);
     cluster.close();
 }
+
+/// Two at once, from whoever is named for each; nobody waits for the other.
+#[test]
+fn several_nodes_are_seeded_at_once() {
+    let (mut cluster, first) = slow(5);
+    let leader = cluster.leader_index();
+    let second = (0..5).find(|node| *node != first && *node != leader).expect("there are five");
+    let last = cluster.nodes[second].engine().log_state().last.expect("a log").index.0;
+    cluster.nodes[second].kill();
+    purge_past(&cluster, last);
+    for (number, node) in cluster.nodes.iter().enumerate().filter(|(number, _)| ![first, second].contains(number)) {
+        retry(&format!("node {number} purges, too"), || {
+            node.engine().checkpoint().expect("works");
+            node.engine().read_frames(LogIndex(last), LogIndex(last + 1), 1).is_err().then_some(())
+        });
+    }
+    for node in [first, second] {
+        cluster.nodes[node].restart();
+    }
+    retry("both are being seeded", || {
+        let runs = |node: usize| cluster.nodes[node].replica().seeding_progress().is_some();
+        (runs(first) && runs(second)).then_some(())
+    });
+    for node in [first, second] {
+        is_seeded(&cluster, node);
+        assert_eq!(cluster.nodes[node].replica().seedings_begun(), 1);
+    }
+    cluster.close();
+}
