@@ -20,7 +20,7 @@
 //! frames are streamed until the end. The leader goes on from the older one; the follower skips what it has. From the
 //! moment when openraft hears of it, its core does nothing else until the switch is done: no vote is given and no
 //! append acknowledged. So nothing that takes long, or can fail for what was received, comes behind it. The switch
-//! itself, one slot write, is [`crate::state_machine`]'s.
+//! itself, one slot write, is `state_machine`'s.
 //!
 //! # From anybody
 //!
