@@ -136,31 +136,39 @@ impl Bed<'_> {
     }
 }
 
-/// Clients alone, beside a seeding at full speed, and beside one that is limited.
+/// Clients alone, beside a seeding at full speed, beside the node that was filled so, and beside a seeding that is limited.
 async fn beside_clients(args: &BackupArgs, mut bed: Bed<'_>, clients: Clients, marks: &mut Vec<Mark>) -> Result<()> {
     let address = bed.source.address().to_owned();
-    let alone = async {
-        tokio::time::sleep(ALONE).await;
-        Ok(())
-    };
-    let (alone, ()) = clients.beside(&address, alone).await?;
+    let (alone, ()) = clients.beside(&address, pause()).await?;
     alone.print("clients alone");
-    let (unlimited, _) = beside_one(&mut bed, clients, &address).await?;
+    let (unlimited, _, node) = beside_one(&mut bed, clients, &address).await?;
     unlimited.print("beside a seeding");
+    // What the new node costs from then on has nothing to do with how it was filled.
+    let (following, ()) = clients.beside(&address, pause()).await?;
+    following.print("beside a node that follows");
+    take_out(node, &address).await?;
     let Some(limit) = args.seed_limit_mib_s else { return Ok(()) };
     bed.restart_limited(limit).await?;
-    let (limited, took) = beside_one(&mut bed, clients, &address).await?;
+    let (limited, took, node) = beside_one(&mut bed, clients, &address).await?;
+    take_out(node, &address).await?;
     let name = format!("beside a seeding of {limit} MiB/s");
     limited.print(&name);
     ensure!(took.mb_a_second() <= (limit << 20) as f64 / 1e6, "the limit of {limit} MiB/s is not kept");
-    let found = limited.a_second() / alone.a_second();
-    marks.push(Mark { what: format!("clients {name}, commits against alone"), found, at_least: true, bound: 0.8 });
+    for (than, other) in [("alone", &alone), ("beside a node that follows", &following)] {
+        let what = format!("clients {name}, commits against {than}");
+        marks.push(Mark { what, found: limited.a_second() / other.a_second(), at_least: true, bound: 0.8 });
+    }
+    Ok(())
+}
+
+/// As long as clients alone are measured.
+async fn pause() -> Result<()> {
+    tokio::time::sleep(ALONE).await;
     Ok(())
 }
 
 /// Clients until the new node has what there was when it was asked last.
-async fn beside_one(bed: &mut Bed<'_>, clients: Clients, address: &str) -> Result<(writers::Written, Took)> {
+async fn beside_one(bed: &mut Bed<'_>, clients: Clients, address: &str) -> Result<(writers::Written, Took, Node)> {
     let (written, (node, seeded)) = clients.beside(address, bed.add()).await?;
-    take_out(node, address).await?;
-    Ok((written, seeded.took))
+    Ok((written, seeded.took, node))
 }
