@@ -11,7 +11,6 @@
 //! It is a wish: where that source fails, the others that the leader names remain. It holds until the node was seeded, and
 //! stands in `DIR/seed-from` until then, so that a start of the node in the middle goes on as it was told to.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,8 +18,6 @@ use std::sync::Arc;
 use calamus_engine::backup::{BackupOptions, Backups};
 use calamus_engine::env::Disk;
 use calamus_engine::error::StorageError;
-use calamus_engine::ids::{ClusterId, DatabaseId};
-use calamus_engine::seed::{SeedChunk, SeedResume};
 use calamus_replication::Node;
 use calamus_replication::seeding::SeedFrom;
 use calamus_replication::seeding::archive::SeedArchive;
@@ -79,28 +76,6 @@ impl FromStr for SeedWish {
                  with a target of the node's configuration"
             )),
         }
-    }
-}
-
-/// The backups of a place, as a source.
-struct BackupArchive {
-    name: String,
-    backups: Backups,
-    database: DatabaseId,
-    cluster: ClusterId,
-}
-
-impl SeedArchive for BackupArchive {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn seed(
-        &self,
-        received: Option<&SeedResume>,
-        on_piece: &mut dyn FnMut(SeedChunk) -> ControlFlow<()>,
-    ) -> Result<(), String> {
-        self.backups.seed(self.database, self.cluster, received, on_piece).map_err(|error| error.to_string())
     }
 }
 
@@ -169,13 +144,8 @@ impl Wishes {
 
     fn archive(&self, node: &Node, wish: &SeedWish, place: &PlaceUrl) -> Result<SeedFrom, String> {
         let store = place.open().map_err(|failure| failure.to_string())?;
-        let engine = node.engine();
-        Ok(SeedFrom::Archive(Arc::new(BackupArchive {
-            name: wish.to_string(),
-            backups: Backups::new(store, BackupOptions::default()),
-            database: engine.database_id(),
-            cluster: engine.identity().cluster_id,
-        })))
+        let backups = Backups::new(store, BackupOptions::default());
+        Ok(SeedFrom::Archive(Arc::new(SeedArchive::new(wish.to_string(), backups, node.engine()))))
     }
 
     fn note(&self, wish: &SeedWish) -> Result<(), StorageError> {

@@ -5,7 +5,8 @@ mod s3;
 
 use std::path::{Path, PathBuf};
 
-use common::{Node, Process, content, run, stderr, wait_for};
+use common::{Node, Process, run, stderr, wait_for};
+use rustix::process::Signal;
 use s3::{BUCKET, S3Server};
 use serde_json::Value;
 
@@ -168,6 +169,8 @@ fn what_cannot_be_meant_is_refused_and_changes_nothing() {
         assert_eq!(std::fs::read_to_string(&wished).expect("it is noted").trim(), wish);
     }
     assert!(add("any").status.success() && !wished.exists());
-    drop(node);
-    assert!(!content(&bed.dir("n2")).is_empty());
+    // One of another time, which the configuration does not know any more, keeps nobody from starting.
+    assert_eq!(node.process.end(Signal::TERM).code(), Some(0));
+    std::fs::write(&wished, "backup:gone\n").expect("it may be written");
+    bed.start("n2", &[]).ready();
 }

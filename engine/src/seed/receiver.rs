@@ -207,6 +207,10 @@ impl SeedReceiver {
     }
 
     fn append(&mut self, building: Building, frames: Vec<Frame>) -> Result<Building, SeedError> {
+        if frames.is_empty() {
+            // Who sends it only says that he is there: nothing to sync.
+            return Ok(building);
+        }
         let bytes = frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();
         self.bytes += bytes;
         self.frames_until_look = self.frames_until_look.saturating_sub(bytes);

@@ -1,8 +1,8 @@
 //! A leader's instruction to seed this node, carried out.
 //!
-//! One at a time, and as long as the leader listens and leads, as far as this node knows. What was received is not lost with a leader that has gone, nor with a
-//! source: it is kept, and whoever instructs this node next has it go on ([`crate::seeding`]). While a generation is
-//! verified, or is with the core, nobody can take it over: a leader that asks meanwhile is told that this node is busy, and
+//! One at a time, and as long as the leader listens and leads, as far as this node knows. What was received is not lost
+//! with a leader that has gone, nor with a source: it is kept, and whoever instructs this node next has it go on
+//! ([`crate::seeding`]). While a generation is verified, or is with the core, nobody can take it over: a leader that asks meanwhile is told that this node is busy, and
 //! backs off, as from any node that is unavailable.
 //!
 //! Before the core is told, only a generation that is not switched in was touched; after that the core goes on by itself.
@@ -264,6 +264,8 @@ impl Job {
         match origin {
             Origin::Node(source) => {
                 let stream = self.open(source, resume.as_ref()).await?;
+                // The leader waits from here on for the first piece, not for the connection.
+                self.report.progress(filling.received());
                 filling.fed_by(source.raft_id);
                 match &resume {
                     Some(_) => self.running.resumes(),
@@ -323,7 +325,7 @@ impl Job {
 
 /// The pieces of an archive as a stream: a thread for blocking work reads them, and ends with the stream.
 fn pieces_of(
-    archive: Arc<dyn SeedArchive>,
+    archive: Arc<SeedArchive>,
     received: Option<SeedResume>,
 ) -> impl Stream<Item = Result<SeedChunk, SeedingError>> {
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
@@ -334,7 +336,7 @@ fn pieces_of(
             Err(_) => ControlFlow::Break(()),
         };
         if let Err(why) = archive.seed(received.as_ref(), &mut on_piece) {
-            let _ = sender.blocking_send(Err(SeedingError::Archive(why)));
+            let _ = sender.blocking_send(Err(SeedingError::Archive(why.to_string())));
         }
     });
     ReceiverStream::new(receiver)

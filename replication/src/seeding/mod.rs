@@ -56,7 +56,7 @@
 pub mod archive;
 pub(crate) mod filling;
 pub(crate) mod order;
-pub(crate) mod pace;
+pub mod pace;
 pub(crate) mod seat;
 pub(crate) mod source;
 mod wire;

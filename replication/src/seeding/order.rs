@@ -82,7 +82,7 @@ pub enum SeedFrom {
     /// The node of this name.
     Node(String),
     /// Backups.
-    Archive(Arc<dyn SeedArchive>),
+    Archive(Arc<SeedArchive>),
 }
 
 impl std::fmt::Debug for SeedFrom {
@@ -100,7 +100,7 @@ impl std::fmt::Debug for SeedFrom {
 #[derive(Clone)]
 pub(crate) enum Origin {
     Node(wire::SeedSource),
-    Archive(Arc<dyn SeedArchive>),
+    Archive(Arc<SeedArchive>),
 }
 
 impl Origin {
@@ -116,7 +116,7 @@ impl Origin {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Node(source) => source.name.clone(),
-            Self::Archive(archive) => archive.name(),
+            Self::Archive(archive) => archive.name().to_owned(),
         }
     }
 }
@@ -204,7 +204,7 @@ mod tests {
         let order = |wished: &SeedFrom| {
             let name = |origin| match origin {
                 Origin::Node(source) => source.name,
-                Origin::Archive(archive) => archive.name(),
+                Origin::Archive(archive) => archive.name().to_owned(),
             };
             origins(&named, RaftId(3), wished).into_iter().map(name).collect::<Vec<_>>()
         };

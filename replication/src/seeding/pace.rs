@@ -1,4 +1,4 @@
-//! How fast a node is a source: all of its streams together, so that whoever is seeded leaves the writers their disk.
+//! How fast a node sends: as a source, all of its streams together, so that whoever is seeded leaves the writers their disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// A bound on bytes a second, shared by whoever asks.
-pub(crate) struct Pace {
+pub struct Pace {
     /// 0: none.
     bytes_per_second: u64,
     /// When what was let through so far may have gone.
@@ -16,7 +16,8 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Lets so many bytes a second through; any number with 0.
-    pub(crate) fn new(bytes_per_second: u64) -> Self {
+    #[must_use]
+    pub fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, due: Mutex::default(), streams: AtomicU64::new(0) }
     }
 
@@ -31,7 +32,8 @@ impl Pace {
     }
 
     /// How long whoever has `bytes` must wait before it sends them. What was not used is not saved up.
-    pub(crate) fn wait(&self, bytes: u64, now: Instant) -> Duration {
+    #[must_use]
+    pub fn wait(&self, bytes: u64, now: Instant) -> Duration {
         if self.bytes_per_second == 0 {
             return Duration::ZERO;
         }

@@ -2,15 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use calamus_engine::backup::{BackupOptions, Backups, DirectoryStore};
 use calamus_engine::env::RealDisk;
-use calamus_engine::ids::{ClusterId, DatabaseId, LogId, LogIndex};
-use calamus_engine::seed::{SeedChunk, SeedResume};
+use calamus_engine::ids::{LogId, LogIndex};
 use calamus_proto::raft::v1 as wire;
 
 use super::cluster::{TestCluster, TestNode, retry};
@@ -148,43 +146,15 @@ fn the_operator_chooses_the_source_even_in_the_middle() {
     cluster.close();
 }
 
-/// Backups in a directory.
-struct Archive {
-    backups: Backups,
-    database: DatabaseId,
-    cluster: ClusterId,
-}
-
-impl Archive {
-    fn new(place: &Path) -> Self {
-        let store = Arc::new(DirectoryStore::new(Arc::new(RealDisk::new()), place));
-        let backups = Backups::new(store, BackupOptions::default());
-        Self { backups, database: support::DATABASE, cluster: support::CLUSTER }
-    }
-}
-
-impl SeedArchive for Archive {
-    fn name(&self) -> String {
-        "backups".to_owned()
-    }
-
-    fn seed(
-        &self,
-        received: Option<&SeedResume>,
-        on_piece: &mut dyn FnMut(SeedChunk) -> ControlFlow<()>,
-    ) -> Result<(), String> {
-        self.backups.seed(self.database, self.cluster, received, on_piece).map_err(|error| error.to_string())
-    }
-}
-
 /// Seeds a node from backups, of which the last is made before or after the other nodes purge the frames behind it.
 fn seed_from_backups(purged: bool) {
     let (mut cluster, behind) = filled(3, &NodeConfig::default());
-    let archive = Archive::new(&cluster.root.path().join("backups"));
+    let store = DirectoryStore::new(Arc::new(RealDisk::new()), &cluster.root.path().join("backups"));
+    let backups = Backups::new(Arc::new(store), BackupOptions::default());
     let mut go_on = |_| ControlFlow::Continue(());
-    archive.backups.full(cluster.leader().engine(), &mut go_on).expect("works");
+    backups.full(cluster.leader().engine(), &mut go_on).expect("works");
     cluster.write("between", b"x");
-    archive.backups.incremental(cluster.leader().engine(), &mut go_on).expect("works");
+    backups.incremental(cluster.leader().engine(), &mut go_on).expect("works");
     if purged {
         let end = cluster.leader().engine().applied().log_id.expect("not empty").index.0;
         purge_all_past(&cluster, behind, end);
@@ -195,6 +165,7 @@ fn seed_from_backups(purged: bool) {
         others.map(|(_, node)| node.replica().seedings_served()).sum()
     };
     let before = served(&cluster);
+    let archive = SeedArchive::new("backups", backups, cluster.leader().engine());
     cluster.nodes[behind].wish = SeedFrom::Archive(Arc::new(archive));
     cluster.nodes[behind].restart();
     is_seeded(&cluster, behind);

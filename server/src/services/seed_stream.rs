@@ -20,6 +20,7 @@ use calamus_proto::v1::{
     BackupFrames, BackupPages, BackupPagesDone, BackupStreamBegin, BackupStreamChunk, BackupStreamEnd,
     BackupStreamRequest,
 };
+use calamus_replication::seeding::pace::Pace;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -50,7 +51,7 @@ pub fn start(engine: Engine, request: BackupStreamRequest) -> Result<SeedStream,
     }
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
-        let mut out = Out { sender, began: Instant::now(), sent: 0, limit: request.bytes_per_second };
+        let mut out = Out { sender, pace: Pace::new(request.bytes_per_second) };
         let ended = match request.from_index {
             None => pages_and_frames(&engine, &mut out),
             Some(from) => frames(&engine, LogIndex(from), request.follow, &mut out),
@@ -78,19 +79,13 @@ impl<E: Into<BackupError>> From<E> for Ended {
 /// The way to the client.
 struct Out {
     sender: mpsc::Sender<Result<BackupStreamChunk, Status>>,
-    began: Instant,
-    sent: u64,
-    limit: u64,
+    pace: Pace,
 }
 
 impl Out {
     /// Sends a message of so many bytes, when that may be.
     fn send(&mut self, chunk: Chunk, bytes: usize) -> Result<(), Ended> {
-        self.sent += bytes as u64;
-        if let Some(nanos) = (u128::from(self.sent) * 1_000_000_000).checked_div(self.limit.into()) {
-            let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            std::thread::sleep(due.saturating_sub(self.began.elapsed()));
-        }
+        std::thread::sleep(self.pace.wait(bytes as u64, Instant::now()));
         let message = Ok(BackupStreamChunk { chunk: Some(chunk) });
         self.sender.blocking_send(message).map_err(|_| Ended::Gone)
     }
