@@ -291,3 +291,36 @@ fn several_nodes_are_seeded_at_once() {
     }
     cluster.close();
 }
+
+/// A leader that stands still says nothing, and closes nothing. What was received under it goes on under the next one, and
+/// the operator's wish is fulfilled when the node was seeded, not before.
+#[test]
+fn a_leader_that_stands_still_takes_nothing_along() {
+    let config = NodeConfig { seed_bytes_per_second: SLOW / 2, ..NodeConfig::default() };
+    let (mut cluster, behind) = filled(3, &config);
+    cluster.nodes[behind].restart();
+    let source = index_of(&cluster, &a_part_has_come(&cluster, behind));
+    let leader = cluster.leader_index();
+    assert_ne!(source, leader);
+    let fulfilled = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&fulfilled);
+    let on_seeded = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    cluster.nodes[behind].replica().seed_from(SeedFrom::Any, Box::new(on_seeded));
+    let before = cluster.nodes[behind].replica().core().metrics().vote;
+    // Its one thread.
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    cluster.nodes[leader].spawn(async move { wait.recv() });
+    retry("the node is seeded", || {
+        let early = fulfilled.load(Ordering::Relaxed) > 0;
+        let seeded = cluster.nodes[behind].engine().status().generation.0 > 1;
+        assert!(!early || seeded, "the wish was fulfilled, and nothing was seeded");
+        seeded.then_some(())
+    });
+    assert_eq!(cluster.nodes[behind].replica().seedings_begun(), 1, "pages were sent twice");
+    let after = cluster.nodes[behind].replica().core().metrics().vote;
+    assert!(after > before, "nobody else led, so this proves nothing");
+    drop(go_on);
+    cluster.close();
+}
