@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! documents   documents of 1 KB to 4 MB from a seed
+//! history     what clients asked for and were told, in real-time order; kept in a file
 //! ```
 
 pub mod documents;
+pub mod history;
