@@ -3,7 +3,9 @@
 //! ```text
 //! documents   documents of 1 KB to 4 MB from a seed
 //! history     what clients asked for and were told, in real-time order; kept in a file
+//! checker     whether a history can be what a correct database answered
 //! ```
 
+pub mod checker;
 pub mod documents;
 pub mod history;

@@ -34,6 +34,7 @@ mod file_test;
 #[cfg(test)]
 mod recorder_test;
 
+pub(crate) use keys::shown as shown_value;
 pub use keys::{Key, KeyAction, KeyCall, KeyResult, Value};
 pub use moment::{Clock, Moment};
 pub use operation::{Call, ClientId, History, MalformedOperation, Operation, Outcome};

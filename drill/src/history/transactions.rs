@@ -95,7 +95,7 @@ impl fmt::Display for TransactionCall {
 }
 
 /// A list, for a person: its end, if it is long.
-pub(crate) fn shown(list: &[Element]) -> String {
+fn shown(list: &[Element]) -> String {
     const SHOWN: usize = 12;
     let from = list.len().saturating_sub(SHOWN);
     let elements: Vec<String> = list[from..].iter().map(|element| element.0.to_string()).collect();
