@@ -129,7 +129,7 @@ fn draw<D: Database>(
         operation.invoked.0 *= 4;
         operation.ended = operation.ended.map(|ended| Moment(ended.0 * 4));
     }
-    if seed % 3 > 0 {
+    if !seed.is_multiple_of(3) {
         mutate(&mut operations, &mut random, change);
     }
     History::new(operations)
@@ -174,8 +174,8 @@ fn stateright_agrees_on_keys() {
     };
     let mut tally = Tally::default();
     for seed in 0..HISTORIES {
-        let keys = if seed % 4 == 0 { 2 } else { 1 };
-        let few = if seed % 5 == 0 { None } else { Some(2) };
+        let keys = if seed.is_multiple_of(4) { 2 } else { 1 };
+        let few = if seed.is_multiple_of(5) { None } else { Some(2) };
         let history = draw(seed, Keys::new(keys, few), 9, change);
         let ours = linearizable(&history, &Bounds::default());
         let theirs = explained(history.operations(), KeysSpec::default(), |returned| *returned);

@@ -78,8 +78,13 @@ impl Server {
                 command = commands.recv() => match command {
                     None => return,
                     // Whoever asked may have stopped waiting.
-                    Some(Command::Set(fault, done)) => drop(done.send(self.set(fault).await)),
-                    Some(Command::Reset(done)) => drop(done.send(self.reset_all().await)),
+                    Some(Command::Set(fault, done)) => {
+                        let _ = done.send(self.set(fault).await);
+                    }
+                    Some(Command::Reset(done)) => {
+                        self.reset_all().await;
+                        let _ = done.send(());
+                    }
                 },
                 accepted = accept(&self.listener) => match accepted {
                     Ok(stream) => self.accepted(stream),
