@@ -9,7 +9,7 @@
 //!    only by being told. So a client that is killed, and a history that is taken in the middle, guess nothing.
 //! 3. **Three outcomes.** *Ok*: it took effect once between its moments, with this result. *Failed*: it never takes effect.
 //!    *Unknown*: it may take effect once, at any moment after its beginning, also long after the client gave up; or never.
-//! 4. **A file says all of it**: one line a operation, read back strictly. See [`file`].
+//! 4. **A file says all of it**: one line a operation, read back strictly. See [`mod@file`].
 //!
 //! Two kinds of histories: operations on single keys ([`KeyHistory`]), and transactions that append to lists and read them
 //! ([`TransactionHistory`]).
