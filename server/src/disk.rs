@@ -1,5 +1,7 @@
-//! Which disk a node is opened on: the real one, or, in builds with the feature `fault-door`, one that the environment
-//! asks for. Builds without the feature do not look at the environment.
+//! Which disk a node is opened on: the real one, or, through the test-only door, one that the environment asks for.
+//!
+//! The door is open for the nodes of `calamus drill`, which are started by the hidden command `drill-node`, and in builds with the
+//! feature `fault-door`. `calamus serve` of other builds does not look at the environment.
 //!
 //! | variable | meaning |
 //! | --- | --- |
@@ -14,16 +16,28 @@ use calamus_engine::env::{Disk, RealDisk};
 
 use crate::failure::Failure;
 
+/// Whether the environment may put a node on another disk than the real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// It may not, unless this build is for tests.
+    Shut,
+    /// It may.
+    Open,
+}
+
 /// The disk for this process.
-pub fn from_environment() -> Result<Arc<dyn Disk>, Failure> {
-    #[cfg(feature = "fault-door")]
-    if let Some(disk) = faults::from_environment()? {
+///
+/// # Errors
+/// When what the environment asks for is not understood.
+pub fn from_environment(door: Door) -> Result<Arc<dyn Disk>, Failure> {
+    if (door == Door::Open || cfg!(feature = "fault-door"))
+        && let Some(disk) = faults::from_environment()?
+    {
         return Ok(disk);
     }
     Ok(Arc::new(RealDisk::new()))
 }
 
-#[cfg(feature = "fault-door")]
 mod faults {
     use std::path::PathBuf;
     use std::sync::Arc;

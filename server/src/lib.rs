@@ -12,7 +12,8 @@
 //! peer        one-shot calls to the Cluster service of other nodes
 //! config      flags and environment of a node
 //! settings    its configuration file
-//! disk, planted   what tests put under a node, and into it; in builds for tests only
+//! disk        the disk that a node is opened on; drills and tests may put another one under it
+//! planted     what tests put into a node; in builds for tests only
 //! ```
 //!
 //! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`, and `services` uses

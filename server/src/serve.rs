@@ -61,7 +61,7 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
 /// Runs the node until it is told to end.
-pub fn run(config: &NodeConfig) -> Result<(), Failure> {
+pub fn run(config: &NodeConfig, door: disk::Door) -> Result<(), Failure> {
     parent::tie();
     let mut builder = if config.workers == 1 {
         tokio::runtime::Builder::new_current_thread()
@@ -74,17 +74,17 @@ pub fn run(config: &NodeConfig) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start threads", error, "check the limits of this user (`ulimit -a`)"))?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, door));
     // Blocking tasks (a scan, a checkpoint) do not hold up the end.
     runtime.shutdown_timeout(DRAIN);
     ended
 }
 
-async fn serve(config: &NodeConfig) -> Result<(), Failure> {
+async fn serve(config: &NodeConfig, door: disk::Door) -> Result<(), Failure> {
     // Before anything is opened: a signal during a long recovery must not kill in the middle of a start for nothing.
     let mut ends = Ends::new()?;
     let settings = Settings::read(config.config.as_deref())?;
-    let disk = disk::from_environment()?;
+    let disk = disk::from_environment(door)?;
     let opened = tokio::select! {
         opened = startup::open(config, disk) => opened?,
         _ = ends.next() => return Ok(()),

@@ -7,8 +7,6 @@
 //! | [`boundary_disk`] | a door with a hook before every operation that changes something |
 //! | [`gate`] | a gate in the way of a disk's operations |
 //! | [`wait`] | asking until something is true; the default share and the long run |
-//! | [`ports`] | free ports |
-//! | [`process`] | child processes that never outlive their test |
 //! | [`cluster`] | nodes as processes: start, kill, freeze, wipe; the closing act of every cluster test |
 //! | [`acknowledged`] | what clients were told: a load that records it, and the comparison with what nodes hold |
 //! | [`compare`] | directories of stopped nodes against each other |
@@ -20,9 +18,9 @@ pub mod compare;
 pub mod engine_driver;
 pub mod gate;
 pub mod oracle;
-pub mod ports;
-pub mod process;
 pub mod wait;
+
+pub use calamus_drill::process;
 
 /// What a caught panic said.
 #[must_use]

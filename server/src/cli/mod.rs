@@ -10,6 +10,7 @@ mod cluster;
 mod common;
 pub mod data;
 mod dev;
+mod drill;
 mod journal;
 mod page;
 mod restore;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::disk::Door;
 pub use crate::endpoint::Endpoint;
 pub use crate::failure::{Exit, Failure};
 pub use common::{ClientArgs, DEFAULT_ENDPOINTS, block_on};
@@ -40,6 +42,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, nothing was changed by i
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
+    Drill(Box<drill::DrillArgs>),
+    /// One node of a drill: `serve`, on a disk that the drill may break.
+    #[command(hide = true)]
+    DrillNode(Box<serve::ServeArgs>),
     Cluster(cluster::ClusterArgs),
     Backup(backup::BackupArgs),
     Restore(Box<restore::RestoreArgs>),
@@ -67,8 +73,10 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, Door::Shut),
         Command::Dev(args) => dev::run(args),
+        Command::Drill(args) => drill::run(&args),
+        Command::DrillNode(args) => serve::run(&args, Door::Open),
         Command::Cluster(args) => cluster::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(&args),

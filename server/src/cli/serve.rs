@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Exit, Failure};
 use crate::config::NodeConfig;
+use crate::disk::Door;
 
 /// Runs one node until SIGTERM or SIGINT (hands leadership over, checkpoints, exits 0); SIGUSR1 ends it without
 /// handing over.
@@ -17,7 +18,7 @@ pub struct ServeArgs {
 }
 
 /// Runs it.
-pub fn run(args: &ServeArgs) -> Result<Exit, Failure> {
+pub fn run(args: &ServeArgs, door: Door) -> Result<Exit, Failure> {
     let filter = EnvFilter::try_new(&args.config.log).map_err(|error| {
         Failure::new(
             format!("--log `{}` is not a filter", args.config.log),
@@ -31,6 +32,6 @@ pub fn run(args: &ServeArgs) -> Result<Exit, Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    crate::serve::run(&args.config)?;
+    crate::serve::run(&args.config, door)?;
     Ok(Exit::Done)
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calamus_client::{Client, Options};
+use calamus_drill::ports::free_address;
 use calamus_proto::v1::cluster_client::ClusterClient;
 use calamus_proto::v1::{NodeStatus, Role, StatusRequest, TransferRequest};
 use rustix::process::Signal;
@@ -21,7 +22,6 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::ports::free_address;
 use crate::process::{Process, tail};
 use crate::wait::{LIMIT, until};
 
@@ -153,7 +153,8 @@ impl Cluster {
         all.extend(arguments);
         all.extend(self.setup.flags.iter().cloned());
         let environment = [self.setup.environment.clone(), member.environment.clone()].concat();
-        member.process = Some(Process::start(&self.setup.binary, &all, &environment, &member.log));
+        let process = Process::start(&self.setup.binary, &all, &environment, &member.log);
+        member.process = Some(process.unwrap_or_else(|error| panic!("{} does not start: {error}", member.name)));
     }
 
     fn first_start(&mut self, node: usize, join: Option<usize>) {
@@ -202,10 +203,10 @@ impl Cluster {
     /// the last ones time to sync what they have acknowledged.
     pub async fn kill_all(&mut self) {
         for node in 0..self.len() {
-            self.process(node).signal(Signal::STOP);
+            self.process(node).signal(Signal::STOP).expect("it runs");
         }
         for node in 0..self.len() {
-            self.process(node).is_frozen().await;
+            self.process(node).is_frozen().await.expect("it stops");
         }
         for node in 0..self.len() {
             self.kill(node);
@@ -226,8 +227,8 @@ impl Cluster {
     /// When it does not end with code 0.
     pub async fn terminate(&mut self, node: usize, signal: Signal) {
         let mut process = self.members[node].process.take().expect("it runs");
-        process.signal(signal);
-        let status = process.end(LIMIT).await;
+        process.signal(signal).expect("it runs");
+        let status = process.end(LIMIT).await.unwrap_or_else(|error| panic!("{error}:\n{}", process.log_tail()));
         let name = self.name(node);
         assert_eq!(status.code(), Some(0), "{name} ended with {status}; its log:\n{}", process.log_tail());
     }
@@ -356,7 +357,7 @@ impl Cluster {
 
 impl Member {
     fn new(number: usize, home: &Path) -> Self {
-        let (name, address) = (format!("n{number}"), free_address());
+        let (name, address) = (format!("n{number}"), free_address().expect("a free port"));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect_timeout(ASK).tcp_nodelay(true).connect_lazy();
         let (directory, log) = (home.join(&name), home.join(format!("{name}.log")));

@@ -20,7 +20,7 @@ async fn freeze_during_a_load(leader: bool) {
     load.reach(200, LOAD_LIMIT).await;
     let node = if leader { cluster.leader().await } else { cluster.follower().await };
     let until = Instant::now() + frozen();
-    cluster.process(node).freeze().await;
+    cluster.process(node).freeze().await.expect("it stops");
     if leader {
         cluster.leader_other_than(node).await;
     }
@@ -31,7 +31,7 @@ async fn freeze_during_a_load(leader: bool) {
             break;
         }
     }
-    cluster.process(node).thaw();
+    cluster.process(node).thaw().expect("it runs");
     load.progress(200, LOAD_LIMIT).await;
     let ledger = load.stop(LOAD_LIMIT).await;
     cluster.close(&ledger).await;

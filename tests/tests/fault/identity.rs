@@ -18,7 +18,7 @@ async fn loses_what_a_wiped_node_acknowledged(keeps_its_raft_id: bool) -> bool {
     let leader = cluster.leader().await;
     let (wiped, behind) = (cluster.others(leader)[0], cluster.others(leader)[1]);
     let old = cluster.status_now(wiped).await.raft_id;
-    cluster.process(behind).freeze().await;
+    cluster.process(behind).freeze().await.expect("it stops");
     let mut ledger = Ledger::default();
     for number in 0..WRITES {
         let (key, value) = (format!("key {number}"), format!("value {number}"));
@@ -27,7 +27,7 @@ async fn loses_what_a_wiped_node_acknowledged(keeps_its_raft_id: bool) -> bool {
     }
     cluster.wipe(wiped);
     cluster.kill(leader);
-    cluster.process(behind).thaw();
+    cluster.process(behind).thaw().expect("it runs");
     cluster.rejoin(wiped, behind);
     let back = until("the wiped node answers", LIMIT, async || cluster.status(wiped).await).await;
     assert_eq!(back.raft_id == old, keeps_its_raft_id);

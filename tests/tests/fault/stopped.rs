@@ -36,7 +36,7 @@ async fn a_node_whose_disk_fails_before_it_is_ready_says_so_once_and_takes_the_s
     until("the consensus has stopped", LIMIT, async || said().contains("has stopped").then_some(())).await;
     assert!(!said().contains(" is ready"), "{}", said());
     let process = cluster.process(0);
-    process.signal(Signal::TERM);
+    process.signal(Signal::TERM).expect("it runs");
     until("the end of the node", END, async || cluster.has_ended(0).then_some(())).await;
     let lines = said().lines().count();
     assert!(lines < MOST_LINES, "{lines} lines:\n{}", calamus_tests::process::tail(&log));

@@ -1,25 +1,28 @@
-//! Child processes that never outlive the test that started them.
+//! Child processes that never outlive whoever started them.
 //!
 //! Three things end a child: its [`Process`] is dropped (also by a panic, also if it is stopped: SIGKILL needs no
-//! cooperation); the process of the tests dies (the child asks the system for that, see `CALAMUS_PARENT`); or it ends by
+//! cooperation); this process dies (the child asks the system for that, see `CALAMUS_PARENT`); or it ends by
 //! itself. The system counts the *thread* that forked as the parent, so all children are forked by one thread that lives
-//! as long as the tests do.
+//! as long as this process does.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait::until;
-
 /// Ends the child when this process is gone; `calamus serve` reads it.
 const PARENT_VARIABLE: &str = "CALAMUS_PARENT";
-/// How much of a log is shown when a test fails, in bytes.
+/// How much of a log is shown when something fails, in bytes.
 const TAIL_BYTES: usize = 6 << 10;
+/// Between two looks at a process.
+const LOOK: Duration = Duration::from_millis(5);
+/// A signal that stops a process takes effect within this.
+const STOPS: Duration = Duration::from_secs(5);
 
 type Forked = io::Result<Child>;
 
@@ -27,7 +30,7 @@ static FORKER: LazyLock<mpsc::Sender<(Command, mpsc::Sender<Forked>)>> = LazyLoc
     let (sender, orders) = mpsc::channel::<(Command, mpsc::Sender<Forked>)>();
     let run = move || {
         for (mut command, answer) in orders {
-            // Nobody waits for the answer any more only if the test is over; then the child must go too.
+            // Nobody waits for the answer any more only if all is over; then the child must go too.
             if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -40,7 +43,7 @@ static FORKER: LazyLock<mpsc::Sender<(Command, mpsc::Sender<Forked>)>> = LazyLoc
 
 fn fork(command: Command) -> Forked {
     let (answer, child) = mpsc::channel();
-    FORKER.send((command, answer)).expect("the forking thread lives as long as the tests");
+    FORKER.send((command, answer)).expect("the forking thread lives as long as this process");
     child.recv().expect("the forking thread answers")
 }
 
@@ -55,26 +58,31 @@ impl Process {
     /// Starts `binary` with `arguments` and `environment`, and nothing of ours that begins with `CALAMUS_`; what it
     /// writes is appended to `log`.
     ///
-    /// # Panics
-    /// When it cannot be started.
-    #[must_use]
-    pub fn start(binary: &Path, arguments: &[String], environment: &[(String, String)], log: &Path) -> Self {
+    /// # Errors
+    /// When it cannot be started, or the log cannot be written.
+    pub fn start(
+        binary: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+        log: &Path,
+    ) -> io::Result<Self> {
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CALAMUS_") {
                 command.env_remove(name);
             }
         }
-        let open = || File::options().create(true).append(true).open(log).expect("a log can be written");
+        let output = File::options().create(true).append(true).open(log)?;
         command
             .args(arguments)
             .env(PARENT_VARIABLE, std::process::id().to_string())
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(open())
-            .stderr(open());
-        let child = fork(command).unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
-        Self { child, log: log.to_path_buf(), ended: None }
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // Ctrl-C in a terminal is for this process, which then ends its children.
+            .process_group(0);
+        Ok(Self { child: fork(command)?, log: log.to_path_buf(), ended: None })
     }
 
     /// Its process id.
@@ -93,11 +101,11 @@ impl Process {
 
     /// Sends a signal.
     ///
-    /// # Panics
-    /// When the process has ended.
-    pub fn signal(&self, signal: Signal) {
+    /// # Errors
+    /// When there is no such process any more.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id")).expect("not 0");
-        kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal process {pid:?}: {error}"));
+        Ok(kill_process(pid, signal)?)
     }
 
     /// As if the power failed: SIGKILL, and the process is gone when this returns.
@@ -109,25 +117,53 @@ impl Process {
     }
 
     /// Stops it in its tracks; it is stopped when this returns.
-    pub async fn freeze(&self) {
-        self.signal(Signal::STOP);
-        self.is_frozen().await;
+    ///
+    /// # Errors
+    /// When there is no such process any more, or it does not stop.
+    pub async fn freeze(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        self.is_frozen().await
     }
 
     /// Waits until it is stopped, after SIGSTOP.
-    pub async fn is_frozen(&self) {
-        until("a process is stopped", Duration::from_secs(5), async || (self.state() == Some('T')).then_some(())).await;
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub async fn is_frozen(&self) -> io::Result<()> {
+        let end = Instant::now() + STOPS;
+        while self.state() != Some('T') {
+            if Instant::now() >= end {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not stop", self.id())));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Lets it go on.
-    pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+    ///
+    /// # Errors
+    /// When there is no such process any more.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
     }
 
     /// Waits for its end.
-    pub async fn end(&mut self, limit: Duration) -> ExitStatus {
-        let what = format!("the end of process {}", self.id());
-        until(&what, limit, async || self.try_wait()).await
+    ///
+    /// # Errors
+    /// When it has not ended after `limit`.
+    pub async fn end(&mut self, limit: Duration) -> io::Result<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.try_wait() {
+                return Ok(status);
+            }
+            if Instant::now() >= end {
+                let what = format!("process {} has not ended after {} s", self.id(), limit.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn state(&self) -> Option<char> {
