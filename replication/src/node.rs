@@ -65,7 +65,8 @@ impl Node {
         tokio::spawn(stop_with_the_merger(merger.ended(), replica.clone()));
         let reads = Reads::start(engine, consensus, known_committed);
         let timeout = config.merger.default_timeout;
-        let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout);
+        let reach = config.reach.clone();
+        let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout, reach);
         // Weak: the merger's task holds the consensus, which holds this.
         let weak = Arc::downgrade(&merger);
         replica.set_forwarder(Arc::new(move |request| serve_forwarded(weak.clone(), request).boxed()));
@@ -229,6 +230,12 @@ impl Node {
     #[must_use]
     pub fn own_entry(&self) -> Option<NodeInfo> {
         self.inner.replica.own_entry()
+    }
+
+    /// Where this node reaches the node of this name, which advertises that address.
+    #[must_use]
+    pub fn address_of<'a>(&'a self, name: &str, advertised: &'a str) -> &'a str {
+        self.inner.config.reach.address(name, advertised)
     }
 
     /// Waits until a leader is known and this node has caught up with it.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::merger::MergerOptions;
+use crate::network::reach::Reach;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 
 /// How a node takes part in the consensus.
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub fast_failover: bool,
     /// How long a read waits for a quorum round and for what was committed to be applied.
     pub read_patience: Duration,
+    /// Other ways to nodes than where they say that they are, for tests.
+    pub reach: Reach,
     /// The merger's options.
     pub merger: MergerOptions,
     /// Planted faults, for tests that must find them.
@@ -57,6 +60,7 @@ impl Default for NodeConfig {
             promotion_lag_entries: 256,
             fast_failover: true,
             read_patience: Duration::from_secs(5),
+            reach: Reach::default(),
             merger: MergerOptions::default(),
             #[cfg(feature = "mutants")]
             mutants: Mutants::from_environment(),

@@ -75,7 +75,8 @@ impl Replica {
     /// When the options contradict each other, or the log cannot be read.
     pub async fn start(engine: Engine, config: NodeConfig) -> Result<Self, NodeError> {
         let identity = engine.identity();
-        let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
+        let peers = Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit, config.reach.clone());
+        let peers = Arc::new(peers);
         let holds = SeedHolds::default();
         let notes = CommitNotes::default();
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone(), notes.clone());

@@ -67,7 +67,7 @@ async fn tell(node: &Node, request: &AddRequest) -> Result<(), String> {
         Err(error) => error.to_string(),
     };
     for member in node.members().iter().filter(|member| member.raft_id != request.raft_id) {
-        match peer::add(&member.address, request.clone(), TELL_LIMIT).await {
+        match peer::add(node.address_of(&member.name, &member.address), request.clone(), TELL_LIMIT).await {
             Ok(_) => return Ok(()),
             Err(error) => last = format!("{}: {}", member.name, error.message()),
         }

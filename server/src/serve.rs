@@ -146,6 +146,7 @@ async fn start_node(engine: Engine, config: &NodeConfig) -> Result<Node, Failure
         heartbeat_interval: config.heartbeat_interval(),
         seed_bytes_per_second: u64::from(config.seed_mib_s) << 20,
         seed_hold_bytes: u64::from(config.seed_hold_mib) << 20,
+        reach: config.reach()?,
         ..ReplicationConfig::default()
     };
     Node::start(engine, replication)

@@ -134,7 +134,7 @@ pub(crate) async fn add(core: &Core, cluster: ClusterId, request: &AddRequest) -
                 info.name
             )));
         }
-        if removal::answers_at(&core.peers, RaftId(*id), &node.address).await {
+        if removal::answers_at(&core.peers, RaftId(*id), node).await {
             return Err(NodeError::Refused(format!(
                 "{} still answers at {}, as raft id {id:016x}: stop it before another node replaces it",
                 info.name, node.address
@@ -161,7 +161,7 @@ async fn set_node(
         wanted.observer = known.observer;
         // This node answers at its own address, of which nobody else but itself may know.
         let moved_itself = id == core.peers.this().0 && wanted.address == *core.own_address;
-        if !moved_itself && removal::answers_at(&core.peers, RaftId(id), &known.address).await {
+        if !moved_itself && removal::answers_at(&core.peers, RaftId(id), known).await {
             return Err(NodeError::Refused(format!(
                 "{} still answers at {}, as raft id {id:016x}: two nodes of one directory must not run",
                 known.name, known.address
@@ -278,7 +278,7 @@ async fn next_change(core: &Core, membership: &Membership) -> Option<Change> {
 async fn replaces_a_living_node(core: &Core, membership: &Membership, learner: u64) -> bool {
     let name = membership.get_node(&learner).map(|node| node.name.as_str());
     for (id, node) in membership.nodes().filter(|(id, node)| Some(node.name.as_str()) == name && **id != learner) {
-        if removal::answers_at(&core.peers, RaftId(*id), &node.address).await {
+        if removal::answers_at(&core.peers, RaftId(*id), node).await {
             return true;
         }
     }

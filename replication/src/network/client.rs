@@ -76,7 +76,7 @@ impl Network {
     }
 
     fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
-        self.shared.peers.note_address(RaftId(target), &node.address);
+        self.shared.peers.note_address(RaftId(target), node);
         Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared), failed_opens: 0 }
     }
 }

@@ -16,4 +16,5 @@ pub mod convert;
 pub mod frames;
 pub(crate) mod install;
 pub mod peers;
+pub mod reach;
 pub mod service;

@@ -43,7 +43,8 @@ macro_rules! on_leader {
         match $self.node.$call(message.clone()).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err(NodeError::NotLeader { leader: Some(leader) }) if !forwarded => {
-                let connecting = peer::connect(&leader.address, CONNECT_LIMIT).await;
+                let address = $self.node.address_of(&leader.name, &leader.address);
+                let connecting = peer::connect(address, CONNECT_LIMIT).await;
                 let mut client = connecting.map_err(|error| not_sent_on(&leader.address, &error))?;
                 let call = client.$call(mark_forwarded(message));
                 match tokio::time::timeout(FORWARD_LIMIT, call).await {
@@ -141,11 +142,9 @@ impl ClusterService {
 
     /// The status of every member, in order of name; this node's own is `own`.
     async fn all(&self, own: &NodeStatus) -> Vec<NodeStatus> {
-        let asked = self
-            .node
-            .members()
-            .into_iter()
-            .map(|member| async { if member.raft_id == own.raft_id { own.clone() } else { ask(member).await } });
+        let asked = self.node.members().into_iter().map(|member| async {
+            if member.raft_id == own.raft_id { own.clone() } else { ask(&self.node, member).await }
+        });
         let mut all = futures::future::join_all(asked).await;
         all.sort_by(|a, b| (&a.name, a.raft_id).cmp(&(&b.name, b.raft_id)));
         all
@@ -153,8 +152,8 @@ impl ClusterService {
 }
 
 /// What a member says; if it says nothing, or another node answers at its address, it is unreachable.
-async fn ask(member: Member) -> NodeStatus {
-    let answer = peer::status(&member.address, false, STATUS_LIMIT).await;
+async fn ask(node: &Node, member: Member) -> NodeStatus {
+    let answer = peer::status(node.address_of(&member.name, &member.address), false, STATUS_LIMIT).await;
     let state = match answer {
         Ok(StatusResponse { node: Some(node), .. }) if node.raft_id == member.raft_id => {
             return NodeStatus { voter: member.voter, ..node };

@@ -10,6 +10,7 @@ mod full_disk;
 mod identity;
 mod kill;
 mod planted;
+mod reach;
 mod rejoin;
 mod seeding;
 mod sources;
