@@ -181,7 +181,7 @@ impl Service {
     fn read_point(&self) -> Option<ReadPoint> {
         let mut script = self.script.lock().unwrap();
         script.reads += 1;
-        Some(ReadPoint { txn_id: 7, age_micros: 0, node: script.status.name.clone() })
+        Some(ReadPoint { txn_id: 7, age_micros: 0, node: script.status.name.clone(), timeline: 1 })
     }
 }
 
@@ -196,7 +196,7 @@ impl Kv for Service {
             script.txns.len() as u64
         };
         let outcome = Outcome::Committed.into();
-        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new() };
+        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new(), timeline: 1 };
         Ok(Response::new(match self.next().await? {
             Answer::GuardsFail => TxnResponse { guards_held: false, txn_id: 0, ..done },
             Answer::Empty => TxnResponse::default(),

@@ -13,7 +13,7 @@ use calamus_proto::raft::v1::ForwardRequest;
 use calamus_proto::raft::v1::raft_server::RaftServer;
 use calamus_proto::v1::{
     AddRequest, AddResponse, Consistency, FreezeResponse, Member, NodeStatus, Position, ReadPoint, RemoveRequest,
-    RemoveResponse, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
+    RemoveResponse, SeenTxn, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
 };
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use crate::merger::{Merger, MergerStats};
 use crate::network::service::RaftService;
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
-use crate::reads::Reads;
+use crate::reads::{Reads, at_least};
 use crate::replica::Replica;
 use crate::seam::{Consensus, LeaderInfo, Leadership};
 use crate::seeding::SeedFrom;
@@ -142,6 +142,29 @@ impl Node {
     /// # Errors
     /// When there is no read point in time, or this node has not caught up with what it knew before it stopped.
     pub async fn read(&self, consistency: Consistency) -> Result<(ReadTxn, ReadPoint), TxnError> {
+        self.read_at_least(consistency, SeenTxn::default()).await
+    }
+
+    /// A snapshot to read from that is not older than a transaction which the reader knows of: see
+    /// [`crate::reads::at_least`]. It must not be held longer than needed.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; when this node has not applied it in time, or it is not one of this database.
+    pub async fn read_at_least(
+        &self,
+        consistency: Consistency,
+        seen: SeenTxn,
+    ) -> Result<(ReadTxn, ReadPoint), TxnError> {
+        if consistency == Consistency::Local {
+            let applied = self.inner.replica.core().applied.subscribe();
+            at_least::wait(self.engine(), applied, seen, self.inner.config.read_patience).await?;
+        }
+        let (txn, point) = self.snapshot(consistency).await?;
+        at_least::check(seen, &point)?;
+        Ok((txn, point))
+    }
+
+    async fn snapshot(&self, consistency: Consistency) -> Result<(ReadTxn, ReadPoint), TxnError> {
         let (txn, age) = match consistency {
             Consistency::Linearizable => {
                 (self.inner.reads.linearizable(self.inner.config.read_patience).await?, Duration::ZERO)
@@ -153,7 +176,12 @@ impl Node {
             }
         };
         let age_micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        let point = ReadPoint { txn_id: txn.txn_id().0, age_micros, node: self.inner.name.clone() };
+        let point = ReadPoint {
+            txn_id: txn.txn_id().0,
+            age_micros,
+            node: self.inner.name.clone(),
+            timeline: self.engine().timeline().0,
+        };
         Ok((txn, point))
     }
 

@@ -94,7 +94,7 @@ impl Fake {
             OperationResult { kind: Some(kind) }
         };
         let results = operations.into_iter().map(one).collect();
-        TxnResponse { outcome: Outcome::Committed.into(), guards_held, txn_id, results }
+        TxnResponse { outcome: Outcome::Committed.into(), guards_held, txn_id, results, timeline: 1 }
     }
 }
 
