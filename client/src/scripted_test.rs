@@ -253,6 +253,21 @@ impl Cluster for Service {
         Ok(Response::new(RemoveResponse::default()))
     }
 
+    async fn promote(&self, _: Request<PromoteRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
+    }
+
+    async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
+    }
+
+    async fn replace(&self, _: Request<ReplaceRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
+    }
+
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferResponse>, Status> {
         self.next().await?;
         Ok(Response::new(TransferResponse { leader: request.into_inner().to }))

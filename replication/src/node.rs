@@ -12,8 +12,9 @@ use calamus_engine::{Engine, ReadTxn};
 use calamus_proto::raft::v1::ForwardRequest;
 use calamus_proto::raft::v1::raft_server::RaftServer;
 use calamus_proto::v1::{
-    AddRequest, AddResponse, Consistency, FreezeResponse, Member, NodeStatus, Position, ReadPoint, RemoveRequest,
-    RemoveResponse, SeenTxn, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
+    AddRequest, AddResponse, ChangeResponse, Consistency, FreezeResponse, Member, NodeStatus, ObserveRequest, Position,
+    PromoteRequest, ReadPoint, RemoveRequest, RemoveResponse, ReplaceRequest, SeenTxn, TransferRequest,
+    TransferResponse, TxnRequest, TxnResponse,
 };
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -204,6 +205,30 @@ impl Node {
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: RemoveRequest) -> Result<RemoveResponse, NodeError> {
         Ok(RemoveResponse { members: self.inner.replica.remove(&request).await? })
+    }
+
+    /// Makes a voter of a member that is none, once it has caught up; says how far it is.
+    ///
+    /// # Errors
+    /// When this node does not lead, or there is no such member.
+    pub async fn promote(&self, request: PromoteRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.promote(&request).await
+    }
+
+    /// Makes an observer of a member.
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn observe(&self, request: ObserveRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.observe(&request).await
+    }
+
+    /// Puts a node in the place of another; says how far it is.
+    ///
+    /// # Errors
+    /// When this node does not lead, or what is asked contradicts the membership or would do harm.
+    pub async fn replace(&self, request: ReplaceRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.replace(&request).await
     }
 
     /// Hands leadership to another voter.

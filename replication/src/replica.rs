@@ -16,7 +16,9 @@ use calamus_engine::journal::frame::Payload;
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::raft_server::RaftServer;
-use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
+use calamus_proto::v1::{
+    AddRequest, ChangeResponse, Member, ObserveRequest, PromoteRequest, RemoveRequest, ReplaceRequest,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -150,7 +152,7 @@ impl Replica {
     /// When its log is not empty, and not that of a cluster in which this node votes.
     pub async fn bootstrap(&self) -> Result<(), NodeError> {
         let identity = self.inner.engine.identity();
-        let info = NodeInfo { name: identity.name, address: identity.advertise, observer: false };
+        let info = NodeInfo { name: identity.name, address: identity.advertise, ..NodeInfo::default() };
         let membership = membership::of_one(identity.raft_id, info);
         let Err(error) = self.inner.core.initialize(&membership).await else { return Ok(()) };
         // The core has answered, so what it shows is what its log holds.
@@ -174,8 +176,46 @@ impl Replica {
     /// # Errors
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: &RemoveRequest) -> Result<Vec<Member>, NodeError> {
-        membership::remove(&self.inner.core, request).await?;
+        membership::remove(&self.inner.core, self.inner.peers.cluster(), request).await?;
         Ok(self.members())
+    }
+
+    /// See [`membership::promote`].
+    ///
+    /// # Errors
+    /// When this node does not lead, or there is no such member.
+    pub async fn promote(&self, request: &PromoteRequest) -> Result<ChangeResponse, NodeError> {
+        Ok(self.progress_of(membership::promote(&self.inner.core, request).await?))
+    }
+
+    /// See [`membership::observe`].
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn observe(&self, request: &ObserveRequest) -> Result<ChangeResponse, NodeError> {
+        let core = &self.inner.core;
+        if membership::is_called(core, &request.name) && self.members().iter().filter(|member| member.voter).count() > 1
+        {
+            // A leader that stops voting in its own change would lead on for a while, as nobody's voter.
+            let to = self.transfer("").await?;
+            tracing::info!(to, "leadership was handed over, so that this node can become an observer");
+            return Err(NodeError::NotLeader { leader: self.leader() });
+        }
+        Ok(self.progress_of(membership::observe(core, self.inner.peers.cluster(), request).await?))
+    }
+
+    /// See [`membership::replace`].
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, the old one answers and nobody said that it may, or too few
+    /// live voters would be left.
+    pub async fn replace(&self, request: &ReplaceRequest) -> Result<ChangeResponse, NodeError> {
+        let progress = membership::replace(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        Ok(self.progress_of(progress))
+    }
+
+    fn progress_of(&self, progress: membership::Progress) -> ChangeResponse {
+        ChangeResponse { done: progress.done, behind: progress.behind, members: self.members() }
     }
 
     /// The members of the newest membership that this node knows to be committed.

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use calamus_engine::SpaceOptions;
+use calamus_proto::v1::Aim;
 use calamus_replication::network::reach::Reach;
-use clap::Args;
 use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
@@ -18,6 +20,28 @@ use crate::seeding::SeedWish;
 
 /// What is logged by default: the consensus library speaks of every retry, and what matters of it is logged by us.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
+
+/// What a node is to be in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinAs {
+    /// A voter as soon as it has caught up.
+    Voter,
+    /// A learner until it is promoted.
+    Learner,
+    /// One that never votes.
+    Observer,
+}
+
+impl From<JoinAs> for Aim {
+    fn from(role: JoinAs) -> Aim {
+        match role {
+            JoinAs::Voter => Aim::Voter,
+            JoinAs::Learner => Aim::Learner,
+            JoinAs::Observer => Aim::Observer,
+        }
+    }
+}
 
 /// The flags of `calamus serve`, each with its environment variable.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +65,11 @@ pub struct NodeConfig {
     /// under its old name.
     #[arg(long, env = "CALAMUS_JOIN", value_name = "HOST:PORT")]
     pub join: Option<Endpoint>,
+    /// First start with --join: what this node is to be. A voter is a learner until it has caught up; a learner stays one until
+    /// `calamus cluster promote`; an observer never votes. By default what the node of the same name was that it replaces, or
+    /// else a voter.
+    #[arg(long = "as", env = "CALAMUS_AS", value_name = "ROLE")]
+    pub join_as: Option<JoinAs>,
     /// What to fill this node from, if it is new or too far behind: `any` (the follower that lags least), `leader`,
     /// `node:NAME`, or `backup:TARGET` for the newest backups in a target of --config, or `backup:PLACE` for a directory or
     /// a bucket. Where that fails, another node is taken.

@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use calamus_proto::v1::AddRequest;
+use calamus_proto::v1::{AddRequest, Aim};
 use calamus_replication::{Node, NodeError};
 use tracing::{info, warn};
 
@@ -54,7 +54,7 @@ fn outdated(node: &Node) -> Option<AddRequest> {
         name: identity.name,
         raft_id: identity.raft_id.0,
         address: identity.advertise,
-        observer: entry.observer,
+        aim: Aim::Unspecified.into(),
         replace: false,
         cluster_id: identity.cluster_id.to_string(),
     })

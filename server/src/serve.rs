@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use calamus_engine::Engine;
 use calamus_engine::env::Disk;
-use calamus_proto::v1::AddRequest;
+use calamus_proto::v1::{AddRequest, Aim};
 use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -217,17 +217,17 @@ impl Member<'_> {
             How::Bootstrap => self.node.bootstrap().await.map_err(|error| {
                 Failure::new("cannot make a new cluster", error, "give --dir a new directory, or use --join")
             }),
-            How::Join(host) => join::become_member(host, self.join_request()).await,
+            How::Join(host) => join::become_member(host, self.join_request(first_start)).await,
         }
     }
 
-    fn join_request(&self) -> AddRequest {
+    fn join_request(&self, first_start: &FirstStart) -> AddRequest {
         let identity = self.node.engine().identity();
         AddRequest {
             name: identity.name,
             raft_id: identity.raft_id.0,
             address: identity.advertise,
-            observer: false,
+            aim: first_start.join_as.map_or(Aim::Unspecified, Aim::from).into(),
             replace: true,
             cluster_id: identity.cluster_id.to_string(),
         }

@@ -40,7 +40,11 @@ pub(super) async fn answers_at(peers: &Peers, id: RaftId, node: &NodeInfo) -> bo
 
 /// What a node is told that is not a member any more.
 pub(crate) fn text(id: RaftId) -> String {
-    format!("raft id {:016x} was removed or replaced: make a new directory", id.0)
+    format!(
+        "raft id {:016x} was removed or replaced, and takes no part any more; to come back: end this node, remove its \
+         directory, and start it with its --name and --join",
+        id.0
+    )
 }
 
 /// Refuses whoever this node, as a leader that a quorum answers, knows not to be a member.

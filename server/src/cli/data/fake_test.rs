@@ -179,6 +179,18 @@ impl Cluster for Fake {
         Err(Status::unimplemented("not needed here"))
     }
 
+    async fn promote(&self, _: Request<PromoteRequest>) -> Result<Response<ChangeResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ChangeResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn replace(&self, _: Request<ReplaceRequest>) -> Result<Response<ChangeResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
     async fn transfer(&self, _: Request<TransferRequest>) -> Result<Response<TransferResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
