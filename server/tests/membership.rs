@@ -27,25 +27,26 @@ fn called(node: &Node, name: &str) -> Vec<Value> {
     status["nodes"].as_array().unwrap().iter().filter(|node| node["name"] == name).cloned().collect()
 }
 
-fn joiner(temp: &tempfile::TempDir, name: &str, host: &Node, role: &[&str]) -> Node {
-    let join = ["--name", name, "--listen", "127.0.0.1:0", "--join", &host.address];
-    Node::start(&temp.path().join(name), &[&join, role].concat())
+fn spawn_joiner(temp: &tempfile::TempDir, name: &str, host: &str, role: &[&str]) -> Node {
+    let join = ["--name", name, "--listen", "127.0.0.1:0", "--join", host];
+    Node::spawn(&temp.path().join(name), &[&join, role].concat())
+}
+
+fn joiner(temp: &tempfile::TempDir, name: &str, host: &str, role: &[&str]) -> Node {
+    let mut node = spawn_joiner(temp, name, host, role);
+    node.ready();
+    node
 }
 
 #[test]
 fn nodes_join_at_once_are_promoted_observe_and_are_replaced() {
     let temp = tempfile::tempdir().unwrap();
     let n1 = Node::bootstrap(&temp.path().join("n1"), "n1");
-    // All three while none of them is a member yet.
-    let (n2, n3, n4) = std::thread::scope(|scope| {
-        let join = |name: &'static str, role: &'static str| {
-            let (temp, n1) = (&temp, &n1);
-            scope.spawn(move || joiner(temp, name, n1, &["--as", role]))
-        };
-        let all = [join("n2", "learner"), join("n3", "learner"), join("n4", "observer")];
-        let [n2, n3, n4] = all.map(|joined| joined.join().unwrap());
-        (n2, n3, n4)
-    });
+    // All three at once: each is there before the one before it is a member.
+    let mut joined = [("n2", "learner"), ("n3", "learner"), ("n4", "observer")]
+        .map(|(name, role)| spawn_joiner(&temp, name, &n1.address, &["--as", role]));
+    joined.iter_mut().for_each(Node::ready);
+    let [n2, n3, n4] = joined;
     done(&n1, &["wait", "--leader", "--ready", "--caught-up", "n2", "--caught-up", "n3", "--caught-up", "n4"]);
     let expected = [("n2", "learner"), ("n3", "learner"), ("n4", "observer")];
     for (name, aim) in expected {
@@ -82,7 +83,7 @@ fn nodes_join_at_once_are_promoted_observe_and_are_replaced() {
 fn a_node_that_was_removed_is_wiped_and_joins_again() {
     let temp = tempfile::tempdir().unwrap();
     let n1 = Node::bootstrap(&temp.path().join("n1"), "n1");
-    let mut n2 = joiner(&temp, "n2", &n1, &[]);
+    let mut n2 = joiner(&temp, "n2", &n1.address, &[]);
     done(&n1, &["wait", "--voter", "n2"]);
     let old = called(&n1, "n2")[0]["raft_id"].clone();
     n2.process.signal(Signal::STOP);
@@ -111,7 +112,7 @@ fn a_node_that_was_removed_is_wiped_and_joins_again() {
     assert!(again.end(Signal::TERM).success());
 
     std::fs::remove_dir_all(&directory).unwrap();
-    let _n2 = joiner(&temp, "n2", &n1, &[]);
+    let _n2 = joiner(&temp, "n2", &n1.address, &[]);
     done(&n1, &["wait", "--voter", "n2", "--voters", "2"]);
     let nodes = called(&n1, "n2");
     assert!(nodes.len() == 1 && nodes[0]["raft_id"] != old, "{nodes:?}");

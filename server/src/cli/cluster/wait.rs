@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use calamus_proto::v1::{NodeStatus, Role, StatusResponse};
+use calamus_proto::v1::{Role, StatusResponse};
 use clap::Args;
 use serde_json::json;
 
@@ -115,7 +115,7 @@ pub(super) async fn wait(client: &ClientArgs, until: &Until, patience: &Patience
 
 #[cfg(test)]
 mod tests {
-    use calamus_proto::v1::Position;
+    use calamus_proto::v1::{NodeStatus, Position};
 
     use super::*;
 
