@@ -9,6 +9,7 @@ mod freeze;
 mod full_disk;
 mod identity;
 mod kill;
+mod lost_majority;
 mod planted;
 mod reach;
 mod rejoin;

@@ -5,6 +5,7 @@
 //! nothing (exit code 1) from what may have (3). What happens by itself once it is agreed on (a promotion) is waited for; if it
 //! has not happened in time, that is the answer *no* (4).
 
+mod recover;
 mod status;
 mod wait;
 
@@ -136,6 +137,7 @@ enum ClusterCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
+    Recover(recover::RecoverArgs),
     /// Hands leadership over.
     Transfer {
         /// To this node; the most caught-up voter if none is named.
@@ -162,6 +164,7 @@ pub fn run(args: ClusterArgs) -> Result<Exit, Failure> {
             }
             ClusterCommand::Wait { until, patience, client } => wait::wait(&client, &until, &patience).await,
             ClusterCommand::Remove { name, force, client } => remove(&client, name, force).await,
+            ClusterCommand::Recover(args) => recover::run(&args),
             ClusterCommand::Transfer { to, client } => transfer(&client, to).await,
         }
     })
