@@ -33,6 +33,7 @@ use crate::membership;
 use crate::network::client::Network;
 use crate::network::commit_notes::CommitNotes;
 use crate::network::convert;
+use crate::network::introduce::introduce;
 use crate::network::peers::{Lane, Peers};
 use crate::network::service::{Forwarder, RaftService};
 use crate::node_error::NodeError;
@@ -74,7 +75,8 @@ impl Replica {
     /// Starts on an open engine.
     ///
     /// # Errors
-    /// When the options contradict each other, or the log cannot be read.
+    /// When the options contradict each other, or the log cannot be read; [`NodeError::RolledBack`] if another node knows
+    /// that the directory was put back to an earlier state.
     pub async fn start(engine: Engine, config: NodeConfig) -> Result<Self, NodeError> {
         let identity = engine.identity();
         let peers = Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit, config.reach.clone());
@@ -84,6 +86,12 @@ impl Replica {
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone(), notes.clone());
         let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
         let core = core.map_err(NodeError::Stopped)?;
+        // Its own service is not there yet, and its first election far off: nothing that it promises can be under way.
+        let membership = core.effective_membership().await.map_err(NodeError::Stopped)?;
+        if let Some(why) = introduce(&engine, &peers, membership.membership()).await {
+            core.shutdown("its directory was put back to an earlier state").await;
+            return Err(NodeError::RolledBack(why));
+        }
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
         let lost = Lost::default();
         let mut tasks = JoinSet::new();

@@ -149,9 +149,16 @@ async fn start_node(engine: Engine, config: &NodeConfig) -> Result<Node, Failure
         reach: config.reach()?,
         ..ReplicationConfig::default()
     };
-    Node::start(engine, replication)
-        .await
-        .map_err(|error| Failure::new("cannot start the consensus of this node", error, "run `calamus check DIR`"))
+    Node::start(engine, replication).await.map_err(|error| {
+        let next = match error {
+            NodeError::RolledBack(_) => {
+                "it must never take part again as who it was: remove it, and start the node with its --name and --join; \
+                 it is filled from its peers"
+            }
+            _ => "run `calamus check DIR`",
+        };
+        Failure::new("cannot start the consensus of this node", error, next)
+    })
 }
 
 fn incoming(socket: std::net::TcpListener) -> Result<TcpIncoming, Failure> {

@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
+use super::heard::Heard;
 use super::reach::Reach;
 use crate::seeding::order::Answers;
 use crate::space::Spaces;
@@ -69,6 +70,8 @@ pub struct Peers {
     members: Mutex<Vec<(RaftId, NodeInfo)>>,
     /// How far the others are, for a leader.
     pub(crate) answers: Answers,
+    /// What they have promised to this node.
+    pub(crate) heard: Heard,
     /// How short of space this node and the others are.
     pub(crate) spaces: Spaces,
 }
@@ -87,6 +90,7 @@ impl Peers {
             told_removed: watch::Sender::new(None),
             members: Mutex::default(),
             answers: Answers::default(),
+            heard: Heard::default(),
             spaces: Spaces::default(),
         }
     }

@@ -13,6 +13,7 @@ mod lost_majority;
 mod planted;
 mod reach;
 mod rejoin;
+mod rollback;
 mod seeding;
 mod sources;
 mod stopped;
