@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::crash_test::{as_disk, at_every_moment};
 use super::rig_test::{Life, TestSurroundings, engine_options, go_on, new_engine, node, trees_of};
 use super::{RestoreError, examine, recover};
-use crate::engine::rig_test::check;
+use crate::engine::rig_test::{append, check};
 use crate::engine::{Engine, OpenError};
 use crate::env::{CrashChoice, Disk, SimDisk};
+use crate::ids::LogId;
+use crate::journal::frame::{Frame, FrameKind, Payload};
 use crate::offline::check_directory;
 
 const DIRECTORY: &str = "/db";
@@ -80,10 +84,11 @@ fn a_directory_that_runs_has_changed_or_is_damaged_is_not_touched() {
     let (engine, _) = Engine::open(disk.clone(), place, engine_options()).expect("opens");
     assert!(matches!(attempt(&disk), Err(RestoreError::Locked(_))));
     assert!(matches!(examine(&disk, place), Err(RestoreError::Locked(_))));
-    let mut life = Life::new(engine, 12);
-    life.change(3, &time);
-    life.engine.close();
-    drop(life);
+    let last = engine.log_state().last.expect("it has a log");
+    let next = LogId { index: last.index.next(), ..last };
+    append(&engine, vec![Frame::encode(FrameKind::Blank, next, None, engine.last_chain(), Payload::new(Bytes::new()))]);
+    engine.close();
+    drop(engine);
     assert!(matches!(attempt(&disk), Err(RestoreError::Differs(_))), "it went on since somebody looked");
 
     let disk = as_disk(&left.crash(CrashChoice::KeepAll));
