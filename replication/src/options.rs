@@ -86,6 +86,16 @@ impl NodeConfig {
     }
 }
 
+impl NodeConfig {
+    /// Whether the planted fault *leadership goes to whoever is named* is on.
+    pub(crate) fn transfers_blindly(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.transfer_blindly;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+}
+
 /// Planted faults.
 #[cfg(feature = "mutants")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,11 +104,14 @@ pub struct Mutants {
     pub enable_leader_restore: bool,
     /// Frames are acknowledged when they are queued.
     pub acknowledge_before_sync: bool,
+    /// Leadership is handed to a voter that lags or does not answer, too.
+    pub transfer_blindly: bool,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutants {
-    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`.
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`,
+    /// `transfer_blindly`.
     #[must_use]
     pub fn from_environment() -> Self {
         let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
@@ -106,6 +119,7 @@ impl Mutants {
         Self {
             enable_leader_restore: named("enable_leader_restore"),
             acknowledge_before_sync: named("acknowledge_before_sync"),
+            transfer_blindly: named("transfer_blindly"),
         }
     }
 }

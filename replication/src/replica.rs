@@ -262,7 +262,8 @@ impl Replica {
         let progress = core.progress(target);
         let fresh = core.config.heartbeat_interval * 3;
         let behind = core.last_log_index().map_or(0, |last| last.0) - progress.matched.map_or(0, |matched| matched.0);
-        if progress.last_answer.is_none_or(|age| age > fresh) || behind > core.config.promotion_lag_entries {
+        let able = progress.last_answer.is_some_and(|age| age <= fresh) && behind <= core.config.promotion_lag_entries;
+        if !able && !core.config.transfers_blindly() {
             return Err(NodeError::Refused(format!("{name} does not answer, or is {behind} entries behind")));
         }
         let limit = core.config.election_timeout.end * 3;

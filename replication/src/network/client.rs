@@ -11,9 +11,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calamus_engine::Engine;
-use calamus_engine::Vote;
 use calamus_engine::ids::{RaftId, Term};
+use calamus_engine::{Engine, Vote};
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::append_response;
 use futures::future::BoxFuture;

@@ -17,6 +17,7 @@ mod rollback;
 mod seeding;
 mod sources;
 mod stopped;
+mod transfer;
 
 use std::time::Duration;
 
