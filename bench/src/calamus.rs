@@ -188,7 +188,7 @@ pub fn put_request(key: Bytes, value: Bytes) -> TxnRequest {
 
 /// A linearizable get of one key.
 pub fn get_request(key: Bytes) -> GetRequest {
-    GetRequest { tree: TREE.to_owned(), key, consistency: Consistency::Linearizable.into() }
+    GetRequest { tree: TREE.to_owned(), key, ..GetRequest::default() }
 }
 
 impl Target for Calamus {

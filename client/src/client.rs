@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1 as proto;
-use calamus_proto::v1::{
-    Consistency, Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, TxnResponse,
-};
+use calamus_proto::v1::{Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, TxnResponse};
 use prost::Message;
 use rand::SeedableRng;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::discovery::{ConnectError, Discovery};
 use crate::nodes::Node;
 use crate::outcome::{Committed, Failure, ReadError, TxnError};
+use crate::read::ReadAs;
 use crate::retry::{Backoff, Refusal, TIMEOUT};
 use crate::topology::Topology;
 use crate::txn::Txn;
@@ -154,7 +153,7 @@ impl Client {
             async move { node.kv().txn(request).await.map(tonic::Response::into_inner) }
         };
         let (response, tries) = self.change(ReadFrom::Leader, if_unknown, deadline, call).await?;
-        let TxnResponse { guards_held, txn_id, results, outcome } = response;
+        let TxnResponse { guards_held, txn_id, results, outcome, timeline } = response;
         let unknown = |reason, message: &str| {
             let failure = Failure::new(reason, message, Code::Unknown);
             Err(TxnError::Unknown(Failure { attempts: tries.attempts, ..failure }))
@@ -169,7 +168,8 @@ impl Client {
                  read what it would have written",
             );
         }
-        Ok(Committed { txn_id, guards_held, results, attempts: tries.attempts, unknown_attempts: tries.unknown })
+        let Tries { attempts, unknown } = tries;
+        Ok(Committed { txn_id, timeline, guards_held, results, attempts, unknown_attempts: unknown })
     }
 
     /// Writes one value; the tree is made if it is not there. Not repeated after an unknown outcome: see [`Txn::idempotent`].
@@ -198,10 +198,11 @@ impl Client {
     /// # Errors
     /// If no node could answer within the deadline, or the request is refused.
     pub async fn get(&self, tree: impl Into<String>, key: impl Into<Bytes>) -> Result<Option<Entry>, ReadError> {
-        Ok(self.get_with(tree, key, Consistency::Linearizable).await?.entry)
+        Ok(self.get_with(tree, key, ReadAs::default()).await?.entry)
     }
 
-    /// Reads one key; the answer says where the read stood.
+    /// Reads one key in the way that `read` says ([`ReadAs`], or just a [`proto::Consistency`]); the answer says where the
+    /// read stood.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -209,9 +210,11 @@ impl Client {
         &self,
         tree: impl Into<String>,
         key: impl Into<Bytes>,
-        consistency: Consistency,
+        read: impl Into<ReadAs>,
     ) -> Result<GetResponse, ReadError> {
-        let request = GetRequest { tree: tree.into(), key: key.into(), consistency: consistency.into() };
+        let ReadAs { consistency, at_least } = read.into();
+        let (tree, key, consistency) = (tree.into(), key.into(), consistency.into());
+        let request = GetRequest { tree, key, consistency, at_least: Some(at_least) };
         let call = |node: Node, _| {
             let request = request.clone();
             async move { node.kv().get(request).await.map(tonic::Response::into_inner) }
@@ -223,8 +226,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn trees(&self, consistency: Consistency, include_system: bool) -> Result<ListTreesResponse, ReadError> {
-        let request = ListTreesRequest { consistency: consistency.into(), include_system };
+    pub async fn trees(&self, read: impl Into<ReadAs>, include_system: bool) -> Result<ListTreesResponse, ReadError> {
+        let ReadAs { consistency, at_least } = read.into();
+        let request = ListTreesRequest { consistency: consistency.into(), include_system, at_least: Some(at_least) };
         self.read(|node: Node, _| async move { node.kv().list_trees(request).await.map(tonic::Response::into_inner) })
             .await
     }

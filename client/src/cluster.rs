@@ -1,8 +1,8 @@
 //! Status of the cluster, and changes to it.
 
 use calamus_proto::v1::{
-    AddRequest, AddResponse, FreezeRequest, FreezeResponse, Member, RemoveRequest, SeedFromRequest, StatusRequest,
-    StatusResponse, TransferRequest,
+    AddRequest, AddResponse, ChangeResponse, FreezeRequest, FreezeResponse, Member, ObserveRequest, PromoteRequest,
+    RemoveRequest, ReplaceRequest, SeedFromRequest, StatusRequest, StatusResponse, TransferRequest,
 };
 use tonic::Response;
 
@@ -67,6 +67,47 @@ impl Cluster {
         };
         let deadline = self.client.options().deadline;
         Ok(self.client.change(ReadFrom::Leader, IfUnknown::Stop, deadline, call).await?.0.members)
+    }
+
+    /// Makes a voter of a member that is none, once it has caught up. Asked again, it says how far that is.
+    ///
+    /// # Errors
+    /// If it is not known to be agreed on.
+    pub async fn promote(&self, name: &str) -> Result<ChangeResponse, TxnError> {
+        let request = PromoteRequest { name: name.to_owned() };
+        let call = |node: Node, _| {
+            let request = request.clone();
+            async move { node.cluster().promote(request).await.map(Response::into_inner) }
+        };
+        let deadline = self.client.options().deadline;
+        Ok(self.client.change(ReadFrom::Leader, IfUnknown::Repeat, deadline, call).await?.0)
+    }
+
+    /// Makes an observer of a member. `force_cluster_id`: as for [`Self::remove`].
+    ///
+    /// # Errors
+    /// If it is not known to be made.
+    pub async fn observe(&self, name: &str, force_cluster_id: &str) -> Result<ChangeResponse, TxnError> {
+        let request = ObserveRequest { name: name.to_owned(), force_cluster_id: force_cluster_id.to_owned() };
+        let call = |node: Node, _| {
+            let request = request.clone();
+            async move { node.cluster().observe(request).await.map(Response::into_inner) }
+        };
+        let deadline = self.client.options().deadline;
+        Ok(self.client.change(ReadFrom::Leader, IfUnknown::Repeat, deadline, call).await?.0)
+    }
+
+    /// Puts a node in the place of a member of another name, once it has caught up. Asked again, it says how far that is.
+    ///
+    /// # Errors
+    /// If it is not known to be agreed on.
+    pub async fn replace(&self, request: ReplaceRequest) -> Result<ChangeResponse, TxnError> {
+        let call = |node: Node, _| {
+            let request = request.clone();
+            async move { node.cluster().replace(request).await.map(Response::into_inner) }
+        };
+        let deadline = self.client.options().deadline;
+        Ok(self.client.change(ReadFrom::Leader, IfUnknown::Repeat, deadline, call).await?.0)
     }
 
     /// Hands leadership to the named voter, or with an empty name to the most caught-up one; returns the new leader's name.

@@ -3,6 +3,7 @@
 //! ```text
 //! client      the handle that an application holds: transactions, reads, and the retry loop around both
 //! txn         builds a transaction
+//! read        what a read may show: all, or what one node has
 //! outcome     committed, not committed, unknown, as types
 //! stream      a scan as it arrives
 //! cluster     status of the cluster and changes to it
@@ -48,6 +49,7 @@ mod cluster;
 mod discovery;
 mod nodes;
 mod outcome;
+mod read;
 mod retry;
 mod stream;
 mod topology;
@@ -59,11 +61,12 @@ mod client_test;
 mod scripted_test;
 
 pub use calamus_proto::v1 as proto;
-pub use calamus_proto::v1::{Consistency, Entry, Range, ReadPoint, TreeInfo};
+pub use calamus_proto::v1::{Consistency, Entry, Range, ReadPoint, SeenTxn, TreeInfo};
 pub use client::{Client, Options, ReadFrom};
 pub use cluster::Cluster;
 pub use discovery::ConnectError;
 pub use outcome::{Committed, Failure, Outcome, ReadError, TxnError};
+pub use read::ReadAs;
 pub use retry::Backoff;
 pub use stream::{ScanOptions, ScanStream};
 pub use topology::{KnownNode, Topology, TopologyError};

@@ -29,6 +29,8 @@ impl Outcome {
 pub struct Committed {
     /// The transaction's number, if it changed something; else 0.
     pub txn_id: u64,
+    /// The timeline that it is of.
+    pub timeline: u64,
     /// Whether all guards held, and so the operations ran, not those of `otherwise`.
     pub guards_held: bool,
     /// One for each operation that ran, in order.

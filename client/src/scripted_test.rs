@@ -181,7 +181,7 @@ impl Service {
     fn read_point(&self) -> Option<ReadPoint> {
         let mut script = self.script.lock().unwrap();
         script.reads += 1;
-        Some(ReadPoint { txn_id: 7, age_micros: 0, node: script.status.name.clone() })
+        Some(ReadPoint { txn_id: 7, age_micros: 0, node: script.status.name.clone(), timeline: 1 })
     }
 }
 
@@ -196,7 +196,7 @@ impl Kv for Service {
             script.txns.len() as u64
         };
         let outcome = Outcome::Committed.into();
-        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new() };
+        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new(), timeline: 1 };
         Ok(Response::new(match self.next().await? {
             Answer::GuardsFail => TxnResponse { guards_held: false, txn_id: 0, ..done },
             Answer::Empty => TxnResponse::default(),
@@ -251,6 +251,21 @@ impl Cluster for Service {
     async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
         self.next().await?;
         Ok(Response::new(RemoveResponse::default()))
+    }
+
+    async fn promote(&self, _: Request<PromoteRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
+    }
+
+    async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
+    }
+
+    async fn replace(&self, _: Request<ReplaceRequest>) -> Result<Response<ChangeResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(ChangeResponse::default()))
     }
 
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferResponse>, Status> {

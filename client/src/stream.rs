@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use calamus_proto::v1::{Consistency, Entry, Range, ReadPoint, ScanRequest, ScanResponse};
+use calamus_proto::v1::{Entry, Range, ReadPoint, ScanRequest, ScanResponse};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tonic::{Code, Streaming};
 
 use crate::client::Client;
 use crate::nodes::Node;
 use crate::outcome::{Failure, ReadError};
+use crate::read::ReadAs;
 use crate::retry::Refusal;
 
 /// What a scan returns, and how.
@@ -25,7 +26,7 @@ pub struct ScanOptions {
     /// Leave the values out.
     pub keys_only: bool,
     /// Linearizable by default.
-    pub consistency: Consistency,
+    pub read: ReadAs,
 }
 
 /// The entries of a scan, in order. All are of one snapshot; so a scan that breaks after its first chunk ends in an error and is
@@ -62,9 +63,9 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn scan(&self, tree: impl Into<String>, options: ScanOptions) -> Result<ScanStream, ReadError> {
-        let ScanOptions { range, limit, reverse, keys_only, consistency } = options;
-        let consistency = consistency.into();
-        let request = ScanRequest { tree: tree.into(), range: Some(range), limit, reverse, consistency, keys_only };
+        let ScanOptions { range, limit, reverse, keys_only, read } = options;
+        let (tree, consistency, at_least) = (tree.into(), read.consistency.into(), Some(read.at_least));
+        let request = ScanRequest { tree, range: Some(range), limit, reverse, consistency, keys_only, at_least };
         let begin = |node: Node, _| {
             let request = request.clone();
             async move {

@@ -6,6 +6,13 @@ pub mod v1 {
     tonic::include_proto!("calamus.v1");
 }
 
+impl From<&v1::ReadPoint> for v1::SeenTxn {
+    /// The newest transaction that a read has shown.
+    fn from(point: &v1::ReadPoint) -> Self {
+        Self { txn_id: point.txn_id, timeline: point.timeline }
+    }
+}
+
 /// What the nodes of a cluster speak among each other.
 pub mod raft {
     /// Version 1 of the Raft traffic.

@@ -80,6 +80,12 @@ pub mod reason {
         READER_EXPIRED = "reader_expired";
         /// The node has not caught up yet with what it knew before it was started.
         RECOVERING = "recovering";
+        /// The node has not applied yet what the read asks for.
+        BEHIND = "behind";
+        /// The txn id that the read asks for is of another timeline.
+        OTHER_TIMELINE = "other_timeline";
+        /// The txn id that the read asks for was never given.
+        NO_SUCH_TXN = "no_such_txn";
         /// Another node said something that this version does not know.
         OTHER = "other";
     }

@@ -114,7 +114,7 @@ impl Lost {
 
 fn leader_address(core: &Core, vote: &RaftVote) -> Option<String> {
     let membership = core.membership();
-    membership.get_node(&vote.leader_id.voted_for).map(|node| node.address.clone())
+    membership.get_node(&vote.leader_id.voted_for).map(|node| core.peers.address_of(node).to_owned())
 }
 
 /// Whether every try to connect is refused.

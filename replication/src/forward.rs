@@ -26,6 +26,7 @@ use tonic::{Code, ConnectError, Status};
 
 use crate::error::{Outcome, TxnError, reason};
 use crate::merger::Merger;
+use crate::network::reach::Reach;
 use crate::seam::LeaderInfo;
 
 /// HTTP/2 windows, in bytes: a transaction of 16 MiB must not wait for window updates all the way.
@@ -37,14 +38,21 @@ pub struct Forwarding {
     this: RaftId,
     connect_limit: Duration,
     default_timeout: Duration,
+    reach: Reach,
     connection: Mutex<Option<(String, RaftClient<Channel>)>>,
 }
 
 impl Forwarding {
     /// Makes no connection yet.
     #[must_use]
-    pub fn new(cluster: ClusterId, this: RaftId, connect_limit: Duration, default_timeout: Duration) -> Self {
-        Self { cluster, this, connect_limit, default_timeout, connection: Mutex::new(None) }
+    pub fn new(
+        cluster: ClusterId,
+        this: RaftId,
+        connect_limit: Duration,
+        default_timeout: Duration,
+        reach: Reach,
+    ) -> Self {
+        Self { cluster, this, connect_limit, default_timeout, reach, connection: Mutex::new(None) }
     }
 
     /// Runs a transaction on the leader, in the leader's term.
@@ -91,13 +99,14 @@ impl Forwarding {
     }
 
     fn client(&self, leader: &LeaderInfo) -> Result<RaftClient<Channel>, TxnError> {
+        let wanted = self.reach.address(&leader.name, &leader.address);
         let mut connection = self.connection.lock();
         if let Some((address, client)) = &*connection
-            && *address == leader.address
+            && address == wanted
         {
             return Ok(client.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{}", leader.address)).map_err(|error| {
+        let endpoint = Endpoint::from_shared(format!("http://{wanted}")).map_err(|error| {
             TxnError::not_committed(
                 reason::UNREACHABLE,
                 format!("the address {:?} of the leader {} is not usable: {error}", leader.address, leader.name),
@@ -112,7 +121,7 @@ impl Forwarding {
         let client = RaftClient::new(channel)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        *connection = Some((leader.address.clone(), client.clone()));
+        *connection = Some((wanted.to_owned(), client.clone()));
         Ok(client)
     }
 }
@@ -197,7 +206,7 @@ mod tests {
     }
 
     fn forwarding() -> Forwarding {
-        Forwarding::new(ClusterId(1), RaftId(1), Duration::from_secs(5), Duration::from_secs(20))
+        Forwarding::new(ClusterId(1), RaftId(1), Duration::from_secs(5), Duration::from_secs(20), Reach::default())
     }
 
     #[test]

@@ -12,8 +12,9 @@ use calamus_engine::{Engine, ReadTxn};
 use calamus_proto::raft::v1::ForwardRequest;
 use calamus_proto::raft::v1::raft_server::RaftServer;
 use calamus_proto::v1::{
-    AddRequest, AddResponse, Consistency, FreezeResponse, Member, NodeStatus, Position, ReadPoint, RemoveRequest,
-    RemoveResponse, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
+    AddRequest, AddResponse, ChangeResponse, Consistency, FreezeResponse, Member, NodeStatus, ObserveRequest, Position,
+    PromoteRequest, ReadPoint, RemoveRequest, RemoveResponse, ReplaceRequest, SeenTxn, TransferRequest,
+    TransferResponse, TxnRequest, TxnResponse,
 };
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use crate::merger::{Merger, MergerStats};
 use crate::network::service::RaftService;
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
-use crate::reads::Reads;
+use crate::reads::{Reads, at_least};
 use crate::replica::Replica;
 use crate::seam::{Consensus, LeaderInfo, Leadership};
 use crate::seeding::SeedFrom;
@@ -65,7 +66,8 @@ impl Node {
         tokio::spawn(stop_with_the_merger(merger.ended(), replica.clone()));
         let reads = Reads::start(engine, consensus, known_committed);
         let timeout = config.merger.default_timeout;
-        let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout);
+        let reach = config.reach.clone();
+        let forwarding = Forwarding::new(identity.cluster_id, identity.raft_id, config.connect_limit, timeout, reach);
         // Weak: the merger's task holds the consensus, which holds this.
         let weak = Arc::downgrade(&merger);
         replica.set_forwarder(Arc::new(move |request| serve_forwarded(weak.clone(), request).boxed()));
@@ -141,6 +143,29 @@ impl Node {
     /// # Errors
     /// When there is no read point in time, or this node has not caught up with what it knew before it stopped.
     pub async fn read(&self, consistency: Consistency) -> Result<(ReadTxn, ReadPoint), TxnError> {
+        self.read_at_least(consistency, SeenTxn::default()).await
+    }
+
+    /// A snapshot to read from that is not older than a transaction which the reader knows of: see
+    /// [`crate::reads::at_least`]. It must not be held longer than needed.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; when this node has not applied it in time, or it is not one of this database.
+    pub async fn read_at_least(
+        &self,
+        consistency: Consistency,
+        seen: SeenTxn,
+    ) -> Result<(ReadTxn, ReadPoint), TxnError> {
+        if consistency == Consistency::Local {
+            let applied = self.inner.replica.core().applied.subscribe();
+            at_least::wait(self.engine(), applied, seen, self.inner.config.read_patience).await?;
+        }
+        let (txn, point) = self.snapshot(consistency).await?;
+        at_least::check(seen, &point)?;
+        Ok((txn, point))
+    }
+
+    async fn snapshot(&self, consistency: Consistency) -> Result<(ReadTxn, ReadPoint), TxnError> {
         let (txn, age) = match consistency {
             Consistency::Linearizable => {
                 (self.inner.reads.linearizable(self.inner.config.read_patience).await?, Duration::ZERO)
@@ -152,7 +177,12 @@ impl Node {
             }
         };
         let age_micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        let point = ReadPoint { txn_id: txn.txn_id().0, age_micros, node: self.inner.name.clone() };
+        let point = ReadPoint {
+            txn_id: txn.txn_id().0,
+            age_micros,
+            node: self.inner.name.clone(),
+            timeline: self.engine().timeline().0,
+        };
         Ok((txn, point))
     }
 
@@ -175,6 +205,30 @@ impl Node {
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: RemoveRequest) -> Result<RemoveResponse, NodeError> {
         Ok(RemoveResponse { members: self.inner.replica.remove(&request).await? })
+    }
+
+    /// Makes a voter of a member that is none, once it has caught up; says how far it is.
+    ///
+    /// # Errors
+    /// When this node does not lead, or there is no such member.
+    pub async fn promote(&self, request: PromoteRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.promote(&request).await
+    }
+
+    /// Makes an observer of a member.
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn observe(&self, request: ObserveRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.observe(&request).await
+    }
+
+    /// Puts a node in the place of another; says how far it is.
+    ///
+    /// # Errors
+    /// When this node does not lead, or what is asked contradicts the membership or would do harm.
+    pub async fn replace(&self, request: ReplaceRequest) -> Result<ChangeResponse, NodeError> {
+        self.inner.replica.replace(&request).await
     }
 
     /// Hands leadership to another voter.
@@ -229,6 +283,12 @@ impl Node {
     #[must_use]
     pub fn own_entry(&self) -> Option<NodeInfo> {
         self.inner.replica.own_entry()
+    }
+
+    /// Where this node reaches the node of this name, which advertises that address.
+    #[must_use]
+    pub fn address_of<'a>(&'a self, name: &str, advertised: &'a str) -> &'a str {
+        self.inner.config.reach.address(name, advertised)
     }
 
     /// Waits until a leader is known and this node has caught up with it.

@@ -36,6 +36,9 @@ pub enum NodeError {
     /// It was begun, and may or may not take effect yet.
     #[error("not known whether it took effect: {0}")]
     Unknown(String),
+    /// The directory was put back to an earlier state than this node has promised others to have.
+    #[error("the directory was put back to an earlier state: {0}")]
+    RolledBack(String),
     /// The consensus of this node has stopped.
     #[error("the consensus of this node has stopped: {0}")]
     Stopped(String),

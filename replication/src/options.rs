@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::merger::MergerOptions;
+use crate::network::reach::Reach;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 
 /// How a node takes part in the consensus.
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub fast_failover: bool,
     /// How long a read waits for a quorum round and for what was committed to be applied.
     pub read_patience: Duration,
+    /// Other ways to nodes than where they say that they are, for tests.
+    pub reach: Reach,
     /// The merger's options.
     pub merger: MergerOptions,
     /// Planted faults, for tests that must find them.
@@ -57,6 +60,7 @@ impl Default for NodeConfig {
             promotion_lag_entries: 256,
             fast_failover: true,
             read_patience: Duration::from_secs(5),
+            reach: Reach::default(),
             merger: MergerOptions::default(),
             #[cfg(feature = "mutants")]
             mutants: Mutants::from_environment(),
@@ -82,6 +86,16 @@ impl NodeConfig {
     }
 }
 
+impl NodeConfig {
+    /// Whether the planted fault *leadership goes to whoever is named* is on.
+    pub(crate) fn transfers_blindly(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.transfer_blindly;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+}
+
 /// Planted faults.
 #[cfg(feature = "mutants")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,11 +104,14 @@ pub struct Mutants {
     pub enable_leader_restore: bool,
     /// Frames are acknowledged when they are queued.
     pub acknowledge_before_sync: bool,
+    /// Leadership is handed to a voter that lags or does not answer, too.
+    pub transfer_blindly: bool,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutants {
-    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`.
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`,
+    /// `transfer_blindly`.
     #[must_use]
     pub fn from_environment() -> Self {
         let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
@@ -102,6 +119,7 @@ impl Mutants {
         Self {
             enable_leader_restore: named("enable_leader_restore"),
             acknowledge_before_sync: named("acknowledge_before_sync"),
+            transfer_blindly: named("transfer_blindly"),
         }
     }
 }

@@ -8,6 +8,8 @@
 //! A *local* read shows what this node has applied, and is refused until that is all that was known to be committed
 //! when the node started: what a client has seen before the node stopped, it sees again.
 
+pub mod at_least;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

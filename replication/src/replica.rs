@@ -16,7 +16,9 @@ use calamus_engine::journal::frame::Payload;
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::raft_server::RaftServer;
-use calamus_proto::v1::{AddRequest, Member, RemoveRequest};
+use calamus_proto::v1::{
+    AddRequest, ChangeResponse, Member, ObserveRequest, PromoteRequest, RemoveRequest, ReplaceRequest,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -31,6 +33,7 @@ use crate::membership;
 use crate::network::client::Network;
 use crate::network::commit_notes::CommitNotes;
 use crate::network::convert;
+use crate::network::introduce::introduce;
 use crate::network::peers::{Lane, Peers};
 use crate::network::service::{Forwarder, RaftService};
 use crate::node_error::NodeError;
@@ -72,15 +75,23 @@ impl Replica {
     /// Starts on an open engine.
     ///
     /// # Errors
-    /// When the options contradict each other, or the log cannot be read.
+    /// When the options contradict each other, or the log cannot be read; [`NodeError::RolledBack`] if another node knows
+    /// that the directory was put back to an earlier state.
     pub async fn start(engine: Engine, config: NodeConfig) -> Result<Self, NodeError> {
         let identity = engine.identity();
-        let peers = Arc::new(Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit));
+        let peers = Peers::new(identity.cluster_id, identity.raft_id, config.connect_limit, config.reach.clone());
+        let peers = Arc::new(peers);
         let holds = SeedHolds::default();
         let notes = CommitNotes::default();
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone(), notes.clone());
         let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
         let core = core.map_err(NodeError::Stopped)?;
+        // Its own service is not there yet, and its first election far off: nothing that it promises can be under way.
+        let membership = core.effective_membership().await.map_err(NodeError::Stopped)?;
+        if let Some(why) = introduce(&engine, &peers, membership.membership()).await {
+            core.shutdown("its directory was put back to an earlier state").await;
+            return Err(NodeError::RolledBack(why));
+        }
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
         let lost = Lost::default();
         let mut tasks = JoinSet::new();
@@ -149,7 +160,7 @@ impl Replica {
     /// When its log is not empty, and not that of a cluster in which this node votes.
     pub async fn bootstrap(&self) -> Result<(), NodeError> {
         let identity = self.inner.engine.identity();
-        let info = NodeInfo { name: identity.name, address: identity.advertise, observer: false };
+        let info = NodeInfo { name: identity.name, address: identity.advertise, ..NodeInfo::default() };
         let membership = membership::of_one(identity.raft_id, info);
         let Err(error) = self.inner.core.initialize(&membership).await else { return Ok(()) };
         // The core has answered, so what it shows is what its log holds.
@@ -173,8 +184,46 @@ impl Replica {
     /// # Errors
     /// When this node does not lead, there is no such member, or too few live voters would be left.
     pub async fn remove(&self, request: &RemoveRequest) -> Result<Vec<Member>, NodeError> {
-        membership::remove(&self.inner.core, request).await?;
+        membership::remove(&self.inner.core, self.inner.peers.cluster(), request).await?;
         Ok(self.members())
+    }
+
+    /// See [`membership::promote`].
+    ///
+    /// # Errors
+    /// When this node does not lead, or there is no such member.
+    pub async fn promote(&self, request: &PromoteRequest) -> Result<ChangeResponse, NodeError> {
+        Ok(self.progress_of(membership::promote(&self.inner.core, request).await?))
+    }
+
+    /// See [`membership::observe`].
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, or too few live voters would be left.
+    pub async fn observe(&self, request: &ObserveRequest) -> Result<ChangeResponse, NodeError> {
+        let core = &self.inner.core;
+        if membership::is_called(core, &request.name) && self.members().iter().filter(|member| member.voter).count() > 1
+        {
+            // A leader that stops voting in its own change would lead on for a while, as nobody's voter.
+            let to = self.transfer("").await?;
+            tracing::info!(to, "leadership was handed over, so that this node can become an observer");
+            return Err(NodeError::NotLeader { leader: self.leader() });
+        }
+        Ok(self.progress_of(membership::observe(core, self.inner.peers.cluster(), request).await?))
+    }
+
+    /// See [`membership::replace`].
+    ///
+    /// # Errors
+    /// When this node does not lead, there is no such member, the old one answers and nobody said that it may, or too few
+    /// live voters would be left.
+    pub async fn replace(&self, request: &ReplaceRequest) -> Result<ChangeResponse, NodeError> {
+        let progress = membership::replace(&self.inner.core, self.inner.peers.cluster(), request).await?;
+        Ok(self.progress_of(progress))
+    }
+
+    fn progress_of(&self, progress: membership::Progress) -> ChangeResponse {
+        ChangeResponse { done: progress.done, behind: progress.behind, members: self.members() }
     }
 
     /// The members of the newest membership that this node knows to be committed.
@@ -213,7 +262,8 @@ impl Replica {
         let progress = core.progress(target);
         let fresh = core.config.heartbeat_interval * 3;
         let behind = core.last_log_index().map_or(0, |last| last.0) - progress.matched.map_or(0, |matched| matched.0);
-        if progress.last_answer.is_none_or(|age| age > fresh) || behind > core.config.promotion_lag_entries {
+        let able = progress.last_answer.is_some_and(|age| age <= fresh) && behind <= core.config.promotion_lag_entries;
+        if !able && !core.config.transfers_blindly() {
             return Err(NodeError::Refused(format!("{name} does not answer, or is {behind} entries behind")));
         }
         let limit = core.config.election_timeout.end * 3;

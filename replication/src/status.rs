@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use calamus_engine::damage::Damage;
 use calamus_engine::ids::LogId;
-use calamus_proto::v1::{NodeStatus, Position, Role, Seeding};
+use calamus_proto::v1::{Aim, NodeStatus, Position, Role, Seeding};
 use openraft::ServerState;
 
 use crate::core::Standing;
-use crate::membership::removal;
+use crate::membership::{aim_to_wire, removal};
 use crate::network::convert::to_log_id;
 use crate::replica::Replica;
 use crate::types::RaftLogId;
@@ -90,6 +90,7 @@ pub(crate) fn of(replica: &Replica) -> NodeStatus {
         seedings_begun: replica.seedings_begun(),
         seedings_resumed: replica.seedings_resumed(),
         seedings_served: replica.seedings_served(),
+        aim: membership.get_node(&id).map_or(Aim::Unspecified, |node| aim_to_wire(node.aim)).into(),
     }
 }
 

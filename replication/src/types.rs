@@ -63,6 +63,18 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = RaftVote;
 }
 
+/// What a member is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// A voter as soon as it has caught up, by itself.
+    #[default]
+    Voter,
+    /// A learner until it is promoted.
+    Learner,
+    /// One that never votes.
+    Observer,
+}
+
 /// What the cluster knows of a node besides its raft id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -70,8 +82,10 @@ pub struct NodeInfo {
     pub name: String,
     /// Where the others reach it, `host:port`.
     pub address: String,
-    /// It never becomes a voter by itself.
-    pub observer: bool,
+    /// What it is to be. Who votes, and will go on to, has the aim to.
+    pub aim: Aim,
+    /// The raft id of the member that is taken out in the change that makes a voter of this one.
+    pub replaces: Option<u64>,
 }
 
 /// A record on its way into the log.

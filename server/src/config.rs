@@ -3,12 +3,16 @@
 //! A directory remembers its identity: name, listen address and advertised address stand in `node.meta`. So only the
 //! first start needs more than `--dir`; later flags move the addresses, and a name that differs is refused.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use calamus_engine::SpaceOptions;
-use clap::Args;
+use calamus_proto::v1::Aim;
+use calamus_replication::network::reach::Reach;
 use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
@@ -16,6 +20,28 @@ use crate::seeding::SeedWish;
 
 /// What is logged by default: the consensus library speaks of every retry, and what matters of it is logged by us.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
+
+/// What a node is to be in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinAs {
+    /// A voter as soon as it has caught up.
+    Voter,
+    /// A learner until it is promoted.
+    Learner,
+    /// One that never votes.
+    Observer,
+}
+
+impl From<JoinAs> for Aim {
+    fn from(role: JoinAs) -> Aim {
+        match role {
+            JoinAs::Voter => Aim::Voter,
+            JoinAs::Learner => Aim::Learner,
+            JoinAs::Observer => Aim::Observer,
+        }
+    }
+}
 
 /// The flags of `calamus serve`, each with its environment variable.
 #[derive(Clone, Debug, Args)]
@@ -39,6 +65,11 @@ pub struct NodeConfig {
     /// under its old name.
     #[arg(long, env = "CALAMUS_JOIN", value_name = "HOST:PORT")]
     pub join: Option<Endpoint>,
+    /// First start with --join: what this node is to be. A voter is a learner until it has caught up; a learner stays one until
+    /// `calamus cluster promote`; an observer never votes. By default what the node of the same name was that it replaces, or
+    /// else a voter.
+    #[arg(long = "as", env = "CALAMUS_AS", value_name = "ROLE")]
+    pub join_as: Option<JoinAs>,
     /// What to fill this node from, if it is new or too far behind: `any` (the follower that lags least), `leader`,
     /// `node:NAME`, or `backup:TARGET` for the newest backups in a target of --config, or `backup:PLACE` for a directory or
     /// a bucket. Where that fails, another node is taken.
@@ -59,6 +90,10 @@ pub struct NodeConfig {
     /// How long a first start looks for the node after --join, in seconds: both may be starting at once.
     #[arg(long, env = "CALAMUS_JOIN_WAIT_S", default_value_t = 15, value_name = "S")]
     pub join_wait_s: u32,
+    /// For tests only: connect to the node called NAME there, in place of the address that it advertises. Several times for
+    /// several nodes. A test puts a relay in between, to break or slow that one way.
+    #[arg(long, hide = true, value_parser = way, value_name = "NAME=HOST:PORT")]
+    pub reach: Vec<(String, Endpoint)>,
     /// Threads of the runtime that serves requests and consensus; 1 runs all of it on one thread. By default half of the
     /// processors: the journal, checkpoints and long work have threads of their own, and each wake-up between threads
     /// costs a lone client more than a second thread gives it.
@@ -128,6 +163,21 @@ impl NodeConfig {
         Ok(space)
     }
 
+    /// Other ways to nodes than where they say that they are.
+    ///
+    /// # Errors
+    /// When there are two to one node.
+    pub fn reach(&self) -> Result<Reach, Failure> {
+        let mut ways = BTreeMap::new();
+        for (name, address) in &self.reach {
+            if ways.insert(name.clone(), address.to_string()).is_some() {
+                let why = format!("there are two ways to {name}");
+                return Err(Failure::new("cannot use --reach", why, "give each node once"));
+            }
+        }
+        Ok(Reach::new(ways))
+    }
+
     /// The range from which a wait for a leader is drawn.
     #[must_use]
     pub fn election_timeout(&self) -> std::ops::Range<Duration> {
@@ -140,6 +190,13 @@ impl NodeConfig {
     pub fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(u64::from(self.election_timeout_ms / 5))
     }
+}
+
+/// NAME=HOST:PORT.
+fn way(text: &str) -> Result<(String, Endpoint), String> {
+    let (name, address) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=HOST:PORT: there is no `=`"))?;
+    Ok((node_name(name)?, address.parse()?))
 }
 
 /// The most bytes of a node name.
@@ -163,6 +220,15 @@ pub fn node_name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_names_a_node_and_an_address() {
+        let address: Endpoint = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(way("n2=127.0.0.1:1"), Ok(("n2".to_owned(), address)));
+        for bad in ["n2", "=127.0.0.1:1", "n2=", "n2=nowhere", "a b=127.0.0.1:1"] {
+            assert!(way(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names() {

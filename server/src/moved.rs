@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use calamus_proto::v1::AddRequest;
+use calamus_proto::v1::{AddRequest, Aim};
 use calamus_replication::{Node, NodeError};
 use tracing::{info, warn};
 
@@ -54,7 +54,7 @@ fn outdated(node: &Node) -> Option<AddRequest> {
         name: identity.name,
         raft_id: identity.raft_id.0,
         address: identity.advertise,
-        observer: entry.observer,
+        aim: Aim::Unspecified.into(),
         replace: false,
         cluster_id: identity.cluster_id.to_string(),
     })
@@ -67,7 +67,7 @@ async fn tell(node: &Node, request: &AddRequest) -> Result<(), String> {
         Err(error) => error.to_string(),
     };
     for member in node.members().iter().filter(|member| member.raft_id != request.raft_id) {
-        match peer::add(&member.address, request.clone(), TELL_LIMIT).await {
+        match peer::add(node.address_of(&member.name, &member.address), request.clone(), TELL_LIMIT).await {
             Ok(_) => return Ok(()),
             Err(error) => last = format!("{}: {}", member.name, error.message()),
         }

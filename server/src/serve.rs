@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use calamus_engine::Engine;
 use calamus_engine::env::Disk;
-use calamus_proto::v1::AddRequest;
+use calamus_proto::v1::{AddRequest, Aim};
 use calamus_replication::{Leadership, Node, NodeConfig as ReplicationConfig, NodeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -146,11 +146,19 @@ async fn start_node(engine: Engine, config: &NodeConfig) -> Result<Node, Failure
         heartbeat_interval: config.heartbeat_interval(),
         seed_bytes_per_second: u64::from(config.seed_mib_s) << 20,
         seed_hold_bytes: u64::from(config.seed_hold_mib) << 20,
+        reach: config.reach()?,
         ..ReplicationConfig::default()
     };
-    Node::start(engine, replication)
-        .await
-        .map_err(|error| Failure::new("cannot start the consensus of this node", error, "run `calamus check DIR`"))
+    Node::start(engine, replication).await.map_err(|error| {
+        let next = match error {
+            NodeError::RolledBack(_) => {
+                "it must never take part again as who it was: remove it, and start the node with its --name and --join; \
+                 it is filled from its peers"
+            }
+            _ => "run `calamus check DIR`",
+        };
+        Failure::new("cannot start the consensus of this node", error, next)
+    })
 }
 
 fn incoming(socket: std::net::TcpListener) -> Result<TcpIncoming, Failure> {
@@ -216,17 +224,17 @@ impl Member<'_> {
             How::Bootstrap => self.node.bootstrap().await.map_err(|error| {
                 Failure::new("cannot make a new cluster", error, "give --dir a new directory, or use --join")
             }),
-            How::Join(host) => join::become_member(host, self.join_request()).await,
+            How::Join(host) => join::become_member(host, self.join_request(first_start)).await,
         }
     }
 
-    fn join_request(&self) -> AddRequest {
+    fn join_request(&self, first_start: &FirstStart) -> AddRequest {
         let identity = self.node.engine().identity();
         AddRequest {
             name: identity.name,
             raft_id: identity.raft_id.0,
             address: identity.advertise,
-            observer: false,
+            aim: first_start.join_as.map_or(Aim::Unspecified, Aim::from).into(),
             replace: true,
             cluster_id: identity.cluster_id.to_string(),
         }

@@ -108,6 +108,7 @@ fn code_of(error: &TxnError) -> Code {
     }
     match error.reason {
         reason::NO_SUCH_TREE => Code::NotFound,
+        reason::OTHER_TIMELINE | reason::NO_SUCH_TXN => Code::FailedPrecondition,
         reason::TREE_EXISTS => Code::AlreadyExists,
         reason::NOT_AN_INTEGER | reason::TREE_KIND => Code::FailedPrecondition,
         reason::OVERFLOW | reason::RESULT_TOO_LARGE => Code::OutOfRange,

@@ -38,7 +38,7 @@ async fn txn(kv: &mut Kv, operations: Vec<Operation>) -> Result<TxnResponse, Sta
 
 async fn get(kv: &mut Kv, tree: &str, key: &[u8]) -> Result<Option<Bytes>, Status> {
     let key = Bytes::copy_from_slice(key);
-    let answer = kv.get(GetRequest { tree: tree.to_owned(), key, consistency: 0 }).await?.into_inner();
+    let answer = kv.get(GetRequest { tree: tree.to_owned(), key, ..GetRequest::default() }).await?.into_inner();
     assert!(answer.read_point.is_some());
     Ok(answer.entry.map(|entry| entry.value))
 }
@@ -198,7 +198,7 @@ async fn the_largest_value_goes_in_and_one_over_any_limit_is_refused() {
     let request = ScanRequest { tree: "big".to_owned(), range: Some(range), ..ScanRequest::default() };
     let wrong = scan(&mut client, request).await.unwrap_err();
     assert_eq!((wrong.code(), detail(&wrong).reason.as_str()), (Code::InvalidArgument, "bad_range"));
-    let request = GetRequest { tree: "big".to_owned(), key: "k".into(), consistency: 9 };
+    let request = GetRequest { tree: "big".to_owned(), key: "k".into(), consistency: 9, ..GetRequest::default() };
     assert_eq!(client.get(request).await.unwrap_err().code(), Code::InvalidArgument);
 
     let trees = client.list_trees(ListTreesRequest::default()).await.unwrap().into_inner().trees;

@@ -30,7 +30,11 @@ fn moments(count: u64) -> impl Iterator<Item = u64> {
 
 /// Does something with a copy of a disk, once with the power going at each moment. Each image is handed to `judge`. Returns
 /// how many there were.
-fn at_every_moment(before: &SimDisk, act: impl Fn(SimDisk) -> bool, mut judge: impl FnMut(SimDisk, &str)) -> u64 {
+pub(super) fn at_every_moment(
+    before: &SimDisk,
+    act: impl Fn(SimDisk) -> bool,
+    mut judge: impl FnMut(SimDisk, &str),
+) -> u64 {
     let count = {
         let disk = before.crash(CrashChoice::KeepAll);
         let begin = disk.operation_count();
@@ -51,7 +55,7 @@ fn at_every_moment(before: &SimDisk, act: impl Fn(SimDisk) -> bool, mut judge: i
     images
 }
 
-fn as_disk(disk: &SimDisk) -> Arc<dyn Disk> {
+pub(super) fn as_disk(disk: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(disk.clone())
 }
 

@@ -80,6 +80,8 @@ mod resume_test;
 mod rig_test;
 #[cfg(test)]
 mod seed_test;
+#[cfg(test)]
+mod survivor_test;
 
 use std::sync::Arc;
 
@@ -92,7 +94,9 @@ pub use id::BackupId;
 pub use increment::{BackupReport, WhyFull};
 pub use manifest::{BackupKind, FORMAT_VERSION, Manifest, Membership, Parent, PartInfo, Position};
 pub use progress::{BackupProgress, OnProgress, Stage};
-pub use restore::{NewNode, RestoreOptions, RestorePoint, RestoreReport};
+pub use restore::{
+    NewNode, RecoverReport, RestoreOptions, RestorePoint, RestoreReport, SurvivorReport, examine, recover,
+};
 pub use seed::OnPiece;
 pub use store::{BackupStore, ObjectInfo, ObjectWriter, StoreError};
 pub use surroundings::{RealSurroundings, Surroundings};

@@ -335,7 +335,7 @@ fn what_reads_return_is_bounded() {
 
 /// The answer as it would be sent.
 fn encoded_bytes(results: Vec<OperationResult>) -> usize {
-    TxnResponse { outcome: i32::MAX, guards_held: true, txn_id: u64::MAX, results }.encoded_len()
+    TxnResponse { outcome: i32::MAX, guards_held: true, txn_id: u64::MAX, results, timeline: u64::MAX }.encoded_len()
 }
 
 #[test]

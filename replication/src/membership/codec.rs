@@ -8,9 +8,11 @@
 //!      6     2  nodes
 //!      8        for each voter set:  u16 count, then u64 raft ids, ascending
 //!               for each node:       u64 raft id, ascending
-//!                                    u8 flags: bit 0 observer
+//!                                    u8 flags: bit 0 observer, bit 1 learner until promoted (not both),
+//!                                              bit 2 replaces a node
 //!                                    u16 bytes of the name, the name (UTF-8)
 //!                                    u16 bytes of the address, the address (UTF-8)
+//!                                    with bit 2: u64 raft id of the node that it replaces
 //! ```
 //! Nothing follows. The frame around it carries the checksums.
 
@@ -18,10 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::types::{Membership, NodeInfo};
+use crate::types::{Aim, Membership, NodeInfo};
 
 const MAGIC: [u8; 4] = *b"CMB1";
 const OBSERVER: u8 = 1;
+const LEARNER: u8 = 1 << 1;
+const REPLACES: u8 = 1 << 2;
 /// The longest name or address, in bytes.
 pub const MAX_TEXT_BYTES: usize = 255;
 
@@ -54,14 +58,33 @@ pub fn encode(membership: &Membership) -> Bytes {
     }
     for (id, node) in membership.nodes() {
         out.put_u64_le(*id);
-        out.put_u8(if node.observer { OBSERVER } else { 0 });
+        out.put_u8(flags(node));
         for text in [&node.name, &node.address] {
             assert!(text.len() <= MAX_TEXT_BYTES, "a name or address of {} bytes", text.len());
             out.put_u16_le(count(text.len()));
             out.put_slice(text.as_bytes());
         }
+        node.replaces.iter().for_each(|id| out.put_u64_le(*id));
     }
     out.freeze()
+}
+
+fn flags(node: &NodeInfo) -> u8 {
+    let aim = match node.aim {
+        Aim::Voter => 0,
+        Aim::Learner => LEARNER,
+        Aim::Observer => OBSERVER,
+    };
+    if node.replaces.is_some() { aim | REPLACES } else { aim }
+}
+
+fn aim_of(flags: u8) -> Option<Aim> {
+    match flags & !REPLACES {
+        0 => Some(Aim::Voter),
+        LEARNER => Some(Aim::Learner),
+        OBSERVER => Some(Aim::Observer),
+        _ => None,
+    }
 }
 
 struct Reader<'a> {
@@ -134,11 +157,10 @@ pub fn decode(bytes: &[u8]) -> Result<Membership, MembershipError> {
             return Err(reader.error("nodes out of order"));
         }
         let flags = reader.take(1)?[0];
-        if flags & !OBSERVER != 0 {
-            return Err(reader.error(format!("unknown flags {flags:#04x}")));
-        }
+        let Some(aim) = aim_of(flags) else { return Err(reader.error(format!("unknown flags {flags:#04x}"))) };
         let (name, address) = (reader.text()?, reader.text()?);
-        infos.insert(id, NodeInfo { name, address, observer: flags & OBSERVER != 0 });
+        let replaces = if flags & REPLACES != 0 { Some(reader.u64()?) } else { None };
+        infos.insert(id, NodeInfo { name, address, aim, replaces });
     }
     if reader.offset != bytes.len() {
         return Err(reader.error(format!("{} bytes too many", bytes.len() - reader.offset)));

@@ -22,16 +22,17 @@ use tonic::Status;
 use crate::core::Core;
 use crate::network::convert;
 use crate::network::peers::{Peers, client_at};
+use crate::types::NodeInfo;
 
 /// How long a node may take to say that it is there.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
 
-/// Whether the node of raft id `id` answers at `address`.
-pub(super) async fn answers_at(peers: &Peers, id: RaftId, address: &str) -> bool {
+/// Whether the node of raft id `id` answers where `node` says that it is.
+pub(super) async fn answers_at(peers: &Peers, id: RaftId, node: &NodeInfo) -> bool {
     if id == peers.this() {
         return true;
     }
-    let Ok(mut client) = client_at(address, PROBE_LIMIT) else { return false };
+    let Ok(mut client) = client_at(peers.address_of(node), PROBE_LIMIT) else { return false };
     // Refused by every node but that one. The answer is of no interest.
     let request = wire::LeaderLostRequest { envelope: peers.envelope(id), vote: Some(wire::Vote::default()) };
     matches!(tokio::time::timeout(PROBE_LIMIT, client.leader_lost(request)).await, Ok(Ok(_)))
@@ -39,7 +40,11 @@ pub(super) async fn answers_at(peers: &Peers, id: RaftId, address: &str) -> bool
 
 /// What a node is told that is not a member any more.
 pub(crate) fn text(id: RaftId) -> String {
-    format!("raft id {:016x} was removed or replaced: make a new directory", id.0)
+    format!(
+        "raft id {:016x} was removed or replaced, and takes no part any more; to come back: end this node, remove its \
+         directory, and start it with its --name and --join",
+        id.0
+    )
 }
 
 /// Refuses whoever this node, as a leader that a quorum answers, knows not to be a member.

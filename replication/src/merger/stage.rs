@@ -159,6 +159,7 @@ impl Worker {
             guards_held: executed.guards_held,
             txn_id: txn_id.map_or(0, |id| id.0),
             results: executed.results,
+            timeline: batch.timeline().0,
         };
         answers.push(Ran {
             waiting,

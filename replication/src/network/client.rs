@@ -11,8 +11,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calamus_engine::Engine;
-use calamus_engine::ids::RaftId;
+use calamus_engine::ids::{RaftId, Term};
+use calamus_engine::{Engine, Vote};
 use calamus_proto::raft::v1 as wire;
 use calamus_proto::raft::v1::append_response;
 use futures::future::BoxFuture;
@@ -68,6 +68,37 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The vote of this node, if it is for itself: while it sends appends, that is so.
+    fn own_vote(&self) -> Option<Vote> {
+        self.engine.vote().filter(|vote| vote.node == Some(self.peers.this()))
+    }
+
+    /// Takes note of what an answer on the stream of appends promises: it is durable there.
+    fn note_promise(&self, peer: RaftId, response: &wire::AppendResponse) {
+        if let Some(append_response::Result::Matching(matching)) = &response.result
+            && let (Some(vote), Some(matched)) = (self.own_vote(), matching.log_id)
+        {
+            let matched = convert::plain_log_id_from_wire(matched);
+            self.peers.heard.acknowledged(peer, vote.term, matched, self.engine.applied().log_id);
+        }
+    }
+
+    /// Refuses an answer that denies what its sender has acknowledged: openraft must not see it.
+    fn check_denial(&self, peer: RaftId, response: &wire::AppendResponse) -> Result<(), RPCError<C>> {
+        let Some(append_response::Result::Conflict(missing)) = &response.result else { return Ok(()) };
+        let missing = convert::plain_log_id_from_wire(*missing);
+        let denied = |vote: Vote| self.peers.heard.is_denied(peer, vote.term, missing);
+        if !self.own_vote().is_some_and(denied) {
+            return Ok(());
+        }
+        Err(rpc_error(&Status::data_loss(format!(
+            "{peer} denies the entry {missing}, which it has acknowledged in this term: its directory was put back to an \
+             earlier state; wipe it, and let it join anew"
+        ))))
+    }
+}
+
 impl Network {
     /// On these connections.
     #[must_use]
@@ -76,7 +107,7 @@ impl Network {
     }
 
     fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
-        self.shared.peers.note_address(RaftId(target), &node.address);
+        self.shared.peers.note_address(RaftId(target), node);
         Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared), failed_opens: 0 }
     }
 }
@@ -181,6 +212,9 @@ impl Peer {
             self.limited(RPCTypes::Vote, limit, client.vote(request)).await?
         };
         let vote = convert::vote_from_wire(response.vote).map_err(|status| rpc_error(&status))?;
+        if response.granted && !pre {
+            self.shared.peers.heard.voted(self.target, Term(rpc.vote.leader_id.term));
+        }
         Ok(VoteResponse {
             vote,
             vote_granted: response.granted,
@@ -276,6 +310,10 @@ impl Answers {
                 Ok(None) => None,
                 Ok(Some(response)) if self.budget.answered() => {
                     self.shared.heard(self.target, &response);
+                    self.shared.note_promise(self.target, &response);
+                    if let Err(denial) = self.shared.check_denial(self.target, &response) {
+                        return Some(Err(denial));
+                    }
                     Some(append_from_wire(response))
                 }
                 Ok(Some(_)) => Some(Err(rpc_error(&Status::data_loss("an answer that nobody asked for")))),
@@ -321,6 +359,7 @@ impl RaftNetworkV2<C> for Peer {
         let request = self.append_request(&rpc);
         let response = self.limited(RPCTypes::AppendEntries, option.hard_ttl(), client.heartbeat(request)).await?;
         self.shared.heard(self.target, &response);
+        self.shared.check_denial(self.target, &response)?;
         Ok(match append_from_wire(response)? {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,

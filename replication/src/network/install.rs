@@ -310,7 +310,8 @@ impl Job {
     ) -> Result<impl Stream<Item = Result<SeedChunk, SeedingError>> + use<>, SeedingError> {
         let service = &self.service;
         let config = &service.core.config;
-        let mut client = peers::client_at(&source.address, config.connect_limit).map_err(SeedingError::Unusable)?;
+        let address = config.reach.address(&source.name, &source.address);
+        let mut client = peers::client_at(address, config.connect_limit).map_err(SeedingError::Unusable)?;
         let request = wire::SeedRequest {
             envelope: Some(convert::envelope(service.cluster, service.this, RaftId(source.raft_id))),
             chunk_bytes: 0,

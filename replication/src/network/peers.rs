@@ -17,6 +17,8 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
+use super::heard::Heard;
+use super::reach::Reach;
 use crate::seeding::order::Answers;
 use crate::space::Spaces;
 use crate::types::{Membership, NodeInfo};
@@ -61,12 +63,15 @@ pub struct Peers {
     cluster: ClusterId,
     this: RaftId,
     connect_limit: Duration,
+    reach: Reach,
     addresses: Mutex<HashMap<RaftId, String>>,
     connections: Mutex<HashMap<(RaftId, Lane), Connection>>,
     told_removed: watch::Sender<Option<LogId>>,
     members: Mutex<Vec<(RaftId, NodeInfo)>>,
     /// How far the others are, for a leader.
     pub(crate) answers: Answers,
+    /// What they have promised to this node.
+    pub(crate) heard: Heard,
     /// How short of space this node and the others are.
     pub(crate) spaces: Spaces,
 }
@@ -74,16 +79,18 @@ pub struct Peers {
 impl Peers {
     /// No connections yet.
     #[must_use]
-    pub fn new(cluster: ClusterId, this: RaftId, connect_limit: Duration) -> Self {
+    pub fn new(cluster: ClusterId, this: RaftId, connect_limit: Duration, reach: Reach) -> Self {
         Self {
             cluster,
             this,
             connect_limit,
+            reach,
             addresses: Mutex::default(),
             connections: Mutex::default(),
             told_removed: watch::Sender::new(None),
             members: Mutex::default(),
             answers: Answers::default(),
+            heard: Heard::default(),
             spaces: Spaces::default(),
         }
     }
@@ -122,7 +129,7 @@ impl Peers {
     pub fn learn(&self, membership: &Membership) {
         let mut addresses = self.addresses.lock();
         for (id, node) in membership.nodes() {
-            addresses.insert(RaftId(*id), node.address.clone());
+            addresses.insert(RaftId(*id), self.address_of(node).to_owned());
         }
         let gone: Vec<RaftId> = addresses.keys().copied().filter(|id| membership.get_node(&id.0).is_none()).collect();
         drop(addresses);
@@ -137,9 +144,15 @@ impl Peers {
         self.answers.sources(&self.members.lock(), self.this, target, at_least, since)
     }
 
-    /// Where a node is, if anybody said.
-    pub fn note_address(&self, id: RaftId, address: &str) {
-        self.addresses.lock().entry(id).or_insert_with(|| address.to_owned());
+    /// Where this node reaches another.
+    #[must_use]
+    pub fn address_of<'a>(&'a self, node: &'a NodeInfo) -> &'a str {
+        self.reach.address(&node.name, &node.address)
+    }
+
+    /// Takes note of where a node is, if nothing is known of it.
+    pub fn note_address(&self, id: RaftId, node: &NodeInfo) {
+        self.addresses.lock().entry(id).or_insert_with(|| self.address_of(node).to_owned());
     }
 
     /// Whom to speak with for `id`. Connects when it is first used.

@@ -355,6 +355,22 @@ impl wire::raft_server::Raft for RaftService {
         Ok(Response::new(wire::LeaderLostResponse { lost }))
     }
 
+    async fn introduce(
+        &self,
+        request: Request<wire::IntroduceRequest>,
+    ) -> Result<Response<wire::IntroduceResponse>, Status> {
+        let message = request.into_inner();
+        let from = self.check(message.envelope.as_ref())?;
+        let vote = message.vote.map(|vote| convert::vote_from_wire(Some(vote))).transpose()?;
+        let vote = vote.as_ref().map(convert::to_vote);
+        let last = message.last_log.map(convert::plain_log_id_from_wire);
+        let contradiction = self.core.peers.heard.contradiction(self.this, from, vote, last);
+        if let Some(why) = &contradiction {
+            tracing::error!(peer = %from, why, "a node starts on a directory that was put back to an earlier state");
+        }
+        Ok(Response::new(wire::IntroduceResponse { contradiction: contradiction.unwrap_or_default() }))
+    }
+
     async fn read_index(
         &self,
         request: Request<wire::ReadIndexRequest>,

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn node(name: &str) -> NodeInfo {
-        NodeInfo { name: name.to_owned(), address: format!("{name}:1"), observer: false }
+        NodeInfo { name: name.to_owned(), address: format!("{name}:1"), ..NodeInfo::default() }
     }
 
     fn names(sources: &[wire::SeedSource]) -> Vec<&str> {

@@ -13,7 +13,7 @@ use calamus_engine::env::{Disk, LosingDisk, RealDisk};
 use calamus_engine::ids::Term;
 use calamus_engine::offline::check_directory;
 use calamus_engine::{Engine, NodeIdentity};
-use calamus_proto::v1::{AddRequest, TxnResponse};
+use calamus_proto::v1::{self as proto, AddRequest, TxnResponse};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -142,7 +142,7 @@ impl TestNode {
             name: self.identity.name.clone(),
             raft_id: self.identity.raft_id.0,
             address: self.identity.advertise.clone(),
-            observer: false,
+            aim: proto::Aim::Unspecified.into(),
             replace,
             cluster_id: self.identity.cluster_id.to_string(),
         }

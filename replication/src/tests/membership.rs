@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use calamus_proto::v1::{AddRequest, RemoveRequest};
+use calamus_proto::v1::{self as proto, AddRequest, RemoveRequest};
 
 use super::cluster::{TestCluster, TestNode, retry};
 use super::support::CLUSTER;
 use crate::membership::PROMOTION_TICK;
 use crate::node_error::NodeError;
 use crate::options::NodeConfig;
+use crate::types::Aim;
+
+const OBSERVER: i32 = proto::Aim::Observer as i32;
 
 fn add(cluster: &TestCluster, request: &AddRequest) -> Result<(), NodeError> {
     retry("a leader answers", || {
@@ -40,15 +43,15 @@ fn a_node_that_answers_is_neither_replaced_nor_moved() {
     let known = cluster.nodes[living].add_request(false);
     let elsewhere = AddRequest { address: "127.0.0.1:1".to_owned(), ..known.clone() };
     assert!(refused(add(&cluster, &elsewhere)).contains("still answers"));
-    assert!(refused(add(&cluster, &AddRequest { observer: true, ..known })).contains("votes already"));
+    assert!(refused(add(&cluster, &AddRequest { aim: OBSERVER, ..known })).contains("votes already"));
     assert_eq!(cluster.leader().replica().members().len(), 3);
     // Once it is gone it moves, and whoever tells so does not make an observer of it.
     cluster.nodes[living].kill();
-    retry("it moves", || add(&cluster, &AddRequest { observer: true, ..elsewhere.clone() }).ok());
+    retry("it moves", || add(&cluster, &AddRequest { aim: OBSERVER, ..elsewhere.clone() }).ok());
     let leader = cluster.leader();
     let membership = leader.replica().core().membership();
     let node = membership.get_node(&elsewhere.raft_id).expect("a member");
-    assert_eq!((node.address.as_str(), node.observer), ("127.0.0.1:1", false));
+    assert_eq!((node.address.as_str(), node.aim), ("127.0.0.1:1", Aim::Voter));
     assert!(leader.replica().members().iter().all(|member| member.voter));
     retry("it moves back", || add(&cluster, &cluster.nodes[living].add_request(false)).ok());
     cluster.close();
@@ -62,10 +65,11 @@ fn a_learner_is_not_promoted_while_the_node_that_it_replaces_answers() {
     cluster.nodes[replaced].kill();
     let other = TestNode::create(cluster.root.path(), &name, 900, &NodeConfig::default());
     // The old one is back before the new one is promoted: it is not promoted until the old one is gone again.
-    let request = AddRequest { observer: true, ..other.add_request(true) };
+    let request = AddRequest { aim: OBSERVER, ..other.add_request(true) };
     retry("it is added", || add(&cluster, &request).ok());
     cluster.nodes[replaced].restart();
-    retry("it is wanted as a voter", || add(&cluster, &AddRequest { observer: false, ..request.clone() }).ok());
+    let wanted = AddRequest { aim: proto::Aim::Voter.into(), replace: false, ..request.clone() };
+    retry("it is wanted as a voter", || add(&cluster, &wanted).ok());
     cluster.write("k", b"v");
     retry("the new one has caught up", || (other.get("k").is_some()).then_some(()));
     let (started, mut round) = (Instant::now(), 0);
@@ -102,31 +106,162 @@ fn what_no_node_could_use_is_invalid() {
     cluster.close();
 }
 
+fn remove(cluster: &TestCluster, request: &RemoveRequest) -> Result<(), NodeError> {
+    retry("a leader answers", || {
+        let leader = cluster.leader();
+        let result = leader.on(leader.replica().remove(request)).map(drop);
+        (!matches!(result, Err(NodeError::NotLeader { .. }))).then_some(result)
+    })
+}
+
+/// With one of three dead, taking out another one that lives leaves one of two. That cannot be committed. By force the dead
+/// one goes as well, so that the cluster works on; its id has to be typed out for that.
 #[test]
-fn a_removal_that_could_never_be_committed_is_not_forced() {
+fn a_removal_that_leaves_no_quorum_is_refused_and_by_force_goes_on_without_the_dead() {
     let mut cluster = TestCluster::start(3);
     let (leader, dead) = (cluster.leader_index(), follower(&cluster));
     let living = 3 - leader - dead;
     cluster.nodes[dead].kill();
-    let request =
-        RemoveRequest { name: cluster.nodes[living].identity.name.clone(), force_cluster_id: CLUSTER.to_string() };
-    let why = retry("the dead node has not answered for long", || {
+    let (name, dead_name) = (cluster.nodes[living].identity.name.clone(), cluster.nodes[dead].identity.name.clone());
+    let request = RemoveRequest { name, ..RemoveRequest::default() };
+    let why = refused(remove(&cluster, &request));
+    assert!(why.contains("no quorum") && why.contains(&dead_name), "{why}");
+    let wrong = RemoveRequest { force_cluster_id: "yes".to_owned(), ..request.clone() };
+    let result = remove(&cluster, &wrong);
+    assert!(matches!(result, Err(NodeError::Invalid(_))), "{result:?}");
+    assert_eq!(cluster.leader().replica().members().len(), 3);
+    cluster.write("k", b"nothing was changed");
+    let forced = RemoveRequest { force_cluster_id: CLUSTER.to_string(), ..request };
+    assert!(remove(&cluster, &forced).is_ok());
+    let left = cluster.leader().replica().members();
+    assert!(left.len() == 1 && left[0].raft_id == cluster.nodes[leader].identity.raft_id.0, "{left:?}");
+    cluster.write("k", b"the cluster works on");
+    let last = RemoveRequest { name: left[0].name.clone(), force_cluster_id: CLUSTER.to_string() };
+    let why = refused(cluster.leader().on(cluster.leader().replica().remove(&last)).map(drop));
+    assert!(why.contains("the last voter"), "{why}");
+    // It is back, and is told that it was taken out.
+    cluster.nodes[dead].restart();
+    retry("it knows", || {
+        let node = &cluster.nodes[dead];
+        drop(node.on(async { node.replica().wait_ready(Duration::from_millis(200)).await }));
+        node.node().status().state.contains("removed or replaced").then_some(())
+    });
+    cluster.close();
+}
+
+/// Waits until the leader says of a change that it has happened.
+fn happens(what: &str, ask: impl Fn(&TestNode) -> Result<proto::ChangeResponse, NodeError>, cluster: &TestCluster) {
+    retry(what, || ask(cluster.leader()).ok().filter(|answer| answer.done));
+}
+
+fn is_voter(cluster: &TestCluster, raft_id: u64) -> bool {
+    cluster.leader().replica().members().iter().any(|member| member.raft_id == raft_id && member.voter)
+}
+
+#[test]
+fn a_learner_that_is_held_votes_when_it_is_promoted_and_an_observed_voter_goes_on_receiving() {
+    let mut cluster = TestCluster::start(3);
+    let other = TestNode::create(cluster.root.path(), "n4", 104, &NodeConfig::default());
+    let held = AddRequest { aim: proto::Aim::Learner.into(), ..other.add_request(true) };
+    retry("it is added", || add(&cluster, &held).ok());
+    cluster.nodes.push(other);
+    cluster.write("k", b"to the learner too");
+    retry("it has caught up", || cluster.nodes[3].get("k").map(drop));
+    let (started, mut round) = (Instant::now(), 0);
+    while started.elapsed() < PROMOTION_TICK * 10 {
+        cluster.write("k", format!("{round}").as_bytes());
+        assert!(!is_voter(&cluster, 104), "it was to stay a learner");
+        round += 1;
+    }
+    // Asked again as a node does that joins: it does not take back what it is.
+    let request = proto::PromoteRequest { name: "n4".to_owned() };
+    happens("n4 votes", |leader| leader.on(leader.replica().promote(&request)), &cluster);
+    assert!(is_voter(&cluster, 104));
+    assert!(add(&cluster, &held).is_ok() && is_voter(&cluster, 104));
+
+    let leader = cluster.leader();
+    let (name, id) = (leader.identity.name.clone(), leader.identity.raft_id.0);
+    let request = proto::ObserveRequest { name, ..Default::default() };
+    happens("the leader of before observes", |leader| leader.on(leader.replica().observe(&request)), &cluster);
+    let members = cluster.leader().replica().members();
+    let observer = members.iter().find(|member| member.raft_id == id).expect("still a member");
+    assert!(!observer.voter && observer.aim() == proto::Aim::Observer && members.len() == 4, "{members:?}");
+    assert_ne!(cluster.leader().identity.raft_id.0, id, "an observer does not lead");
+    let started = Instant::now();
+    while started.elapsed() < PROMOTION_TICK * 10 {
+        cluster.write("k", b"observed");
+        assert!(!is_voter(&cluster, id), "an observer became a voter by itself");
+    }
+    cluster.close();
+}
+
+#[test]
+fn an_observer_is_not_made_where_no_quorum_would_be_left() {
+    let mut cluster = TestCluster::start(3);
+    let (leader, dead) = (cluster.leader_index(), follower(&cluster));
+    let name = cluster.nodes[3 - leader - dead].identity.name.clone();
+    cluster.nodes[dead].kill();
+    let request = proto::ObserveRequest { name, ..Default::default() };
+    let why = retry("a leader answers", || {
         let leader = cluster.leader();
-        assert_eq!(leader.replica().members().len(), 3, "it was removed");
-        let id = cluster.nodes[dead].identity.raft_id.0;
-        let age = leader.replica().core().progress(id).last_answer;
-        if age.is_some_and(|age| age <= NodeConfig::default().election_timeout.end * 2) {
-            return None;
-        }
-        match leader.on(leader.replica().remove(&request)) {
+        match leader.on(leader.replica().observe(&request)) {
             Err(NodeError::Refused(why)) => Some(why),
             Err(NodeError::NotLeader { .. }) => None,
             other => panic!("{other:?}"),
         }
     });
-    assert!(why.contains("cannot be forced"), "{why}");
-    cluster.write("k", b"the cluster works on");
+    assert!(why.contains("no quorum"), "{why}");
+    cluster.write("k", b"v");
     cluster.close();
+}
+
+/// A node of another name takes the place of `old` (dead or alive) in one change: at no time are there four voters.
+fn is_replaced(dead: bool) {
+    let mut cluster = TestCluster::start(3);
+    cluster.write("k", b"before");
+    let old = follower(&cluster);
+    let (name, old_id) = (cluster.nodes[old].identity.name.clone(), cluster.nodes[old].identity.raft_id.0);
+    if dead {
+        cluster.nodes[old].kill();
+    }
+    let new = TestNode::create(cluster.root.path(), "n4", 104, &NodeConfig::default());
+    let request = proto::ReplaceRequest { old: name, new: Some(new.add_request(false)), old_may_be_alive: false };
+    if !dead {
+        let leader = cluster.leader();
+        let why = refused(leader.on(leader.replica().replace(&request)).map(drop));
+        assert!(why.contains("--old-may-be-alive"), "{why}");
+    }
+    let request = proto::ReplaceRequest { old_may_be_alive: !dead, ..request };
+    retry("n4 took its place", || {
+        let leader = cluster.leader();
+        let answer = leader.on(leader.replica().replace(&request)).ok()?;
+        let voters = answer.members.iter().filter(|member| member.voter).count();
+        assert!(voters <= 3, "{:?}", answer.members);
+        let has_old = answer.members.iter().any(|member| member.raft_id == old_id);
+        assert!(!answer.done || !has_old, "{:?}", answer.members);
+        answer.done.then_some(())
+    });
+    assert!(is_voter(&cluster, 104));
+    if !dead {
+        retry("the old one is told", || {
+            let node = &cluster.nodes[old];
+            drop(node.on(async { node.replica().wait_ready(Duration::from_millis(200)).await }));
+            node.node().status().state.contains("removed or replaced").then_some(())
+        });
+    }
+    cluster.nodes[old] = new;
+    cluster.write("k", b"after");
+    cluster.close();
+}
+
+#[test]
+fn a_node_that_is_gone_is_replaced_by_one_of_another_name() {
+    is_replaced(true);
+}
+
+#[test]
+fn a_node_that_lives_is_replaced_only_if_that_is_said_and_is_told() {
+    is_replaced(false);
 }
 
 #[test]
@@ -141,7 +276,7 @@ fn a_change_that_was_begun_when_the_consensus_ended_is_unknown() {
         name: "n9".to_owned(),
         raft_id: 9,
         address: "127.0.0.1:1".to_owned(),
-        observer: true,
+        aim: OBSERVER,
         ..Default::default()
     };
     let replica = node.replica().clone();

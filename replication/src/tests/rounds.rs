@@ -23,7 +23,7 @@ fn leader_of_scripted(root: &std::path::Path) -> (TestNode, [ScriptedPeer; 2]) {
     let nodes: BTreeMap<u64, NodeInfo> = (101..)
         .zip(addresses)
         .map(|(id, address)| {
-            (id, NodeInfo { name: format!("n{}", id - 100), address: address.clone(), observer: false })
+            (id, NodeInfo { name: format!("n{}", id - 100), address: address.clone(), ..NodeInfo::default() })
         })
         .collect();
     let voters: BTreeSet<u64> = nodes.keys().copied().collect();

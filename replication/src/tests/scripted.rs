@@ -153,6 +153,10 @@ impl Raft for ScriptedPeer {
         Ok(Response::new(wire::LeaderLostResponse { lost: false }))
     }
 
+    async fn introduce(&self, _: Request<wire::IntroduceRequest>) -> Result<Response<wire::IntroduceResponse>, Status> {
+        Ok(Response::new(wire::IntroduceResponse::default()))
+    }
+
     async fn read_index(
         &self,
         _: Request<wire::ReadIndexRequest>,

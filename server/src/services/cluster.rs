@@ -9,9 +9,9 @@ use calamus_proto::ERROR_DETAIL_METADATA;
 use calamus_proto::v1::cluster_server::Cluster;
 use calamus_proto::v1::error_detail::OutcomeClass;
 use calamus_proto::v1::{
-    AddRequest, AddResponse, ErrorDetail, FreezeRequest, FreezeResponse, Member, NodeStatus, RemoveRequest,
-    RemoveResponse, SeedFromRequest, SeedFromResponse, StatusRequest, StatusResponse, TransferRequest,
-    TransferResponse,
+    AddRequest, AddResponse, ChangeResponse, ErrorDetail, FreezeRequest, FreezeResponse, Member, NodeStatus,
+    ObserveRequest, PromoteRequest, Quorum, RemoveRequest, RemoveResponse, ReplaceRequest, SeedFromRequest,
+    SeedFromResponse, StatusRequest, StatusResponse, TransferRequest, TransferResponse,
 };
 use calamus_replication::error::reason;
 use calamus_replication::{Node, NodeError};
@@ -43,7 +43,8 @@ macro_rules! on_leader {
         match $self.node.$call(message.clone()).await {
             Ok(answer) => Ok(Response::new(answer)),
             Err(NodeError::NotLeader { leader: Some(leader) }) if !forwarded => {
-                let connecting = peer::connect(&leader.address, CONNECT_LIMIT).await;
+                let address = $self.node.address_of(&leader.name, &leader.address);
+                let connecting = peer::connect(address, CONNECT_LIMIT).await;
                 let mut client = connecting.map_err(|error| not_sent_on(&leader.address, &error))?;
                 let call = client.$call(mark_forwarded(message));
                 match tokio::time::timeout(FORWARD_LIMIT, call).await {
@@ -98,7 +99,8 @@ impl Cluster for ClusterService {
         let node = self.node.status();
         let members = if request.into_inner().all_nodes { self.all(&node).await } else { Vec::new() };
         let backups = schedule::record::all(&self.node).await;
-        Ok(Response::new(StatusResponse { node: Some(node), members, backups }))
+        let quorum = quorum_of(&members);
+        Ok(Response::new(StatusResponse { node: Some(node), members, backups, quorum }))
     }
 
     async fn add(&self, request: Request<AddRequest>) -> Result<Response<AddResponse>, Status> {
@@ -107,6 +109,18 @@ impl Cluster for ClusterService {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
         on_leader!(self, request, remove)
+    }
+
+    async fn promote(&self, request: Request<PromoteRequest>) -> Result<Response<ChangeResponse>, Status> {
+        on_leader!(self, request, promote)
+    }
+
+    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ChangeResponse>, Status> {
+        on_leader!(self, request, observe)
+    }
+
+    async fn replace(&self, request: Request<ReplaceRequest>) -> Result<Response<ChangeResponse>, Status> {
+        on_leader!(self, request, replace)
     }
 
     async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<TransferResponse>, Status> {
@@ -141,23 +155,33 @@ impl ClusterService {
 
     /// The status of every member, in order of name; this node's own is `own`.
     async fn all(&self, own: &NodeStatus) -> Vec<NodeStatus> {
-        let asked = self
-            .node
-            .members()
-            .into_iter()
-            .map(|member| async { if member.raft_id == own.raft_id { own.clone() } else { ask(member).await } });
+        let asked = self.node.members().into_iter().map(|member| async {
+            if member.raft_id == own.raft_id { own.clone() } else { ask(&self.node, member).await }
+        });
         let mut all = futures::future::join_all(asked).await;
         all.sort_by(|a, b| (&a.name, a.raft_id).cmp(&(&b.name, b.raft_id)));
         all
     }
 }
 
+/// How far the members are from losing their quorum; `None` if they were not asked.
+fn quorum_of(members: &[NodeStatus]) -> Option<Quorum> {
+    let voters: Vec<_> = members.iter().filter(|node| node.voter).collect();
+    let count = |voters: usize| i32::try_from(voters).unwrap_or(i32::MAX);
+    let answer = voters.iter().filter(|node| !node.unreachable).count();
+    (!voters.is_empty()).then(|| Quorum {
+        voters: voters.len() as u32,
+        answer: answer as u32,
+        tolerates: count(answer) - count(voters.len() / 2 + 1),
+    })
+}
+
 /// What a member says; if it says nothing, or another node answers at its address, it is unreachable.
-async fn ask(member: Member) -> NodeStatus {
-    let answer = peer::status(&member.address, false, STATUS_LIMIT).await;
+async fn ask(node: &Node, member: Member) -> NodeStatus {
+    let answer = peer::status(node.address_of(&member.name, &member.address), false, STATUS_LIMIT).await;
     let state = match answer {
         Ok(StatusResponse { node: Some(node), .. }) if node.raft_id == member.raft_id => {
-            return NodeStatus { voter: member.voter, ..node };
+            return NodeStatus { voter: member.voter, aim: member.aim, ..node };
         }
         Ok(StatusResponse { node: Some(node), .. }) => format!("another node answers there: {}", node.name),
         Ok(_) => "an answer without content".to_owned(),
@@ -168,6 +192,7 @@ async fn ask(member: Member) -> NodeStatus {
         raft_id: member.raft_id,
         address: member.address,
         voter: member.voter,
+        aim: member.aim,
         unreachable: true,
         state,
         ..NodeStatus::default()
@@ -183,6 +208,18 @@ mod tests {
     fn detail(status: &Status) -> ErrorDetail {
         let bytes = status.metadata().get_bin(ERROR_DETAIL_METADATA).expect("a detail").to_bytes().expect("base64");
         ErrorDetail::decode(bytes).expect("a detail")
+    }
+
+    #[test]
+    fn the_quorum_is_counted_in_voters_that_answer() {
+        let node = |voter, unreachable| NodeStatus { voter, unreachable, ..NodeStatus::default() };
+        let tolerates = |nodes: &[NodeStatus]| quorum_of(nodes).map(|quorum| quorum.tolerates);
+        let (up, down, observer) = (node(true, false), node(true, true), node(false, false));
+        assert_eq!(tolerates(&[]), None);
+        assert_eq!(tolerates(&[up.clone(), up.clone(), up.clone(), observer.clone()]), Some(1));
+        assert_eq!(tolerates(&[up.clone(), up.clone(), down.clone(), observer]), Some(0));
+        assert_eq!(tolerates(&[up.clone(), down.clone(), down]), Some(-1));
+        assert_eq!(tolerates(&[up]), Some(0));
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl KvService {
         let consistency = consistency(request.consistency)?;
         scan::check_tree_name(&request.tree)?;
         scan::check_key(&request.key)?;
-        let (txn, read_point) = self.node.read(consistency).await?;
+        let (txn, read_point) = self.node.read_at_least(consistency, request.at_least.unwrap_or_default()).await?;
         let found = find(&txn, &request.tree, &request.key, INLINE_BYTES);
         let entry = match found.map_err(|error| scan::read_failed(&error))? {
             Found::Small(entry) => Some(entry),
@@ -118,7 +118,8 @@ impl KvService {
     }
 
     async fn trees(&self, request: ListTreesRequest) -> Result<ListTreesResponse, TxnError> {
-        let (txn, read_point) = self.node.read(consistency(request.consistency)?).await?;
+        let seen = request.at_least.unwrap_or_default();
+        let (txn, read_point) = self.node.read_at_least(consistency(request.consistency)?, seen).await?;
         let trees = txn
             .trees()
             .map_err(|error| scan::read_failed(&error))?

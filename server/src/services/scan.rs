@@ -40,8 +40,9 @@ pub type ScanStream = ReceiverStream<Result<ScanResponse, Status>>;
 pub async fn start(node: &Node, request: ScanRequest) -> Result<ScanStream, TxnError> {
     let consistency = consistency(request.consistency)?;
     check_tree_name(&request.tree)?;
+    let seen = request.at_least.unwrap_or_default();
     let mut scan = Scan::new(request)?;
-    let (txn, read_point) = node.read(consistency).await?;
+    let (txn, read_point) = node.read_at_least(consistency, seen).await?;
     if txn.tree(&scan.tree).map_err(|error| read_failed(&error))?.is_none() {
         return Err(no_such_tree(&scan.tree));
     }

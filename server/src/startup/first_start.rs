@@ -10,6 +10,7 @@ use calamus_engine::env::Disk;
 use calamus_engine::error::StorageError;
 use serde::{Deserialize, Serialize};
 
+use crate::config::JoinAs;
 use crate::small_file;
 
 /// The name of the file.
@@ -26,6 +27,9 @@ pub struct FirstStart {
     pub advertise: String,
     /// Which cluster.
     pub how: How,
+    /// What it is to be in the cluster that it joins.
+    #[serde(default)]
+    pub join_as: Option<JoinAs>,
 }
 
 /// Which cluster a new node is to be in.

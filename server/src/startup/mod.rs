@@ -24,7 +24,7 @@ use calamus_engine::ids::{ClusterId, DatabaseId, RaftId};
 use calamus_engine::{Engine, EngineOptions, NodeIdentity};
 use tracing::{info, warn};
 
-use crate::config::NodeConfig;
+use crate::config::{JoinAs, NodeConfig};
 use crate::failure::Failure;
 use crate::{peer, planted};
 use first_start::{FirstStart, How};
@@ -88,6 +88,7 @@ struct Planned {
     listen: crate::endpoint::Endpoint,
     advertise: Option<crate::endpoint::Endpoint>,
     how: How,
+    join_as: Option<JoinAs>,
 }
 
 fn plan_new(config: &NodeConfig, earlier: Option<FirstStart>) -> Result<Planned, Failure> {
@@ -117,6 +118,7 @@ fn plan_new(config: &NodeConfig, earlier: Option<FirstStart>) -> Result<Planned,
         listen: listen.ok_or_else(|| missing("--listen"))?,
         advertise,
         how,
+        join_as: config.join_as.or_else(|| earlier.as_ref().and_then(|found| found.join_as)),
     })
 }
 
@@ -151,6 +153,7 @@ async fn make_new(config: &NodeConfig, disk: Arc<dyn Disk>, planned: Planned) ->
         listen: listening.listen.clone(),
         advertise: listening.advertise.clone(),
         how: planned.how,
+        join_as: planned.join_as,
     };
     let identity = NodeIdentity {
         cluster_id: ClusterId(cluster_id),

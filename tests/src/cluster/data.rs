@@ -42,7 +42,7 @@ impl Cluster {
     /// # Errors
     /// What the node answers.
     pub async fn get_from(&self, node: usize, tree: &str, key: &[u8]) -> Result<GetResponse, tonic::Status> {
-        let request = GetRequest { tree: tree.to_owned(), key: key.to_vec().into(), consistency: 0 };
+        let request = GetRequest { tree: tree.to_owned(), key: key.to_vec().into(), ..GetRequest::default() };
         Ok(in_time(self.kv(node).get(request)).await?.into_inner())
     }
 

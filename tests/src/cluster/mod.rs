@@ -30,6 +30,22 @@ pub use setup::Setup;
 /// How long a question to one node may take: a frozen one must not hold up the others.
 const ASK: Duration = Duration::from_millis(800);
 
+/// So many nodes more than a cluster is started with may join it.
+const SPARE: usize = 4;
+
+fn name_of(node: usize) -> String {
+    format!("n{}", node + 1)
+}
+
+/// Flags of a node that advertises an address which is nobody's, for ever (RFC 5737), and knows where the others listen.
+fn ways(node: usize, listen: &[String]) -> Vec<String> {
+    let mut flags = vec!["--advertise".to_owned(), format!("192.0.2.{}:7001", node + 1)];
+    for (other, address) in listen.iter().enumerate().filter(|(other, _)| *other != node) {
+        flags.extend(["--reach".to_owned(), format!("{}={address}", name_of(other))]);
+    }
+    flags
+}
+
 struct Member {
     name: String,
     address: String,
@@ -45,6 +61,8 @@ struct Member {
 pub struct Cluster {
     setup: Setup,
     members: Vec<Member>,
+    /// Where the nodes listen, in their order; there are some more than nodes.
+    listen: Vec<String>,
     home: Option<TempDir>,
     closed: bool,
 }
@@ -53,8 +71,9 @@ impl Cluster {
     /// Starts all nodes and waits until all are voters and ready.
     pub async fn start(setup: Setup) -> Self {
         let home = tempfile::Builder::new().prefix("calamus-test-").tempdir().expect("a temporary directory");
-        let members = (1..=setup.nodes).map(|number| Member::new(number, home.path())).collect();
-        let mut cluster = Self { setup, members, home: Some(home), closed: false };
+        let listen: Vec<String> = (0..setup.nodes + SPARE).map(|_| free_address().expect("a free port")).collect();
+        let members = (0..setup.nodes).map(|node| Member::new(node, &listen[node], home.path())).collect();
+        let mut cluster = Self { setup, members, listen, home: Some(home), closed: false };
         cluster.first_start(0, None);
         cluster.ready(0).await;
         for node in 1..cluster.len() {
@@ -152,6 +171,9 @@ impl Cluster {
         let mut all = vec!["serve".to_owned(), "--dir".to_owned(), directory];
         all.extend(arguments);
         all.extend(self.setup.flags.iter().cloned());
+        if self.setup.hidden {
+            all.extend(ways(node, &self.listen));
+        }
         let environment = [self.setup.environment.clone(), member.environment.clone()].concat();
         let process = Process::start(&self.setup.binary, &all, &environment, &member.log);
         member.process = Some(process.unwrap_or_else(|error| panic!("{} does not start: {error}", member.name)));
@@ -176,7 +198,8 @@ impl Cluster {
     pub fn grow(&mut self, host: usize, flags: &[&str]) -> usize {
         let node = self.len();
         let home = self.home.as_ref().expect("it is there as long as the cluster").path();
-        let member = Member::new(node + 1, home);
+        let listen = self.listen.get(node).expect("no more nodes than addresses");
+        let member = Member::new(node, listen, home);
         self.members.push(member);
         self.first_start_with(node, Some(host), flags);
         node
@@ -356,8 +379,8 @@ impl Cluster {
 }
 
 impl Member {
-    fn new(number: usize, home: &Path) -> Self {
-        let (name, address) = (format!("n{number}"), free_address().expect("a free port"));
+    fn new(node: usize, address: &str, home: &Path) -> Self {
+        let (name, address) = (name_of(node), address.to_owned());
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.connect_timeout(ASK).tcp_nodelay(true).connect_lazy();
         let (directory, log) = (home.join(&name), home.join(format!("{name}.log")));

@@ -13,6 +13,8 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// The environment of every node.
     pub environment: Vec<(String, String)>,
+    /// The nodes advertise addresses at which nobody is, and are told by `--reach` where the others are.
+    pub hidden: bool,
 }
 
 impl Setup {
@@ -20,7 +22,7 @@ impl Setup {
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let environment = vec![("CALAMUS_RESERVE_MIB".to_owned(), "8".to_owned())];
-        Self { binary: binary.into(), nodes: 3, flags: Vec::new(), environment }
+        Self { binary: binary.into(), nodes: 3, flags: Vec::new(), environment, hidden: false }
     }
 
     /// On disks that forget what was not synced when their process is killed: `kill -9` alone proves nothing about
@@ -28,6 +30,13 @@ impl Setup {
     #[must_use]
     pub fn losing(self) -> Self {
         self.environment("CALAMUS_DISK", "losing")
+    }
+
+    /// Where no node finds another by the address that it advertises: only by what `--reach` says.
+    #[must_use]
+    pub fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
     }
 
     /// With this flag of `serve`.

@@ -1,5 +1,6 @@
-//! Linearizable reads on nodes that do not lead.
+//! Reads on nodes that do not lead: linearizable, and local ones that wait for what their reader has seen.
 
+use calamus_client::{Client, Options, ReadAs, ReadFrom, SeenTxn};
 use calamus_tests::acknowledged::{DOCUMENTS, Ledger};
 use calamus_tests::cluster::Cluster;
 use tonic::Code;
@@ -38,5 +39,54 @@ async fn a_follower_reads_while_the_service_of_the_leader_is_shut() {
     cluster.terminate(shut, rustix::process::Signal::TERM).await;
     cluster.set_environment(shut, &[]);
     cluster.restart(shut);
+    cluster.close(&ledger).await;
+}
+
+/// Who writes through one node reads it from any other, locally, without a miss; and a number that nobody was given, or of
+/// a database that this one is not, is refused by any node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_read_shows_what_its_reader_has_written() {
+    let cluster = Cluster::start(setup()).await;
+    let writer = cluster.client().await;
+    let mut readers = Vec::new();
+    for address in cluster.addresses() {
+        let options = Options { read_from: ReadFrom::Endpoints, ..Options::default() };
+        readers.push(Client::connect([address], options).await.expect("it answers"));
+    }
+    let mut ledger = Ledger::default();
+    for number in 0..60 {
+        let (key, value) = (format!("key {number}"), format!("value {number}"));
+        let done = writer.put(DOCUMENTS, key.clone(), value.clone()).await.expect("committed");
+        ledger.note(key.clone(), value.as_bytes(), done.txn_id);
+        let mut seen = done.seen();
+        for reader in &readers {
+            let got = reader.get_with(DOCUMENTS, key.clone(), ReadAs::local().at_least(seen)).await.expect("applied");
+            assert_eq!(got.entry.expect("its own write").value, value);
+            let point = got.read_point.expect("every read has one");
+            assert!(point.txn_id >= seen.txn_id && point.timeline == done.timeline, "{point:?} for {seen:?}");
+            seen = (&point).into();
+        }
+    }
+    let last = writer
+        .get_with(DOCUMENTS, "key 0", ReadAs::linearizable())
+        .await
+        .expect("read")
+        .read_point
+        .expect("it has one");
+    let strangers = [
+        (SeenTxn { timeline: last.timeline + 1, ..(&last).into() }, "other_timeline"),
+        (SeenTxn { txn_id: last.txn_id + 1_000, ..(&last).into() }, "no_such_txn"),
+    ];
+    for (seen, reason) in strangers {
+        let read = ReadAs::linearizable().at_least(seen);
+        for reader in &readers {
+            assert_eq!(reader.get_with(DOCUMENTS, "key 0", read).await.expect_err("not here").0.reason, reason);
+        }
+    }
+    let strange = ReadAs::local().at_least(strangers[0].0);
+    assert_eq!(
+        readers[1].get_with(DOCUMENTS, "key 0", strange).await.expect_err("not here").0.reason,
+        "other_timeline"
+    );
     cluster.close(&ledger).await;
 }

@@ -9,11 +9,15 @@ mod freeze;
 mod full_disk;
 mod identity;
 mod kill;
+mod lost_majority;
 mod planted;
+mod reach;
 mod rejoin;
+mod rollback;
 mod seeding;
 mod sources;
 mod stopped;
+mod transfer;
 
 use std::time::Duration;
 

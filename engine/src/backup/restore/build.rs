@@ -66,7 +66,7 @@ pub(super) fn build(
     Ok(Built { state })
 }
 
-fn differs(what: impl Into<String>) -> RestoreError {
+pub(super) fn differs(what: impl Into<String>) -> RestoreError {
     RestoreError::Differs(what.into())
 }
 
@@ -175,7 +175,12 @@ fn verify(
 }
 
 /// Compares every page with its checksum, and all of them with the digest of the state: [`crate::store`]'s proof.
-fn prove(place: &Place, page_count: u32, state: &AppliedState, meter: &mut Meter<'_>) -> Result<(), RestoreError> {
+pub(super) fn prove(
+    place: &Place,
+    page_count: u32,
+    state: &AppliedState,
+    meter: &mut Meter<'_>,
+) -> Result<(), RestoreError> {
     // Opened anew: no handle that wrote it reads it.
     let file = place.disk.open(&Paths::data(&place.home), OpenMode::Read)?;
     meter.more(offset_of(PageNumber(page_count)));

@@ -33,6 +33,9 @@ mod build;
 mod fork;
 mod place;
 pub(super) mod plan;
+mod survivor;
+
+pub use self::survivor::{RecoverReport, SurvivorReport, examine, recover};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +47,7 @@ use super::error::RestoreError;
 use super::id::BackupId;
 use super::manifest::Position;
 use super::progress::{Meter, OnProgress, Stopped};
+use super::surroundings::Surroundings;
 use crate::checkpoint::meta::NodeIdentity;
 use crate::engine::EngineOptions;
 use crate::env::Disk;
@@ -54,6 +58,11 @@ impl From<Stopped> for RestoreError {
     fn from(_: Stopped) -> Self {
         Self::Stopped
     }
+}
+
+/// A new timeline: small enough for every reader of JSON, and not one that a database begins with.
+fn draw_timeline(surroundings: &dyn Surroundings) -> Timeline {
+    Timeline((surroundings.draw() as u64 >> 11).max(2))
 }
 
 /// Which state is restored.
@@ -144,8 +153,7 @@ impl Backups {
             advertise: node.advertise.to_owned(),
         };
         let forked_from = members[0].manifest.timeline();
-        // Small enough for every reader of JSON, and not one that a database begins with.
-        let timeline = Timeline((draw() as u64 >> 11).max(2));
+        let timeline = draw_timeline(&*self.surroundings);
         let forked = fork::fork(
             &place,
             &built,

@@ -2,15 +2,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
-fn info(name: &str, address: &str, observer: bool) -> NodeInfo {
-    NodeInfo { name: name.to_owned(), address: address.to_owned(), observer }
+fn info(name: &str, address: &str, aim: Aim) -> NodeInfo {
+    NodeInfo { name: name.to_owned(), address: address.to_owned(), aim, replaces: None }
 }
 
 fn sample() -> Membership {
     let nodes = BTreeMap::from([
-        (1, info("a", "h:1", false)),
-        (2, info("b", "h:2", false)),
-        (0x0102_0304_0506_0708, info("obs", "h:33", true)),
+        (1, info("a", "h:1", Aim::Voter)),
+        (2, info("b", "h:2", Aim::Voter)),
+        (7, NodeInfo { replaces: Some(2), ..info("l", "h:7", Aim::Learner) }),
+        (0x0102_0304_0506_0708, info("obs", "h:33", Aim::Observer)),
     ]);
     Membership::new(vec![BTreeSet::from([1]), BTreeSet::from([1, 2])], nodes).expect("valid")
 }
@@ -19,11 +20,12 @@ fn sample() -> Membership {
 fn the_bytes_are_these_for_ever() {
     #[rustfmt::skip]
     let golden: &[u8] = &[
-        b'C', b'M', b'B', b'1', 2, 0, 3, 0,
+        b'C', b'M', b'B', b'1', 2, 0, 4, 0,
         1, 0, 1, 0, 0, 0, 0, 0, 0, 0,
         2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
         1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a', 3, 0, b'h', b':', b'1',
         2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'b', 3, 0, b'h', b':', b'2',
+        7, 0, 0, 0, 0, 0, 0, 0, 6, 1, 0, b'l', 3, 0, b'h', b':', b'7', 2, 0, 0, 0, 0, 0, 0, 0,
         8, 7, 6, 5, 4, 3, 2, 1, 1, 3, 0, b'o', b'b', b's', 4, 0, b'h', b':', b'3', b'3',
     ];
     assert_eq!(&encode(&sample())[..], golden);

@@ -258,3 +258,15 @@ async fn an_input_that_cannot_be_read_is_named() {
     File::create(dir.path().join("in")).unwrap();
     assert_eq!(load(&fake, dir.path(), &[]).await.unwrap(), Exit::Done);
 }
+
+#[test]
+fn a_transaction_to_wait_for_is_for_local_reads() {
+    for command in [&["get", "t", "k"][..], &["scan", "t"]] {
+        let with = |flags: &[&str]| parse(&[command, flags].concat()).is_ok();
+        assert!(
+            with(&["--local", "--at-least-txn", "7"]) && with(&["--local", "--at-least-txn", "7", "--timeline", "1"])
+        );
+        assert!(!with(&["--at-least-txn", "7"]), "a linearizable read shows it anyway");
+        assert!(!with(&["--local", "--timeline", "1"]) && !with(&["--local", "--at-least-txn", "x"]));
+    }
+}

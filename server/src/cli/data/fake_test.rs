@@ -94,7 +94,7 @@ impl Fake {
             OperationResult { kind: Some(kind) }
         };
         let results = operations.into_iter().map(one).collect();
-        TxnResponse { outcome: Outcome::Committed.into(), guards_held, txn_id, results }
+        TxnResponse { outcome: Outcome::Committed.into(), guards_held, txn_id, results, timeline: 1 }
     }
 }
 
@@ -176,6 +176,18 @@ impl Cluster for Fake {
     }
 
     async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn promote(&self, _: Request<PromoteRequest>) -> Result<Response<ChangeResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ChangeResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn replace(&self, _: Request<ReplaceRequest>) -> Result<Response<ChangeResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 

@@ -2,10 +2,11 @@
 
 use std::io::IsTerminal;
 
-use calamus_client::{Client, Consistency};
+use calamus_client::Client;
 use clap::Args;
 use serde_json::{Map, json};
 
+use super::read::ReadArgs;
 use super::{DataArgs, bytes};
 use crate::cli::common::print;
 use crate::cli::{Exit, Failure};
@@ -20,9 +21,8 @@ pub struct GetArgs {
     /// Keys and values are hex digits.
     #[arg(long)]
     hex: bool,
-    /// What the node has applied, without asking the others: may be old. The JSON says how old.
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -33,8 +33,7 @@ pub(super) async fn run(args: GetArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result<Exit, Failure> {
-    let consistency = if args.local { Consistency::Local } else { Consistency::Linearizable };
-    let got = client.get_with(&args.tree, key.clone(), consistency).await;
+    let got = client.get_with(&args.tree, key.clone(), args.read.read_as()).await;
     let got = got.map_err(|error| args.data.read_failed("get", &error))?;
     let found = got.entry.is_some();
     let exit = if found { Exit::Done } else { Exit::No };
@@ -48,7 +47,8 @@ pub(super) async fn get(client: &Client, args: &GetArgs, key: Vec<u8>) -> Result
             object.insert("version".to_owned(), entry.version.into());
         }
         let point = got.read_point.unwrap_or_default();
-        let point = json!({ "txn_id": point.txn_id, "age_micros": point.age_micros, "node": point.node });
+        let point = json!({ "txn_id": point.txn_id, "timeline": point.timeline, "age_micros": point.age_micros,
+            "node": point.node });
         object.insert("read_point".to_owned(), point);
         return print(format!("{}\n", serde_json::Value::Object(object)).as_bytes(), exit);
     }

@@ -9,6 +9,7 @@ mod del;
 mod get;
 mod load;
 mod put;
+mod read;
 mod scan;
 mod txn;
 mod txn_json;

@@ -2,12 +2,13 @@
 
 use std::io::{self, BufWriter, Write};
 
-use calamus_client::{Client, Consistency, Entry, Range, ScanOptions};
+use calamus_client::{Client, Entry, Range, ScanOptions};
 use clap::Args;
 use futures::StreamExt;
 use serde_json::{Map, Value};
 
 use super::del::RangeArgs;
+use super::read::ReadArgs;
 use super::{DataArgs, bytes};
 use crate::cli::common::{stdout_failed, unless_gone};
 use crate::cli::{Exit, Failure};
@@ -31,9 +32,8 @@ pub struct ScanArgs {
     /// Keys and values are hex digits.
     #[arg(long)]
     hex: bool,
-    /// What the node has applied, without asking the others: may be old.
-    #[arg(long)]
-    local: bool,
+    #[command(flatten)]
+    read: ReadArgs,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -49,8 +49,8 @@ pub(super) async fn run(args: ScanArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn scan(client: &Client, args: &ScanArgs, range: Range, out: &mut impl Write) -> Result<u64, Failure> {
-    let consistency = if args.local { Consistency::Local } else { Consistency::Linearizable };
-    let options = ScanOptions { range, limit: args.limit, reverse: args.reverse, keys_only: args.keys, consistency };
+    let ScanArgs { limit, reverse, keys: keys_only, .. } = *args;
+    let options = ScanOptions { range, limit, reverse, keys_only, read: args.read.read_as() };
     let failed = |error| args.data.read_failed("scan", &error);
     let mut entries = client.scan(&args.tree, options).await.map_err(failed)?;
     let mut count = 0;
