@@ -123,6 +123,12 @@ impl Batch {
         self.builds_on
     }
 
+    /// The timeline of the state that this batch builds on.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        self.superblock.timeline
+    }
+
     /// How many transactions have changed something.
     #[must_use]
     pub fn txns(&self) -> u64 {
