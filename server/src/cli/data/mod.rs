@@ -10,6 +10,7 @@ mod get;
 mod load;
 mod put;
 mod scan;
+mod session;
 mod txn;
 mod txn_json;
 
@@ -17,6 +18,8 @@ mod txn_json;
 mod data_test;
 #[cfg(test)]
 mod fake_test;
+#[cfg(test)]
+mod session_test;
 
 use std::time::Duration;
 
