@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1 as proto;
-use calamus_proto::v1::{Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, TxnResponse};
+use calamus_proto::v1::{Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, TxnRequest, TxnResponse};
 use prost::Message;
 use rand::SeedableRng;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,7 +19,7 @@ use crate::discovery::{ConnectError, Discovery};
 use crate::nodes::Node;
 use crate::outcome::{Committed, Failure, ReadError, TxnError};
 use crate::read::ReadAs;
-use crate::retry::{Backoff, Refusal, TIMEOUT};
+use crate::retry::{Backoff, Refusal, TIMEOUT, UNREACHABLE};
 use crate::topology::Topology;
 use crate::txn::Txn;
 
@@ -96,6 +96,39 @@ pub(crate) enum IfUnknown {
 pub(crate) struct Tries {
     pub attempts: u32,
     pub unknown: u32,
+    /// Attempts that came as far as a node which answered for itself, or was lost.
+    pub sent: u32,
+}
+
+/// What is too large for a message is not sent.
+pub(crate) fn check_size(bytes: usize) -> Result<(), TxnError> {
+    if bytes <= MAX_MESSAGE_BYTES {
+        return Ok(());
+    }
+    let message = format!("the transaction takes {bytes} bytes, the limit is {MAX_MESSAGE_BYTES}; split it");
+    Err(TxnError::NotCommitted(Failure::new("txn_too_large", message, Code::InvalidArgument)))
+}
+
+/// A request that is sent with so much time for its answer.
+pub(crate) fn with_timeout(request: &TxnRequest, budget: Duration) -> TxnRequest {
+    // The node gives up a little before this client does, so that its answer says what it knows.
+    let wait = budget.saturating_sub((budget / 10).min(Duration::from_millis(100)));
+    TxnRequest { timeout_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1), ..request.clone() }
+}
+
+/// The answer of a node, if it says that it is committed.
+pub(crate) fn committed(response: TxnResponse, tries: Tries) -> Result<Committed, TxnError> {
+    let TxnResponse { guards_held, txn_id, timeline, results, outcome, results_dropped } = response;
+    if outcome != i32::from(proto::Outcome::Committed) {
+        return Err(unknown("bad_answer", "the node answered, and did not say that it is committed", tries));
+    }
+    let (attempts, unknown_attempts) = (tries.attempts, tries.unknown);
+    Ok(Committed { txn_id, timeline, guards_held, results, results_dropped, attempts, unknown_attempts })
+}
+
+fn unknown(reason: &str, message: &str, tries: Tries) -> TxnError {
+    let failure = Failure::new(reason, message, Code::Unknown);
+    TxnError::Unknown(Failure { attempts: tries.attempts, ..failure })
 }
 
 impl Client {
@@ -140,36 +173,22 @@ impl Client {
         let deadline = txn.own_deadline().unwrap_or(self.options.deadline);
         let if_unknown = if txn.may_run_twice() { IfUnknown::Repeat } else { IfUnknown::Stop };
         let request = txn.request;
-        let bytes = request.encoded_len();
-        if bytes > MAX_MESSAGE_BYTES {
-            let message = format!("the transaction takes {bytes} bytes, the limit is {MAX_MESSAGE_BYTES}; split it");
-            return Err(TxnError::NotCommitted(Failure::new("txn_too_large", message, Code::InvalidArgument)));
-        }
+        check_size(request.encoded_len())?;
         let call = |node: Node, budget: Duration| {
-            let mut request = request.clone();
-            // The node gives up a little before this client does, so that its answer says what it knows.
-            let wait = budget.saturating_sub((budget / 10).min(Duration::from_millis(100)));
-            request.timeout_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+            let request = with_timeout(&request, budget);
             async move { node.kv().txn(request).await.map(tonic::Response::into_inner) }
         };
         let (response, tries) = self.change(ReadFrom::Leader, if_unknown, deadline, call).await?;
-        let TxnResponse { guards_held, txn_id, results, outcome, timeline } = response;
-        let unknown = |reason, message: &str| {
-            let failure = Failure::new(reason, message, Code::Unknown);
-            Err(TxnError::Unknown(Failure { attempts: tries.attempts, ..failure }))
-        };
-        if outcome != i32::from(proto::Outcome::Committed) {
-            return unknown("bad_answer", "the node answered, and did not say that it is committed");
-        }
-        if !guards_held && tries.unknown > 0 {
-            return unknown(
+        let done = committed(response, tries)?;
+        if !done.guards_held && tries.unknown > 0 {
+            return Err(unknown(
                 "guards_after_unknown",
                 "the guards do not hold now, and that may be the work of an earlier attempt whose outcome is unknown; \
                  read what it would have written",
-            );
+                tries,
+            ));
         }
-        let Tries { attempts, unknown } = tries;
-        Ok(Committed { txn_id, timeline, guards_held, results, attempts, unknown_attempts: unknown })
+        Ok(done)
     }
 
     /// Writes one value; the tree is made if it is not there. Not repeated after an unknown outcome: see [`Txn::idempotent`].
@@ -264,7 +283,7 @@ impl Client {
     }
 
     /// Calls until it worked, cannot work, must not be repeated, or the deadline is over.
-    async fn run<T, F, C>(
+    pub(crate) async fn run<T, F, C>(
         &self,
         from: ReadFrom,
         if_unknown: IfUnknown,
@@ -297,6 +316,7 @@ impl Client {
             tracing::debug!(address, reason = refusal.failure.reason, unknown = refusal.unknown, "attempt failed");
             refusal.failure.attempts = tries.attempts;
             tries.unknown += u32::from(refusal.unknown);
+            tries.sent += u32::from(refusal.failure.reason != UNREACHABLE);
             if refusal.failure.reason == TIMEOUT {
                 attempt_timeout = attempt_timeout.saturating_mul(2);
             }

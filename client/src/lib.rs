@@ -10,6 +10,7 @@
 //! discovery   which nodes there are, who leads, whom to ask next
 //! topology    the last known nodes in a file
 //! nodes       connections, one set a node
+//! session     exactly once: transactions that run at most once, however often they are sent
 //! retry       what an error status means, and how long to wait after it
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! - A transaction ends in one of three ways, and the types tell them apart: committed ([`Committed`]), not committed, and
 //!   unknown ([`TxnError`]). Unknown is never turned into one of the others by a guess.
 //! - A transaction whose outcome became unknown is sent again only if it changes nothing, or if the application said that
-//!   running it twice does no harm ([`Txn::idempotent`]).
+//!   running it twice does no harm ([`Txn::idempotent`]). In a [`Session`] it is sent again, and runs once.
 //! - Everything ends within its deadline ([`Options::deadline`], [`Txn::deadline`]).
 //!
 //! ```no_run
@@ -51,6 +52,7 @@ mod nodes;
 mod outcome;
 mod read;
 mod retry;
+mod session;
 mod stream;
 mod topology;
 mod txn;
@@ -59,6 +61,8 @@ mod txn;
 mod client_test;
 #[cfg(test)]
 mod scripted_test;
+#[cfg(test)]
+mod session_test;
 
 pub use calamus_proto::v1 as proto;
 pub use calamus_proto::v1::{Consistency, Entry, Range, ReadPoint, SeenTxn, TreeInfo};
@@ -68,6 +72,7 @@ pub use discovery::ConnectError;
 pub use outcome::{Committed, Failure, Outcome, ReadError, TxnError};
 pub use read::ReadAs;
 pub use retry::Backoff;
+pub use session::{Pending, ResumeError, Session, SessionState};
 pub use stream::{ScanOptions, ScanStream};
 pub use topology::{KnownNode, Topology, TopologyError};
 pub use txn::{Compare, Txn, range};

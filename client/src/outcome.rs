@@ -35,6 +35,8 @@ pub struct Committed {
     pub guards_held: bool,
     /// One for each operation that ran, in order.
     pub results: Vec<OperationResult>,
+    /// Whether they are left out: asked for again, in a session, after they were too large to be kept.
+    pub results_dropped: bool,
     /// How often it was sent, at least 1.
     pub attempts: u32,
     /// How many of these ended unknown before one committed; more than 0 only for transactions that are idempotent.

@@ -40,6 +40,12 @@ impl Backoff {
 /// The reason of an attempt that took too long, in a node's word or ours.
 pub(crate) const TIMEOUT: &str = "timeout";
 
+/// The reason of an attempt that came to no node, or no further than to one which could not reach the leader.
+pub(crate) const UNREACHABLE: &str = "unreachable";
+
+/// What a session that is gone makes of its transactions: unknown, and asking again is of no use.
+const GONE: [&str; 2] = ["no_such_session", "sequence_answered"];
+
 /// A failed attempt, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -58,7 +64,7 @@ impl Refusal {
     /// The node could not be connected to: nothing was sent.
     pub fn unreachable(node: &str, why: &dyn Error) -> Refusal {
         let message = format!("node {node} cannot be reached: {}", chain(why));
-        let failure = Failure::new("unreachable", message, Code::Unavailable).at(node);
+        let failure = Failure::new(UNREACHABLE, message, Code::Unavailable).at(node);
         Refusal { failure, unknown: false, retryable: true, leader: None, broken: true }
     }
 
@@ -87,7 +93,8 @@ impl Refusal {
         // An outcome class of a later version is not known to be harmless.
         let unknown = detail.outcome != OutcomeClass::NotCommitted as i32;
         let leader = Some(detail.leader).filter(|leader| !leader.is_empty());
-        Refusal { failure, unknown, retryable: detail.retryable || unknown, leader, broken: false }
+        let retryable = detail.retryable || (unknown && !GONE.contains(&detail.reason.as_str()));
+        Refusal { failure, unknown, retryable, leader, broken: false }
     }
 
     fn without_detail(status: &Status, node: &str) -> Refusal {

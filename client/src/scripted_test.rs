@@ -48,6 +48,9 @@ pub fn refuse(unknown: bool, reason: &'static str, leader: &str, retryable: bool
 pub struct Script {
     pub answers: VecDeque<Answer>,
     pub txns: Vec<TxnRequest>,
+    pub resolves: Vec<ResolveRequest>,
+    /// What is said to be committed of what is resolved; else nothing is.
+    pub resolved: Option<TxnResponse>,
     pub reads: usize,
     pub status: NodeStatus,
     pub members: Vec<NodeStatus>,
@@ -196,7 +199,7 @@ impl Kv for Service {
             script.txns.len() as u64
         };
         let outcome = Outcome::Committed.into();
-        let done = TxnResponse { outcome, guards_held: true, txn_id, results: Vec::new(), timeline: 1 };
+        let done = TxnResponse { outcome, guards_held: true, txn_id, timeline: 1, ..TxnResponse::default() };
         Ok(Response::new(match self.next().await? {
             Answer::GuardsFail => TxnResponse { guards_held: false, txn_id: 0, ..done },
             Answer::Empty => TxnResponse::default(),
@@ -209,6 +212,29 @@ impl Kv for Service {
         self.next().await?;
         let entry = Entry { key: request.into_inner().key, value: "v".into(), version: 3 };
         Ok(Response::new(GetResponse { entry: Some(entry), read_point }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(OpenSessionResponse { session_id: 7, ttl_ms: request.into_inner().ttl_ms }))
+    }
+
+    async fn close_session(&self, _: Request<CloseSessionRequest>) -> Result<Response<CloseSessionResponse>, Status> {
+        self.next().await?;
+        Ok(Response::new(CloseSessionResponse { closed: true }))
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        let committed = {
+            let mut script = self.script.lock().unwrap();
+            script.resolves.push(request.into_inner());
+            script.resolved.clone()
+        };
+        self.next().await?;
+        Ok(Response::new(ResolveResponse { committed }))
     }
 
     /// Three chunks of two entries each.

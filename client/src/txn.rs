@@ -59,6 +59,12 @@ impl Txn {
         Txn { request, ..Txn::default() }
     }
 
+    /// The message that travels.
+    #[must_use]
+    pub fn request(&self) -> &TxnRequest {
+        &self.request
+    }
+
     /// Holds if the key exists.
     #[must_use]
     pub fn guard_exists(self, tree: impl Into<String>, key: impl Into<Bytes>) -> Txn {
@@ -196,8 +202,13 @@ impl Txn {
 
     /// Whether a second run after an unknown outcome is harmless: the application said so, or nothing can change.
     pub(crate) fn may_run_twice(&self) -> bool {
+        self.idempotent || self.only_reads()
+    }
+
+    /// Whether it can change nothing.
+    pub(crate) fn only_reads(&self) -> bool {
         let reads = |operation: &Operation| matches!(operation.kind, Some(Kind::Get(_) | Kind::Scan(_)));
-        self.idempotent || (self.request.operations.iter().all(reads) && self.request.otherwise.iter().all(reads))
+        self.request.operations.iter().all(reads) && self.request.otherwise.iter().all(reads)
     }
 }
 

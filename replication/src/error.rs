@@ -86,6 +86,20 @@ pub mod reason {
         OTHER_TIMELINE = "other_timeline";
         /// The txn id that the read asks for was never given.
         NO_SUCH_TXN = "no_such_txn";
+        /// The session is not there (any more).
+        NO_SUCH_SESSION = "no_such_session";
+        /// The client has said that it has the answer to this sequence of its session.
+        SEQUENCE_ANSWERED = "sequence_answered";
+        /// The sequence was used for another transaction.
+        SEQUENCE_REUSED = "sequence_reused";
+        /// Sequence and lowest unanswered sequence that cannot be.
+        BAD_SEQUENCE = "bad_sequence";
+        /// The transaction was resolved as not committed.
+        RESOLVED = "resolved";
+        /// The session has stored as many answers as it may that its client does not have.
+        SESSION_FULL = "session_full";
+        /// There are as many sessions as there may be.
+        TOO_MANY_SESSIONS = "too_many_sessions";
         /// Another node said something that this version does not know.
         OTHER = "other";
     }

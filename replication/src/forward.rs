@@ -1,7 +1,8 @@
 //! Transactions that arrive at a node which does not lead: sent on to the leader, named with its term.
 //!
 //! The leader runs a forwarded transaction in the named term only, so a copy that is delayed somewhere is refused by
-//! every later leader. What the sender makes of an error:
+//! every later leader. (A node that holds a transaction *before* it forwards it, because it is frozen, names the term that it
+//! knows when it goes on. What that leads to is no matter of forwarding: see `sessions`.) What the sender makes of an error:
 //!
 //! | error | outcome |
 //! | --- | --- |

@@ -21,6 +21,7 @@ mod repair;
 pub mod replica;
 pub mod seam;
 pub mod seeding;
+pub mod sessions;
 pub mod space;
 pub(crate) mod state_machine;
 pub(crate) mod status;

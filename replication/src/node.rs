@@ -11,10 +11,15 @@ use std::time::Duration;
 use calamus_engine::{Engine, ReadTxn};
 use calamus_proto::raft::v1::ForwardRequest;
 use calamus_proto::raft::v1::raft_server::RaftServer;
+use calamus_proto::v1::operation::Kind;
+use calamus_proto::v1::operation_result::Kind as ResultKind;
+use calamus_proto::v1::session_operation::Kind as SessionKind;
+use calamus_proto::v1::session_result::Kind as SessionResultKind;
 use calamus_proto::v1::{
-    AddRequest, AddResponse, ChangeResponse, Consistency, FreezeResponse, Member, NodeStatus, ObserveRequest, Position,
-    PromoteRequest, ReadPoint, RemoveRequest, RemoveResponse, ReplaceRequest, SeenTxn, TransferRequest,
-    TransferResponse, TxnRequest, TxnResponse,
+    AddRequest, AddResponse, ChangeResponse, CloseSessionRequest, CloseSessionResponse, Consistency, FreezeResponse,
+    Member, NodeStatus, ObserveRequest, OpenSessionRequest, OpenSessionResponse, Operation, Position, PromoteRequest,
+    ReadPoint, RemoveRequest, RemoveResponse, ReplaceRequest, ResolveRequest, ResolveResponse, SeenTxn,
+    SessionOperation, SessionResult, TransferRequest, TransferResponse, TxnRequest, TxnResponse,
 };
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -108,6 +113,49 @@ impl Node {
         match self.leader_for_txn().await? {
             None => self.inner.merger.submit_system(request, None).await,
             Some(leader) => self.inner.forwarding.forward_system(&leader, request).await,
+        }
+    }
+
+    /// Opens a session that lives so many milliseconds without being used; 0: the default.
+    ///
+    /// # Errors
+    /// As [`Self::txn`]. After an unknown outcome there may be a session that nobody knows; it expires.
+    pub async fn open_session(&self, request: OpenSessionRequest) -> Result<OpenSessionResponse, TxnError> {
+        match self.session_txn(SessionKind::Open(request)).await? {
+            SessionResultKind::Open(opened) => Ok(opened),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// Closes a session. None of its transactions runs afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::txn`].
+    pub async fn close_session(&self, request: CloseSessionRequest) -> Result<CloseSessionResponse, TxnError> {
+        match self.session_txn(SessionKind::Close(request)).await? {
+            SessionResultKind::Close(closed) => Ok(closed),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// Makes the outcome of a session's transaction final.
+    ///
+    /// # Errors
+    /// As [`Self::txn`]; of *not committed* here nothing follows for the transaction.
+    pub async fn resolve(&self, request: ResolveRequest) -> Result<ResolveResponse, TxnError> {
+        match self.session_txn(SessionKind::Resolve(request)).await? {
+            SessionResultKind::Resolve(resolved) => Ok(resolved),
+            _ => Err(not_understood()),
+        }
+    }
+
+    async fn session_txn(&self, kind: SessionKind) -> Result<SessionResultKind, TxnError> {
+        let operation = Kind::Session(SessionOperation { kind: Some(kind) });
+        let operations = vec![Operation { kind: Some(operation) }];
+        let answer = self.system_txn(TxnRequest { operations, ..TxnRequest::default() }).await?;
+        match answer.results.into_iter().next().and_then(|result| result.kind) {
+            Some(ResultKind::Session(SessionResult { kind: Some(result) })) => Ok(result),
+            _ => Err(not_understood()),
         }
     }
 
@@ -330,6 +378,11 @@ impl Node {
     pub fn engine(&self) -> &Engine {
         self.inner.replica.engine()
     }
+}
+
+/// The answer to an operation on sessions is not of its kind: a defect, or a leader of another version.
+fn not_understood() -> TxnError {
+    TxnError::unknown(reason::OTHER, "the leader's answer about a session is not understood; is it of another version?")
 }
 
 /// A merger that ended unasked has panicked. A node without one must not lead: it would answer every write with a refusal

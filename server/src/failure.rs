@@ -41,6 +41,12 @@ impl Failure {
         Failure { exit: Exit::Failed, what: what.into(), why: why.to_string(), next: next.into() }
     }
 
+    /// The same failure with another advice.
+    #[must_use]
+    pub fn with_next(self, next: impl Into<String>) -> Failure {
+        Failure { next: next.into(), ..self }
+    }
+
     /// The same failure with another exit code.
     pub fn with_exit(self, exit: Exit) -> Failure {
         Failure { exit, ..self }

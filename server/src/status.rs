@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | the request itself is wrong | INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, OUT_OF_RANGE |
 //! | nothing happened, for a reason that passes | UNAVAILABLE, RESOURCE_EXHAUSTED, ABORTED, DEADLINE_EXCEEDED |
-//! | the outcome is unknown | DEADLINE_EXCEEDED when the time was over, else UNKNOWN |
+//! | the outcome is unknown | DEADLINE_EXCEEDED when the time was over, NOT_FOUND when its session is gone, else UNKNOWN |
 //! | the disk | INTERNAL |
 //!
 //! A code only says the class. What is certain stands in the [`ErrorDetail`], which goes with every error as binary
@@ -104,7 +104,11 @@ pub fn with_detail(code: Code, detail: ErrorDetail) -> Status {
 
 fn code_of(error: &TxnError) -> Code {
     if error.outcome == Outcome::Unknown {
-        return if error.reason == reason::TIMEOUT { Code::DeadlineExceeded } else { Code::Unknown };
+        return match error.reason {
+            reason::TIMEOUT => Code::DeadlineExceeded,
+            reason::NO_SUCH_SESSION => Code::NotFound,
+            _ => Code::Unknown,
+        };
     }
     match error.reason {
         reason::NO_SUCH_TREE => Code::NotFound,
@@ -113,6 +117,8 @@ fn code_of(error: &TxnError) -> Code {
         reason::NOT_AN_INTEGER | reason::TREE_KIND => Code::FailedPrecondition,
         reason::OVERFLOW | reason::RESULT_TOO_LARGE => Code::OutOfRange,
         reason::SYSTEM_TREE => Code::PermissionDenied,
+        reason::RESOLVED | reason::SEQUENCE_REUSED => Code::FailedPrecondition,
+        reason::SESSION_FULL | reason::TOO_MANY_SESSIONS => Code::ResourceExhausted,
         reason::OVERLOADED | reason::DISK_FULL => Code::ResourceExhausted,
         reason::VOID | reason::READER_EXPIRED => Code::Aborted,
         reason::TIMEOUT => Code::DeadlineExceeded,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use calamus_client::{Client, Committed, Entry, Txn, range};
+use calamus_client::{Committed, Entry, Session, Txn, range};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -26,11 +26,11 @@ const ELEMENTS: u64 = 60;
 /// The most that one transaction touches.
 const MOST_STEPS: usize = 3;
 
-pub(super) async fn run(client: Client, shared: Arc<Shared>, id: ClientId, mut rng: SmallRng) -> Result<(), Trouble> {
+pub(super) async fn run(session: Session, shared: Arc<Shared>, id: ClientId, mut rng: SmallRng) -> Result<(), Trouble> {
     while !shared.stopped() {
         let began = tokio::time::Instant::now();
         let steps = draw(&shared, &mut rng);
-        call(&client, &shared, id, steps).await?;
+        call(&session, &shared, id, steps).await?;
         shared.pace(began).await;
     }
     Ok(())
@@ -48,7 +48,7 @@ fn draw(shared: &Shared, rng: &mut SmallRng) -> Vec<Step> {
         .collect()
 }
 
-async fn call(client: &Client, shared: &Shared, id: ClientId, steps: Vec<Step>) -> Result<(), Trouble> {
+async fn call(session: &Session, shared: &Shared, id: ClientId, steps: Vec<Step>) -> Result<(), Trouble> {
     let mut txn = Txn::new();
     for step in &steps {
         txn = match *step {
@@ -61,7 +61,7 @@ async fn call(client: &Client, shared: &Shared, id: ClientId, steps: Vec<Step>) 
     let kind = if steps.iter().any(|step| matches!(step, Step::Append(..))) { Call::Write } else { Call::Read };
     let began_us = shared.timeline.now_us();
     let invoked = shared.transactions.invoke(id, TransactionCall { steps: steps.clone() });
-    let result = sender::send(client, txn).await;
+    let result = sender::send(session, txn).await;
     shared.timeline.answered(kind, sender::ending(&result), began_us);
     let told = result.as_ref().map_or_else(|told| *told, |_| Told::Done);
     let mut appends = shared.appends.lock();

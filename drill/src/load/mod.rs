@@ -134,13 +134,15 @@ impl Load {
             for kind in 0..2 {
                 let client = Client::connect(addresses.to_vec(), client_options()).await;
                 let client = client.map_err(|error| Trouble::during("a client finds no node", error))?;
+                let session = client.session().await;
+                let session = session.map_err(|error| Trouble::during("a client gets no session", error))?;
                 let id = ClientId(u32::try_from(2 * number + kind).expect("a handful"));
                 let rng = SmallRng::seed_from_u64(options.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let shared = Arc::clone(&shared);
                 if kind == 0 {
-                    running.spawn(registers::run(client, shared, id, rng));
+                    running.spawn(registers::run(client, session, shared, id, rng));
                 } else {
-                    running.spawn(lists::run(client, shared, id, rng));
+                    running.spawn(lists::run(session, shared, id, rng));
                 }
             }
         }

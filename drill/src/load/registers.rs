@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use calamus_client::{Client, Txn};
+use calamus_client::{Client, Session, Txn};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -20,7 +20,13 @@ const KEYS: u64 = 12;
 /// After so many values, other keys are used.
 const VALUES: u64 = 2_400;
 
-pub(super) async fn run(client: Client, shared: Arc<Shared>, id: ClientId, mut rng: SmallRng) -> Result<(), Trouble> {
+pub(super) async fn run(
+    client: Client,
+    session: Session,
+    shared: Arc<Shared>,
+    id: ClientId,
+    mut rng: SmallRng,
+) -> Result<(), Trouble> {
     // What this client saw last: what it compares with, so that comparing often holds.
     let mut seen = (Key(0), None);
     while !shared.stopped() {
@@ -32,7 +38,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, id: ClientId, mut r
             4..6 if seen.0 == key => KeyAction::Cas { expected: seen.1, new: Value(shared.fresh()) },
             _ => KeyAction::Read,
         };
-        if let Some(value) = call(&client, &shared, id, key, action).await? {
+        if let Some(value) = call((&client, &session), &shared, id, key, action).await? {
             seen = (key, value);
         }
         shared.pace(began).await;
@@ -42,7 +48,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, id: ClientId, mut r
 
 /// One call. Returns what is known of the key then.
 async fn call(
-    client: &Client,
+    (client, session): (&Client, &Session),
     shared: &Shared,
     id: ClientId,
     key: Key,
@@ -63,7 +69,7 @@ async fn call(
             (Call::Read, read)
         }
         KeyAction::Write(new) => {
-            let sent = sender::send(client, Txn::new().put(TREE, name, value(new))).await;
+            let sent = sender::send(session, Txn::new().put(TREE, name, value(new))).await;
             (Call::Write, sent.map(|_| KeyResult::Done))
         }
         KeyAction::Cas { expected, new } => {
@@ -71,11 +77,11 @@ async fn call(
                 Some(expected) => Txn::new().guard_value(TREE, name.clone(), value(expected)),
                 None => Txn::new().guard_missing(TREE, name.clone()),
             };
-            let sent = sender::send(client, txn.put(TREE, name, value(new))).await;
+            let sent = sender::send(session, txn.put(TREE, name, value(new))).await;
             (Call::Write, sent.map(|committed| KeyResult::Swapped(committed.guards_held)))
         }
         KeyAction::Delete => {
-            let sent = sender::send(client, Txn::new().delete(TREE, name)).await;
+            let sent = sender::send(session, Txn::new().delete(TREE, name)).await;
             (Call::Write, sent.map(|_| KeyResult::Done))
         }
     };

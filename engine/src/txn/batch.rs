@@ -96,12 +96,6 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The timeline that its transactions are of.
-    #[must_use]
-    pub fn timeline(&self) -> Timeline {
-        self.superblock.timeline
-    }
-
     /// Lets the record begin another timeline. Whoever has the state that this batch builds on takes it for void: only the
     /// directory in which it is made may have it applied.
     pub(crate) fn begin_timeline(&mut self, timeline: Timeline) {
@@ -127,6 +121,12 @@ impl Batch {
     #[must_use]
     pub fn builds_on(&self) -> TxnId {
         self.builds_on
+    }
+
+    /// The timeline of the state that this batch builds on.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        self.superblock.timeline
     }
 
     /// How many transactions have changed something.

@@ -316,7 +316,7 @@ fn all_guards_must_hold_else_the_others_run() {
         guards: vec![exists("t", "a", false), exists("t", "b", true)],
         operations: vec![put("t", "a", "1")],
         otherwise: vec![put("t", "b", "1"), get("t", "b")],
-        timeout_ms: 0,
+        ..TxnRequest::default()
     };
     let first = rig.run(&request).unwrap();
     assert_eq!((first.guards_held, first.results.len()), (false, 2));
@@ -335,7 +335,8 @@ fn what_reads_return_is_bounded() {
 
 /// The answer as it would be sent.
 fn encoded_bytes(results: Vec<OperationResult>) -> usize {
-    TxnResponse { outcome: i32::MAX, guards_held: true, txn_id: u64::MAX, results, timeline: u64::MAX }.encoded_len()
+    let (outcome, txn_id, timeline) = (i32::MAX, u64::MAX, u64::MAX);
+    TxnResponse { outcome, guards_held: true, txn_id, results, timeline, results_dropped: true }.encoded_len()
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl Fault {
     }
 }
 
+/// What an error of the engine means for the transaction, and whether it is only too large for the batch.
+pub(crate) fn batch_run_error(error: BatchError) -> RunError {
+    from_batch(error).into_run_error()
+}
+
 /// What an error of the engine means for the transaction.
 pub(crate) fn batch_fault(error: BatchError) -> TxnError {
     from_batch(error).into_error()

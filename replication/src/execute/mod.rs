@@ -31,7 +31,7 @@ mod execute_test;
 #[cfg(test)]
 mod validate_test;
 
-pub(crate) use fault::batch_fault;
+pub(crate) use fault::{batch_fault, batch_run_error};
 pub use validate::{Limits, validate};
 
 /// What a transaction that ran returns, but for its txn id.

@@ -116,6 +116,10 @@ fn run(batch: &mut Batch, operation: &Operation, budget: &mut Budget) -> Result<
         Kind::CreateTree(operation) => batch.create_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::DropTree(operation) => batch.drop_tree(&operation.tree).map(tree_result).map_err(from_batch),
         Kind::RenameTree(operation) => rename_tree(batch, operation),
+        Kind::Session(_) => {
+            let text = "an operation on sessions stands alone in its transaction";
+            Err(Fault::new(reason::BAD_OPERATION, text))
+        }
     }
 }
 

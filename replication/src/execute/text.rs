@@ -30,6 +30,7 @@ pub fn kind_name(operation: &Operation) -> &'static str {
         Some(Kind::CreateTree(_)) => "create_tree",
         Some(Kind::DropTree(_)) => "drop_tree",
         Some(Kind::RenameTree(_)) => "rename_tree",
+        Some(Kind::Session(_)) => "session",
     }
 }
 

@@ -8,14 +8,17 @@
 //! | all of a transaction | 16 MiB |
 //! | tree name | 1 to 255 bytes of UTF-8; names that begin with `$` are the system's |
 //! | entries of a scan in a transaction | 1,000 |
+//! | sequence of a session | from the lowest that is unanswered to 255 above |
 
 use calamus_engine::btree::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use calamus_proto::v1::operation::Kind;
-use calamus_proto::v1::{Guard, Operation, TxnRequest, guard, version_compare};
+use calamus_proto::v1::session_operation::Kind as SessionKind;
+use calamus_proto::v1::{Guard, Operation, SessionOperation, TxnRequest, guard, version_compare};
 
 use super::range::KeyRange;
 use super::text::{key_text, kind_name};
 use crate::error::{TxnError, reason};
+use crate::sessions;
 
 /// The longest tree name, in bytes.
 pub const MAX_TREE_NAME_BYTES: usize = 255;
@@ -70,6 +73,9 @@ pub fn validate(request: &TxnRequest, limits: &Limits) -> Result<usize, TxnError
                 TxnError::invalid(word, format!("{list} {at} ({name}): {text}; nothing was changed"))
             })?;
         }
+    }
+    if let Some(session) = &request.session {
+        sessions::is_valid(session).map_err(|text| TxnError::invalid(reason::BAD_SEQUENCE, text))?;
     }
     if bytes > limits.txn_bytes {
         let limit = limits.txn_bytes;
@@ -135,6 +141,7 @@ fn check_operation(operation: &Operation, limits: &Limits) -> Result<usize, Faul
         }
         Some(Kind::CreateTree(create)) => check_name(&create.tree, limits)?,
         Some(Kind::DropTree(drop)) => check_name(&drop.tree, limits)?,
+        Some(Kind::Session(operation)) => check_session(operation, limits)?,
         Some(Kind::RenameTree(rename)) => {
             if rename.tree == rename.new_name {
                 return Err((reason::BAD_OPERATION, "the new name is the old one; give another".to_owned()));
@@ -143,6 +150,22 @@ fn check_operation(operation: &Operation, limits: &Limits) -> Result<usize, Faul
         }
     };
     Ok(OVERHEAD_BYTES + bytes)
+}
+
+/// An operation on sessions comes from a node, which has made it of a call.
+fn check_session(operation: &SessionOperation, limits: &Limits) -> Result<usize, Fault> {
+    match &operation.kind {
+        Some(SessionKind::Resolve(resolve)) if limits.system_trees => {
+            let named = resolve.transaction.unwrap_or_default();
+            sessions::is_valid(&named).map_err(|text| (reason::BAD_SEQUENCE, text))?;
+            Ok(0)
+        }
+        Some(SessionKind::Open(_) | SessionKind::Close(_)) if limits.system_trees => Ok(0),
+        _ => {
+            let text = "sessions are opened, closed and resolved by calls of their own, not by operations";
+            Err((reason::BAD_OPERATION, text.to_owned()))
+        }
+    }
 }
 
 /// Whether clients may use this name of a tree; returns its length in bytes.

@@ -27,7 +27,9 @@
 //! 7. **Too large is said only of who is alone.** A transaction that does not fit behind others begins the next batch.
 //!    How large a record is shows when its batch ends: if it is too large then, nothing of it was proposed and nobody
 //!    has been answered, so its transactions run again one by one.
-//! 8. **Short of space**: see `shortage`. Whether a transaction grows is known when it has run, so it runs first, and is taken
+//! 8. **A copy of a session's transaction** is executed only if nothing is known of the transaction: see `sessions`. An
+//!    answer without an entry is remembered before it may be told.
+//! 9. **Short of space**: see `shortage`. Whether a transaction grows is known when it has run, so it runs first, and is taken
 //!    back, alone, if the disks of a quorum do not take it. Nothing of it was proposed.
 //!
 //! | file | role |
@@ -55,6 +57,10 @@ mod chain_test;
 mod confirm_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod session_model_test;
+#[cfg(test)]
+mod session_test;
 #[cfg(test)]
 mod shortage_test;
 #[cfg(test)]
@@ -169,6 +175,7 @@ impl Merger {
     fn check_leading(&self, term: Option<Term>) -> Result<(), TxnError> {
         match &*self.leadership.borrow() {
             Leadership::Leading { term: leading } if term.is_none_or(|term| term == *leading) => Ok(()),
+            Leadership::Leading { .. } if !self.options.minds_the_term() => Ok(()),
             Leadership::Leading { term: leading } => Err(other_term(term, *leading)),
             Leadership::Following { leader, .. } => Err(TxnError::not_leader(leader.as_ref())),
             Leadership::Stopped { why } => Err(consensus_stopped(why)),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use calamus_engine::journal::frame::MAX_PAYLOAD_BYTES;
 
 use crate::execute::Limits;
+use crate::sessions::SessionLimits;
 
 /// Microseconds since 1970, as the machine believes.
 #[derive(Clone)]
@@ -60,6 +61,10 @@ pub struct MergerOptions {
     pub settle_pause: Duration,
     /// Where the wall time of records comes from.
     pub clock: WallClock,
+    /// What sessions may be at most.
+    pub sessions: SessionLimits,
+    /// How often a leader looks whether sessions have expired.
+    pub expiry_interval: Duration,
     /// Planted faults, for tests that must find them.
     #[cfg(feature = "mutants")]
     pub mutants: Mutants,
@@ -78,6 +83,8 @@ impl Default for MergerOptions {
             default_timeout: Duration::from_secs(10),
             settle_pause: Duration::from_millis(10),
             clock: WallClock::system(),
+            sessions: SessionLimits::default(),
+            expiry_interval: Duration::from_secs(1),
             #[cfg(feature = "mutants")]
             mutants: Mutants::from_environment(),
         }
@@ -89,6 +96,35 @@ impl MergerOptions {
     pub(super) fn keeps_staged_after_refusal(&self) -> bool {
         #[cfg(feature = "mutants")]
         return self.mutants.staged_kept_after_refusal;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+}
+
+impl MergerOptions {
+    /// Whether the outcome of a session's transaction is stored by the batch that it ran in; the planted fault *session
+    /// result not in batch* leaves it to the next one.
+    pub(super) fn stores_in_the_batch(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return !self.mutants.session_result_not_in_batch;
+        #[cfg(not(feature = "mutants"))]
+        true
+    }
+
+    /// Whether a forwarded copy runs in the term that it names only; not with the planted fault *forwarded copy in a later
+    /// term*.
+    pub(super) fn minds_the_term(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return !self.mutants.forwarded_copy_in_later_term;
+        #[cfg(not(feature = "mutants"))]
+        true
+    }
+
+    /// Whether an answer that changes nothing is sent as soon as it is evaluated: the planted fault *failed guard from
+    /// staged state*.
+    pub(super) fn answers_from_staged_state(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.failed_guard_from_staged_state;
         #[cfg(not(feature = "mutants"))]
         false
     }
@@ -110,15 +146,28 @@ pub struct Mutants {
     pub staged_kept_after_refusal: bool,
     /// The merger panics at its first transaction.
     pub panics: bool,
+    /// The outcome of a session's transaction is stored by the batch after it.
+    pub session_result_not_in_batch: bool,
+    /// A forwarded copy runs in whatever term this node leads.
+    pub forwarded_copy_in_later_term: bool,
+    /// Answers that change nothing wait for nothing.
+    pub failed_guard_from_staged_state: bool,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutants {
-    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `staged_kept_after_refusal`, `merger_panics`.
+    /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `staged_kept_after_refusal`, `merger_panics`,
+    /// `session_result_not_in_batch`, `forwarded_copy_in_later_term`, `failed_guard_from_staged_state`.
     #[must_use]
     pub fn from_environment() -> Self {
         let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
         let named = |fault: &str| named.split(',').any(|name| name.trim() == fault);
-        Self { staged_kept_after_refusal: named("staged_kept_after_refusal"), panics: named("merger_panics") }
+        Self {
+            staged_kept_after_refusal: named("staged_kept_after_refusal"),
+            panics: named("merger_panics"),
+            session_result_not_in_batch: named("session_result_not_in_batch"),
+            forwarded_copy_in_later_term: named("forwarded_copy_in_later_term"),
+            failed_guard_from_staged_state: named("failed_guard_from_staged_state"),
+        }
     }
 }

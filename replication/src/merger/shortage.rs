@@ -1,8 +1,8 @@
 //! What is taken when disks are short of space: this node's, which it looks at for each batch, or those of a quorum, as far
 //! as they have said.
 
-use calamus_engine::SpaceLevel;
 use calamus_engine::txn::Batch;
+use calamus_engine::{Footprint, SpaceLevel};
 
 use super::worker::Worker;
 use crate::error::{TxnError, reason};
@@ -36,8 +36,18 @@ impl Shortage {
         }
     }
 
+    /// Whether the open transaction, which is one on sessions, is taken. What closes and resolves is, as deletes are: it
+    /// writes some bytes, and a client can do without what it holds.
+    pub(super) fn check_session(&self, batch: &Batch, opens: bool) -> Result<(), TxnError> {
+        if opens { self.check(batch) } else { self.admit(Footprint::Deletes) }
+    }
+
+    fn admit(&self, footprint: Footprint) -> Result<(), TxnError> {
+        if self.level.admits(footprint) { Ok(()) } else { Err(self.error.clone()) }
+    }
+
     /// Whether the open transaction is taken.
     pub(super) fn check(&self, batch: &Batch) -> Result<(), TxnError> {
-        if self.level.admits(batch.footprint()) { Ok(()) } else { Err(self.error.clone()) }
+        self.admit(batch.footprint())
     }
 }

@@ -36,6 +36,8 @@ counters! {
     refused_batches,
     /// Transactions refused because disks are short of space.
     refused_for_space,
+    /// Sessions removed because nobody used them.
+    expired_sessions,
     /// Batches whose record was void.
     void_batches,
     /// Batches whose outcome stayed unknown.

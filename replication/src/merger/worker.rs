@@ -13,6 +13,7 @@ use calamus_engine::txn::BatchError;
 use calamus_proto::v1::TxnResponse;
 use futures::Stream;
 use futures::future::BoxFuture;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::WatchStream;
 
 use super::chain::{Chain, InFlight};
@@ -25,6 +26,7 @@ use super::{Reply, consensus_stopped, stopping};
 use crate::error::{TxnError, reason};
 use crate::execute::batch_fault;
 use crate::seam::{Consensus, Leadership, Proposed};
+use crate::sessions::Sessions;
 
 /// What the task may do now.
 enum Mode {
@@ -47,6 +49,11 @@ pub(super) struct Worker {
     pub(super) chain: Chain,
     pub(super) confirm: Confirm,
     pub(super) last_wall_time_micros: u64,
+    pub(super) sessions: Sessions,
+    /// When to look for expired sessions.
+    expiry: Option<Pin<Box<Sleep>>>,
+    /// Some may have expired: the next batch removes them.
+    pub(super) expiry_due: bool,
     /// Page versions take too much memory for a batch: the wait for some to go.
     memory: Option<BoxFuture<'static, Result<(), BatchError>>>,
     /// So many transactions at the head of the queue run in batches of their own.
@@ -76,6 +83,7 @@ impl Worker {
         counters: Arc<Counters>,
     ) -> Self {
         let changes = WatchStream::new(consensus.leadership());
+        let sessions = Sessions::new(options.sessions);
         Self {
             engine,
             consensus,
@@ -86,6 +94,9 @@ impl Worker {
             chain: Chain::default(),
             confirm: Confirm::default(),
             last_wall_time_micros: 0,
+            sessions,
+            expiry: None,
+            expiry_due: false,
             memory: None,
             one_by_one: 0,
             shortage: None,
@@ -142,8 +153,12 @@ impl Worker {
         }
         happened |= self.poll_settling(cx);
         happened |= self.poll_memory(cx);
+        happened |= self.poll_expiry(cx);
         happened |= self.stage();
-        happened |= self.confirm.poll_round(cx);
+        if let Some(untold) = self.confirm.poll_round(cx) {
+            self.sessions.forget(untold);
+            happened = true;
+        }
         if let Some(term) = self.leadership.leading()
             && self.confirm.begin_round(&*self.consensus, term)
         {
@@ -184,6 +199,28 @@ impl Worker {
         true
     }
 
+    /// Looks now and then whether sessions have expired. They are removed by a batch, which is none if none has.
+    fn poll_expiry(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.staging_term().is_none() {
+            self.expiry = None;
+            self.expiry_due = false;
+            return false;
+        }
+        let interval = self.options.expiry_interval;
+        let expiry = self.expiry.get_or_insert_with(|| Box::pin(sleep(interval)));
+        if expiry.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.expiry = None;
+        self.expiry_due = self.sessions.may_expire(self.now_micros());
+        true
+    }
+
+    /// The wall time, which never goes back.
+    pub(super) fn now_micros(&self) -> u64 {
+        self.options.clock.micros().max(self.last_wall_time_micros)
+    }
+
     fn poll_leadership(&mut self, cx: &mut Context<'_>) -> bool {
         let mut happened = false;
         while let Poll::Ready(change) = Pin::new(&mut self.changes).poll_next(cx) {
@@ -213,14 +250,23 @@ impl Worker {
             return;
         }
         // What is in flight keeps its clients: it may have been committed, and the consensus will say so or not.
-        self.engine.drop_staged();
+        self.drop_staged();
         self.mode = Mode::Following;
-        self.confirm.fail_all(&not_leading(now));
+        let untold = self.confirm.fail_all(&not_leading(now));
+        self.sessions.forget(untold);
         self.counters.broken_chains.add(usize::from(!self.chain.is_empty()));
     }
 
-    fn enter_term(&mut self, term: Term) {
+    fn drop_staged(&mut self) {
         self.engine.drop_staged();
+        self.sessions.forget_staged();
+    }
+
+    fn enter_term(&mut self, term: Term) {
+        self.drop_staged();
+        let applied = self.engine.applied().wall_time_micros;
+        self.last_wall_time_micros = self.last_wall_time_micros.max(applied);
+        self.sessions.begin_term(term, self.now_micros());
         if self.chain.newest(term).is_some() {
             // It led the same term before, and not all of that is decided.
             self.mode = Mode::Settling { confirmed: None };
@@ -243,6 +289,7 @@ impl Worker {
             Proposed::Applied { void: false, .. } => {
                 self.chain.proved();
                 self.confirm.applied(batch.number);
+                self.sessions.applied(batch.number.0);
                 self.counters.committed.add(batch.answers.len());
                 for (reply, response) in batch.answers {
                     let _ = reply.send(Ok(response));
@@ -279,7 +326,8 @@ impl Worker {
                 .with_leader(self.leadership.leader())
             }
         };
-        self.confirm.not_applied(batch.number);
+        let untold = self.confirm.not_applied(batch.number);
+        self.sessions.forget(untold);
         send_all(batch.answers, &error);
         if self.leadership.leading() == Some(batch.term) {
             self.break_chain();
@@ -291,7 +339,7 @@ impl Worker {
         if !matches!(self.mode, Mode::Staging) || self.options.keeps_staged_after_refusal() {
             return;
         }
-        self.engine.drop_staged();
+        self.drop_staged();
         self.counters.broken_chains.add(1);
         self.mode = Mode::Settling { confirmed: None };
     }
@@ -331,7 +379,7 @@ impl Worker {
     fn end(&mut self) {
         self.queue.extend(self.inbox.close());
         self.refuse_queue(&stopping());
-        self.confirm.fail_all(&stopping());
+        let _ = self.confirm.fail_all(&stopping());
         let unknown = TxnError::unknown(
             reason::STOPPING,
             "the node was stopped while the transaction was in its log; whether it is committed is not known: read to \

@@ -10,6 +10,7 @@ mod restoring;
 mod rounds;
 mod scripted;
 mod seeding;
+mod sessions;
 mod sources;
 mod suite;
 pub(crate) mod support;

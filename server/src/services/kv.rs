@@ -7,8 +7,9 @@ use calamus_engine::ReadTxn;
 use calamus_engine::btree::ReadError;
 use calamus_proto::v1::kv_server::Kv;
 use calamus_proto::v1::{
-    Consistency, Entry, GetRequest, GetResponse, ListTreesRequest, ListTreesResponse, ScanRequest, ScanResponse,
-    TreeInfo, TxnRequest, TxnResponse,
+    CloseSessionRequest, CloseSessionResponse, Consistency, Entry, GetRequest, GetResponse, ListTreesRequest,
+    ListTreesResponse, OpenSessionRequest, OpenSessionResponse, ResolveRequest, ResolveResponse, ScanRequest,
+    ScanResponse, TreeInfo, TxnRequest, TxnResponse,
 };
 use calamus_replication::Node;
 use calamus_replication::error::{TxnError, reason};
@@ -44,6 +45,27 @@ pub fn consistency(number: i32) -> Result<Consistency, TxnError> {
 impl Kv for KvService {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let answer = self.node.txn(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| of_txn_error(&error))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let answer = self.node.open_session(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| of_txn_error(&error))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        let answer = self.node.close_session(request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| of_txn_error(&error))
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        let answer = self.node.resolve(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| of_txn_error(&error))
     }
 

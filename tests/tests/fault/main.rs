@@ -5,6 +5,7 @@
 
 mod damage;
 mod directories;
+mod exactly_once;
 mod freeze;
 mod full_disk;
 mod identity;

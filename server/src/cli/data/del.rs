@@ -1,11 +1,12 @@
 //! `calamus del TREE KEY`, `calamus del TREE --prefix P`, `calamus del TREE --from A --to B`
 
 use calamus_client::proto::operation_result::Kind;
-use calamus_client::{Client, Range, Txn};
+use calamus_client::{Client, Committed, Range, Txn};
 use clap::Args;
 use serde_json::json;
 
-use super::{DataArgs, bytes, print_done};
+use super::session::{self, SessionArgs};
+use super::{DataArgs, bytes};
 use crate::cli::{Exit, Failure};
 
 /// A range on the command line.
@@ -49,6 +50,8 @@ pub struct DelArgs {
     #[arg(long)]
     hex: bool,
     #[command(flatten)]
+    session: SessionArgs,
+    #[command(flatten)]
     data: DataArgs,
 }
 
@@ -64,7 +67,10 @@ pub(super) async fn run(args: DelArgs) -> Result<Exit, Failure> {
 }
 
 pub(super) async fn del(client: &Client, args: &DelArgs, txn: Txn) -> Result<Exit, Failure> {
-    let done = client.txn(txn).await.map_err(|error| args.data.txn_failed("del", &error))?;
+    session::run(&args.data, &args.session, client, ("del", txn), |done| told(args, done)).await
+}
+
+fn told(args: &DelArgs, done: &Committed) -> (String, Exit) {
     let deleted = match done.results.first().and_then(|result| result.kind.as_ref()) {
         Some(Kind::Delete(one)) => u64::from(one.previous_version != 0),
         Some(Kind::DeleteRange(range)) => range.deleted,
@@ -84,5 +90,5 @@ pub(super) async fn del(client: &Client, args: &DelArgs, txn: Txn) -> Result<Exi
     };
     // A range may well be empty; a key that was named is missed.
     let exit = if deleted == 0 && args.key.is_some() { Exit::No } else { Exit::Done };
-    print_done(&format!("{line}\n"), done.txn_id, exit)
+    (format!("{line}\n"), exit)
 }

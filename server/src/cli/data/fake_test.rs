@@ -37,6 +37,11 @@ pub struct State {
     pub ends: VecDeque<Option<End>>,
     /// Transactions from this number of calls on are refused for good.
     pub refuse_after: Option<u64>,
+    pub sessions: u64,
+    /// Answers of the transactions of sessions: these are kept, and no floor is.
+    pub answers: BTreeMap<(u64, u64), TxnResponse>,
+    /// Sessions up to this one are gone.
+    pub expired: u64,
 }
 
 #[derive(Clone, Default)]
@@ -94,7 +99,8 @@ impl Fake {
             OperationResult { kind: Some(kind) }
         };
         let results = operations.into_iter().map(one).collect();
-        TxnResponse { outcome: Outcome::Committed.into(), guards_held, txn_id, results, timeline: 1 }
+        let outcome = Outcome::Committed.into();
+        TxnResponse { outcome, guards_held, txn_id, results, timeline: 1, results_dropped: false }
     }
 }
 
@@ -103,6 +109,15 @@ fn status(unknown: bool, retryable: bool) -> Status {
     let (message, reason) = ("as the test says".to_owned(), "test".to_owned());
     let detail = ErrorDetail { outcome, message, reason, leader: String::new(), retryable };
     let mut status = Status::new(Code::Unavailable, "test");
+    status.metadata_mut().insert_bin(ERROR_DETAIL_METADATA, MetadataValue::from_bytes(&detail.encode_to_vec()));
+    status
+}
+
+fn gone() -> Status {
+    let (reason, message) = ("no_such_session".to_owned(), "as the test says".to_owned());
+    let outcome = OutcomeClass::Unknown.into();
+    let detail = ErrorDetail { outcome, message, reason, leader: String::new(), retryable: false };
+    let mut status = Status::new(Code::NotFound, "test");
     status.metadata_mut().insert_bin(ERROR_DETAIL_METADATA, MetadataValue::from_bytes(&detail.encode_to_vec()));
     status
 }
@@ -119,13 +134,39 @@ impl Kv for Fake {
         }
         let end = state.ends.pop_front().flatten();
         if matches!(end, None | Some(End::UnknownButDone)) {
-            let response = Fake::apply(&mut state, request.into_inner());
+            let request = request.into_inner();
+            let named = request.session.map(|session| (session.id, session.sequence));
+            if named.is_some_and(|(id, _)| id <= state.expired) {
+                return Err(gone());
+            }
+            let kept = named.and_then(|named| state.answers.get(&named).cloned());
+            let response = kept.unwrap_or_else(|| Fake::apply(&mut state, request));
+            state.answers.extend(named.map(|named| (named, response.clone())));
             return if end.is_none() { Ok(Response::new(response)) } else { Err(status(true, false)) };
         }
         match end {
             Some(End::Refused { retryable }) => Err(status(false, retryable)),
             _ => Err(status(true, false)),
         }
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let mut state = self.state.lock().unwrap();
+        state.sessions += 1;
+        Ok(Response::new(OpenSessionResponse { session_id: state.sessions, ttl_ms: request.into_inner().ttl_ms }))
+    }
+
+    async fn close_session(&self, _: Request<CloseSessionRequest>) -> Result<Response<CloseSessionResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {
+        let named = request.into_inner().transaction.unwrap();
+        let committed = self.state.lock().unwrap().answers.get(&(named.id, named.sequence)).cloned();
+        Ok(Response::new(ResolveResponse { committed }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

@@ -11,6 +11,7 @@ mod load;
 mod put;
 mod read;
 mod scan;
+mod session;
 mod txn;
 mod txn_json;
 
@@ -18,6 +19,8 @@ mod txn_json;
 mod data_test;
 #[cfg(test)]
 mod fake_test;
+#[cfg(test)]
+mod session_test;
 
 use std::time::Duration;
 

@@ -9,7 +9,8 @@ use calamus_proto::MAX_MESSAGE_BYTES;
 use clap::Args;
 use serde_json::json;
 
-use super::{DataArgs, bytes, print_done};
+use super::session::{self, SessionArgs};
+use super::{DataArgs, bytes};
 use crate::cli::{Exit, Failure};
 
 /// Options of `put`.
@@ -32,6 +33,8 @@ pub struct PutArgs {
     #[arg(long)]
     tree_must_exist: bool,
     #[command(flatten)]
+    session: SessionArgs,
+    #[command(flatten)]
     data: DataArgs,
 }
 
@@ -51,17 +54,19 @@ pub(super) async fn put(client: &Client, args: &PutArgs, key: Vec<u8>, value: Ve
     } else {
         Txn::new().put(&args.tree, key, value)
     };
-    let done = client.txn(txn).await.map_err(|error| args.data.txn_failed("put", &error))?;
-    let line = if args.data.json() {
-        let (attempts, unknown_attempts) = (done.attempts, done.unknown_attempts);
-        json!({
-            "outcome": "committed", "txn_id": done.txn_id, "attempts": attempts, "unknown_attempts": unknown_attempts,
-        })
-        .to_string()
-    } else {
-        format!("committed as txn {}", done.txn_id)
-    };
-    print_done(&format!("{line}\n"), done.txn_id, Exit::Done)
+    session::run(&args.data, &args.session, client, ("put", txn), |done| {
+        let line = if args.data.json() {
+            let (attempts, unknown_attempts) = (done.attempts, done.unknown_attempts);
+            json!({
+                "outcome": "committed", "txn_id": done.txn_id, "attempts": attempts, "unknown_attempts": unknown_attempts,
+            })
+            .to_string()
+        } else {
+            format!("committed as txn {}", done.txn_id)
+        };
+        (format!("{line}\n"), Exit::Done)
+    })
+    .await
 }
 
 /// A whole file, if it can be a value at all.

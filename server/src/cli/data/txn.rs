@@ -7,7 +7,8 @@ use calamus_client::{Client, Txn};
 use clap::Args;
 
 use super::put::{read_all, read_file};
-use super::{DataArgs, print_done, txn_json};
+use super::session::{self, SessionArgs};
+use super::{DataArgs, txn_json};
 use crate::cli::{Exit, Failure};
 
 /// Options of `txn`.
@@ -22,6 +23,8 @@ pub struct TxnArgs {
     /// Running it twice does no harm: send it again after an unknown outcome.
     #[arg(long)]
     idempotent: bool,
+    #[command(flatten)]
+    session: SessionArgs,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -47,10 +50,11 @@ pub(super) fn parse(name: &str, text: &[u8]) -> Result<Txn, Failure> {
 
 pub(super) async fn txn_command(client: &Client, args: &TxnArgs, txn: Txn) -> Result<Exit, Failure> {
     let txn = if args.idempotent { txn.idempotent() } else { txn };
-    let done = client.txn(txn).await.map_err(|error| args.data.txn_failed("txn", &error))?;
-    let document = txn_json::answer(&done, args.hex);
-    // Answers nest; so people get JSON too, indented.
-    let text = if args.data.json() { document.to_string() } else { format!("{document:#}") };
-    let exit = if done.guards_held { Exit::Done } else { Exit::No };
-    print_done(&format!("{text}\n"), done.txn_id, exit)
+    session::run(&args.data, &args.session, client, ("txn", txn), |done| {
+        let document = txn_json::answer(done, args.hex);
+        // Answers nest; so people get JSON too, indented.
+        let text = if args.data.json() { document.to_string() } else { format!("{document:#}") };
+        (format!("{text}\n"), if done.guards_held { Exit::Done } else { Exit::No })
+    })
+    .await
 }

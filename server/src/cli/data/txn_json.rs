@@ -147,7 +147,7 @@ impl Description {
         let guards = self.guards.into_iter().enumerate().map(place).collect::<Result<_, _>>()?;
         let operations = each("operations", self.operations)?;
         let otherwise = each("otherwise", self.otherwise)?;
-        Ok(Txn::from_request(TxnRequest { guards, operations, otherwise, timeout_ms: 0 }))
+        Ok(Txn::from_request(TxnRequest { guards, operations, otherwise, ..TxnRequest::default() }))
     }
 }
 
@@ -266,10 +266,14 @@ impl TreeForm {
 /// What is printed.
 pub(super) fn answer(done: &Committed, hex: bool) -> Value {
     let results: Vec<Value> = done.results.iter().map(|one| result(one, hex)).collect();
-    json!({
+    let mut document = json!({
         "outcome": "committed", "txn_id": done.txn_id, "guards_held": done.guards_held, "results": results,
         "attempts": done.attempts, "unknown_attempts": done.unknown_attempts,
-    })
+    });
+    if done.results_dropped {
+        document["results_dropped"] = true.into();
+    }
+    document
 }
 
 fn result(result: &OperationResult, hex: bool) -> Value {
@@ -290,6 +294,8 @@ fn result(result: &OperationResult, hex: bool) -> Value {
             object.insert("number".to_owned(), next.number.into());
             json!({ "put_next": object })
         }
+        // Of the nodes alone.
+        Some(ResultKind::Session(_)) => Value::Null,
         Some(ResultKind::Tree(tree)) => json!({ "tree": { "changed": tree.changed } }),
     }
 }
