@@ -192,6 +192,7 @@ impl Table {
 
     /// A session is used, by a client that has its answers to all below `lowest`. Returns the floor.
     pub(super) fn used(&mut self, id: SessionId, lowest: u64, now_micros: u64) -> u64 {
+        self.began_micros.get_or_insert(now_micros);
         let stored = self.stored(id).floor;
         let memory = self.memory.entry(id).or_default();
         memory.last_used_micros = memory.last_used_micros.max(now_micros);
