@@ -8,7 +8,7 @@ use calamus_engine::Footprint;
 use calamus_engine::ids::{Term, TxnId};
 use calamus_engine::txn::{Batch, BatchError};
 use calamus_proto::v1::session_result::Kind as SessionResultKind;
-use calamus_proto::v1::{Outcome, TxnResponse};
+use calamus_proto::v1::{Outcome, TxnRequest, TxnResponse, TxnSession};
 use prost::Message;
 
 use super::confirm::{BatchNumber, Held};
@@ -149,7 +149,8 @@ impl Worker {
     }
 
     fn expire_sessions(&mut self, batch: &mut Batch) {
-        let (now, shortage) = (self.now_micros(), self.shortage.as_ref());
+        let now = self.now_micros();
+        let shortage = self.shortage.as_ref();
         let may = |batch: &Batch| shortage.is_none_or(|shortage| shortage.check(batch).is_ok());
         match self.sessions.expire(batch, now, may) {
             Ok(0) => {}
@@ -175,7 +176,7 @@ impl Worker {
         }
         let permit = match waiting.request.session {
             None => None,
-            Some(session) => match self.sessions.judge(batch, &waiting.request, session, self.now_micros()) {
+            Some(session) => match self.judge(batch, &waiting.request, session) {
                 Ok(Verdict::Run(permit)) => Some(permit),
                 Ok(Verdict::Answer(answer)) => {
                     let copy = CopyOf::from(session);
@@ -256,6 +257,11 @@ impl Worker {
         stored.and_then(|()| if alone { Ok(()) } else { batch.check_record_bound() }).map_err(batch_run_error)
     }
 
+    fn judge(&mut self, batch: &Batch, request: &TxnRequest, session: TxnSession) -> Result<Verdict, TableError> {
+        let now = self.now_micros();
+        self.sessions.judge(batch, request, session, now)
+    }
+
     fn remember(&mut self, permit: Option<&Permit>, answer: &Answer) {
         if let Some(permit) = permit {
             self.sessions.remember(permit, answer);
@@ -319,7 +325,6 @@ impl Worker {
     /// Ends the batch and proposes its record, if it has one.
     pub(super) fn propose(&mut self, term: Term, batch: Batch, answers: Answers) {
         let now = self.now_micros();
-        self.last_wall_time_micros = now;
         self.sessions.staged(TxnId(batch.builds_on().0 + batch.txns()));
         let staged = match batch.seal(now) {
             Err(BatchError::TooLarge { .. }) if answers.ran.len() > 1 => {

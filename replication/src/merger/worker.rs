@@ -212,13 +212,15 @@ impl Worker {
             return false;
         }
         self.expiry = None;
-        self.expiry_due = self.sessions.may_expire(self.now_micros());
+        let now = self.now_micros();
+        self.expiry_due = self.sessions.may_expire(now);
         true
     }
 
     /// The wall time, which never goes back.
-    pub(super) fn now_micros(&self) -> u64 {
-        self.options.clock.micros().max(self.last_wall_time_micros)
+    pub(super) fn now_micros(&mut self) -> u64 {
+        self.last_wall_time_micros = self.options.clock.micros().max(self.last_wall_time_micros);
+        self.last_wall_time_micros
     }
 
     fn poll_leadership(&mut self, cx: &mut Context<'_>) -> bool {
@@ -264,9 +266,7 @@ impl Worker {
 
     fn enter_term(&mut self, term: Term) {
         self.drop_staged();
-        let applied = self.engine.applied().wall_time_micros;
-        self.last_wall_time_micros = self.last_wall_time_micros.max(applied);
-        self.sessions.begin_term(term, self.now_micros());
+        self.sessions.begin_term(term);
         if self.chain.newest(term).is_some() {
             // It led the same term before, and not all of that is decided.
             self.mode = Mode::Settling { confirmed: None };

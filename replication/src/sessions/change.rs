@@ -215,7 +215,7 @@ impl Sessions {
     }
 
     /// Whether a look at all sessions is due: some have expired, or they were not listed yet.
-    pub(crate) fn may_expire(&self, now_micros: u64) -> bool {
+    pub(crate) fn may_expire(&mut self, now_micros: u64) -> bool {
         !self.table.is_listed() || self.table.expired(now_micros).next().is_some()
     }
 

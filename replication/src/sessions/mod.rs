@@ -136,10 +136,10 @@ impl Sessions {
         }
     }
 
-    /// This node leads, from `now_micros` on.
-    pub(crate) fn begin_term(&mut self, term: Term, now_micros: u64) {
+    /// This node leads.
+    pub(crate) fn begin_term(&mut self, term: Term) {
         self.forget_staged();
-        self.table.begin_term(term, now_micros);
+        self.table.begin_term(term);
         #[cfg(feature = "mutants")]
         self.late.clear();
     }

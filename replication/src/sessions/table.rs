@@ -75,7 +75,8 @@ pub(super) struct Memory {
 pub(super) struct Table {
     pub(super) limits: SessionLimits,
     term: Option<Term>,
-    began_micros: u64,
+    /// When the term had begun: the first time that was told in it.
+    began_micros: Option<u64>,
     /// All sessions that are there are in `known`.
     listed: bool,
     pub(super) known: HashMap<SessionId, Known>,
@@ -115,7 +116,7 @@ impl Table {
         Self {
             limits,
             term: None,
-            began_micros: 0,
+            began_micros: None,
             listed: false,
             known: HashMap::new(),
             memory: HashMap::new(),
@@ -123,12 +124,12 @@ impl Table {
         }
     }
 
-    /// This node leads from `now_micros` on. If it led the same term before, what it told then still counts.
-    pub(super) fn begin_term(&mut self, term: Term, now_micros: u64) {
+    /// This node leads. If it led the same term before, what it told then still counts.
+    pub(super) fn begin_term(&mut self, term: Term) {
         self.forget_staged();
         if self.term != Some(term) {
             self.term = Some(term);
-            self.began_micros = now_micros;
+            self.began_micros = None;
             self.memory.clear();
             self.remembered = 0;
         }
@@ -191,6 +192,7 @@ impl Table {
 
     /// A session is used, by a client that has its answers to all below `lowest`. Returns the floor.
     pub(super) fn used(&mut self, id: SessionId, lowest: u64, now_micros: u64) -> u64 {
+        self.began_micros.get_or_insert(now_micros);
         let stored = self.stored(id).floor;
         let memory = self.memory.entry(id).or_default();
         memory.last_used_micros = memory.last_used_micros.max(now_micros);
@@ -226,10 +228,12 @@ impl Table {
     }
 
     /// The sessions that nobody used for as long as they live.
-    pub(super) fn expired(&self, now_micros: u64) -> impl Iterator<Item = SessionId> + '_ {
-        self.known.iter().filter_map(move |(id, known)| {
-            let used = self.memory.get(id).map_or(0, |memory| memory.last_used_micros);
-            let end = used.max(self.began_micros).saturating_add(known.ttl_millis.saturating_mul(1_000));
+    pub(super) fn expired(&mut self, now_micros: u64) -> impl Iterator<Item = SessionId> + '_ {
+        let began = *self.began_micros.get_or_insert(now_micros);
+        let (known, memory) = (&self.known, &self.memory);
+        known.iter().filter_map(move |(id, known)| {
+            let used = memory.get(id).map_or(0, |memory| memory.last_used_micros);
+            let end = used.max(began).saturating_add(known.ttl_millis.saturating_mul(1_000));
             (now_micros > end).then_some(*id)
         })
     }
