@@ -188,7 +188,7 @@ impl Replica {
         Ok(self.members())
     }
 
-    /// See [`membership::promote`].
+    /// Makes a voter of a member that is none, once it has caught up; says how far it is.
     ///
     /// # Errors
     /// When this node does not lead, or there is no such member.
@@ -196,7 +196,7 @@ impl Replica {
         Ok(self.progress_of(membership::promote(&self.inner.core, request).await?))
     }
 
-    /// See [`membership::observe`].
+    /// Makes an observer of a member. A leader that is to become one hands over first, and the next one is to be asked.
     ///
     /// # Errors
     /// When this node does not lead, there is no such member, or too few live voters would be left.
@@ -212,7 +212,7 @@ impl Replica {
         Ok(self.progress_of(membership::observe(core, self.inner.peers.cluster(), request).await?))
     }
 
-    /// See [`membership::replace`].
+    /// Puts a node in the place of a member of another name; says how far it is.
     ///
     /// # Errors
     /// When this node does not lead, there is no such member, the old one answers and nobody said that it may, or too few

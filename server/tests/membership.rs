@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Node, Process, run, wait_for};
+use common::{Node, Process, content, run, stderr, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -116,4 +116,39 @@ fn a_node_that_was_removed_is_wiped_and_joins_again() {
     done(&n1, &["wait", "--voter", "n2", "--voters", "2"]);
     let nodes = called(&n1, "n2");
     assert!(nodes.len() == 1 && nodes[0]["raft_id"] != old, "{nodes:?}");
+}
+
+/// What `cluster recover` cannot take is named, and nothing is changed.
+#[test]
+fn a_recovery_of_what_is_no_stopped_node_of_one_cluster_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let [one, two, nowhere] = ["one", "two", "nowhere"].map(|name| temp.path().join(name));
+    let refused = |arguments: &[&str]| {
+        let output = run(&[&["cluster", "recover"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        stderr(&output)
+    };
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let mut n1 = Node::bootstrap(&one, "n1");
+    let said = refused(&["--dir", &text(&one)]);
+    assert!(said.contains("in use by another process") && said.contains("stop the node"), "{said}");
+    assert!(n1.process.end(Signal::TERM).success());
+    let mut other = Node::bootstrap(&two, "n2");
+    assert!(other.process.end(Signal::TERM).success());
+
+    let before = (content(&one), content(&two));
+    let said = refused(&["--dir", &text(&one), "--dir", &text(&two)]);
+    assert!(said.contains("two clusters"), "{said}");
+    assert!(refused(&["--dir", &text(&nowhere)]).contains("nowhere") && !nowhere.exists());
+    let wrong = "0".repeat(32);
+    let said = refused(&["--dir", &text(&one), "--i-accept-loss", &wrong]);
+    assert!(said.contains("nothing was done") && said.contains(&wrong), "{said}");
+    let guided = run(&["cluster", "recover", "--dir", &text(&one)]);
+    let told = String::from_utf8_lossy(&guided.stdout).into_owned();
+    assert_eq!(guided.status.code(), Some(4), "{told}");
+    for part in ["What may be missing", "--i-accept-loss", "Nothing was changed", "n1"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(before == (content(&one), content(&two)), "looking has changed something");
+    assert_eq!(run(&["cluster", "recover"]).status.code(), Some(2), "without a directory");
 }

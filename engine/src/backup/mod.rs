@@ -32,7 +32,7 @@
 //! | `chunk`, `output`, `ahead`, `input`, `track` | parts: written, read, frames in order |
 //! | `full`, `increment`, `growing`, `follow` | making backups |
 //! | `catalog`, `expire`, `verify` | what there is, what can go, whether it is sound |
-//! | `restore`, `seed` | a new database from a chain; a new replica |
+//! | `restore`, `seed` | a new database from a chain, or from a directory whose cluster is lost; a new replica |
 
 mod ahead;
 mod catalog;
