@@ -92,7 +92,7 @@ pub use id::BackupId;
 pub use increment::{BackupReport, WhyFull};
 pub use manifest::{BackupKind, FORMAT_VERSION, Manifest, Membership, Parent, PartInfo, Position};
 pub use progress::{BackupProgress, OnProgress, Stage};
-pub use restore::{NewNode, RestoreOptions, RestorePoint, RestoreReport};
+pub use restore::{ForkPoint, NewNode, RestoreOptions, RestorePoint, RestoreReport};
 pub use seed::OnPiece;
 pub use store::{BackupStore, ObjectInfo, ObjectWriter, StoreError};
 pub use surroundings::{RealSurroundings, Surroundings};
