@@ -5,6 +5,7 @@
 //! txn         builds a transaction
 //! outcome     committed, not committed, unknown, as types
 //! stream      a scan as it arrives
+//! watch       committed changes as they come
 //! cluster     status of the cluster and changes to it
 //! discovery   which nodes there are, who leads, whom to ask next
 //! topology    the last known nodes in a file
@@ -52,6 +53,7 @@ mod retry;
 mod stream;
 mod topology;
 mod txn;
+mod watch;
 
 #[cfg(test)]
 mod client_test;
@@ -68,3 +70,4 @@ pub use retry::Backoff;
 pub use stream::{ScanOptions, ScanStream};
 pub use topology::{KnownNode, Topology, TopologyError};
 pub use txn::{Compare, Txn, range};
+pub use watch::{Position, PositionError, Watch, WatchError, WatchEvent, WatchFrom, WatchOptions, WatchedTxn};
