@@ -14,6 +14,7 @@ mod rejoin;
 mod seeding;
 mod sources;
 mod stopped;
+mod watch;
 
 use std::time::Duration;
 
