@@ -138,7 +138,7 @@ pub enum WatchError {
         /// Where the watch stands.
         position: Position,
         /// What can be gone on from, at the node that reaches back farthest.
-        oldest: Position,
+        oldest: Box<Position>,
         /// Addresses of the nodes that said so.
         asked: Vec<String>,
         /// Members that could not be asked, and may still hold it: names and addresses.
@@ -189,7 +189,8 @@ fn forked_text(position: &Position, forked: Option<u64>) -> String {
     match forked {
         Some(txn_id) if position.txn_id <= txn_id => {
             format!(
-                "; it was forked at txn {txn_id}, so all that was seen is in it: go on behind txn {txn_id} of it, after a look at what lies between"
+                "; it was forked at txn {txn_id}, so all that was seen is in it: go on behind txn {txn_id} of it, after a \
+                 look at what lies between"
             )
         }
         Some(txn_id) => {
@@ -524,7 +525,7 @@ impl Watch {
         let unasked = members.iter().filter(|member| !asked.contains(&member.address));
         Some(WatchError::NotHeld {
             position: self.position.clone().unwrap_or_else(|| Position::after_txn(0)),
-            oldest: oldest.clone()?,
+            oldest: Box::new(oldest.clone()?),
             asked: asked.clone(),
             unasked: unasked.map(|member| (member.name.clone(), member.address.clone())).collect(),
         })

@@ -21,7 +21,7 @@ fn a_position_is_read_as_it_was_written() {
 #[test]
 fn an_error_says_what_can_be_gone_on_from() {
     let position = Position { database_id: String::new(), timeline: 1, txn_id: 5 };
-    let oldest = Position { txn_id: 70, ..position.clone() };
+    let oldest = Box::new(Position { txn_id: 70, ..position.clone() });
     let unasked = vec![("n3".to_owned(), "c:3".to_owned())];
     let asked = vec!["a:1".to_owned(), "b:2".to_owned()];
     let text = WatchError::NotHeld { position: position.clone(), oldest, asked, unasked }.to_string();
