@@ -5,8 +5,13 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 4] =
-    ["calamus/v1/kv.proto", "calamus/v1/cluster.proto", "calamus/v1/backup.proto", "calamus/raft/v1/raft.proto"];
+const FILES: [&str; 5] = [
+    "calamus/v1/kv.proto",
+    "calamus/v1/watch.proto",
+    "calamus/v1/cluster.proto",
+    "calamus/v1/backup.proto",
+    "calamus/raft/v1/raft.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

@@ -179,6 +179,20 @@ impl Discovery {
         good[self.turn.fetch_add(1, Ordering::Relaxed) % good.len()].clone()
     }
 
+    /// A member to ask that is none of `asked`, one that did not fail lately if there is one. `None` also as long as no answer
+    /// has excluded anybody.
+    pub fn pick_but_not(&self, asked: &[String]) -> Option<String> {
+        if asked.is_empty() {
+            return None;
+        }
+        let state = self.state();
+        // Other names of the same nodes would be asked twice, so the members alone count.
+        let left = |node: &&KnownNode| !asked.contains(&node.address);
+        let suspect =
+            |node: &&KnownNode| state.suspects.get(&node.address).is_some_and(|at| at.elapsed() < SUSPECT_FOR);
+        state.topology.nodes.iter().filter(left).min_by_key(suspect).map(|node| node.address.clone())
+    }
+
     /// Takes note that a node failed.
     pub fn failed(&self, address: &str) {
         let mut state = self.state();

@@ -6,6 +6,7 @@
 //! read        what a read may show: all, or what one node has
 //! outcome     committed, not committed, unknown, as types
 //! stream      a scan as it arrives
+//! watch       committed changes as they come
 //! cluster     status of the cluster and changes to it
 //! discovery   which nodes there are, who leads, whom to ask next
 //! topology    the last known nodes in a file
@@ -56,6 +57,7 @@ mod session;
 mod stream;
 mod topology;
 mod txn;
+mod watch;
 
 #[cfg(test)]
 mod client_test;
@@ -76,3 +78,4 @@ pub use session::{Pending, ResumeError, Session, SessionState};
 pub use stream::{ScanOptions, ScanStream};
 pub use topology::{KnownNode, Topology, TopologyError};
 pub use txn::{Compare, Txn, range};
+pub use watch::{Position, PositionError, Watch, WatchError, WatchEvent, WatchFrom, WatchOptions, WatchedTxn};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1::cluster_client::ClusterClient;
 use calamus_proto::v1::kv_client::KvClient;
+use calamus_proto::v1::watch_client::WatchClient;
 use tokio::sync::OnceCell;
 use tonic::transport::{Channel, Endpoint};
 
@@ -68,6 +69,12 @@ impl Nodes {
         };
         let channel = slot.get_or_try_init(|| self.dial(address)).await?.clone();
         Ok(Node { address: address.to_owned(), channel, slot })
+    }
+
+    /// A client on a connection that nobody shares: for a stream that is taken as slowly as may be. It ends with its last
+    /// stream.
+    pub async fn connect_apart(&self, address: &str) -> Result<WatchClient<Channel>, Refusal> {
+        Ok(WatchClient::new(self.dial(address).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
     async fn dial(&self, address: &str) -> Result<Channel, Refusal> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use calamus_proto::v1::cluster_server::{Cluster, ClusterServer};
 use calamus_proto::v1::error_detail::OutcomeClass;
 use calamus_proto::v1::kv_server::{Kv, KvServer};
+use calamus_proto::v1::watch_server::{Watch, WatchServer};
 use calamus_proto::v1::*;
 use calamus_proto::{ERROR_DETAIL_METADATA, MAX_MESSAGE_BYTES};
 use futures::StreamExt;
@@ -52,6 +53,9 @@ pub struct Script {
     /// What is said to be committed of what is resolved; else nothing is.
     pub resolved: Option<TxnResponse>,
     pub reads: usize,
+    /// What the next watches tell before they break.
+    pub watches: VecDeque<Vec<WatchResponse>>,
+    pub watch_requests: Vec<WatchRequest>,
     pub status: NodeStatus,
     pub members: Vec<NodeStatus>,
 }
@@ -136,9 +140,11 @@ fn serve(listener: TcpListener, service: Service, killed: &Receiver<()>) {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let kv = KvServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let watch = WatchServer::new(service.clone());
         let cluster = ClusterServer::new(service);
         tonic::transport::Server::builder()
             .add_service(kv)
+            .add_service(watch)
             .add_service(cluster)
             .serve_with_incoming(incoming)
             .await
@@ -307,5 +313,19 @@ impl Cluster for Service {
     async fn seed_from(&self, _: Request<SeedFromRequest>) -> Result<Response<SeedFromResponse>, Status> {
         self.next().await?;
         Ok(Response::new(SeedFromResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let mut script = self.script.lock().unwrap();
+        script.watch_requests.push(request.into_inner());
+        match script.watches.pop_front() {
+            Some(messages) => Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).boxed())),
+            None => Err(Status::unavailable("scripted: nothing more")),
+        }
     }
 }

@@ -107,6 +107,7 @@
 //! | [`txn`] | batches that write, snapshots that read, records |
 //! | `checkpoint` | copying applied pages into the data file; `node.meta` |
 //! | `recovery` | from what a crash left to a state that may be served |
+//! | [`feed`] | what was committed, as changes, from any transaction on that the journal still holds |
 //! | [`seed`] | a whole database as a stream |
 //! | [`engine`], [`scrub`] | a directory, open: what a consensus drives; what reads all of it, compares and repairs |
 //! | [`database`] | the engine alone, as an embedded database: merged commits of many threads, durable at once or later |
@@ -140,6 +141,7 @@ pub mod database;
 pub mod engine;
 pub mod env;
 pub mod error;
+pub mod feed;
 pub mod ids;
 pub mod journal;
 pub mod offline;

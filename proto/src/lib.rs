@@ -1,6 +1,6 @@
 //! The wire: messages and services of Calamus, generated from `proto/calamus/`.
 
-/// What clients speak: `Kv`, `Cluster` and `Backup`.
+/// What clients speak: `Kv`, `Watch`, `Cluster` and `Backup`.
 #[allow(clippy::all, clippy::pedantic, missing_docs, rust_2018_idioms)]
 pub mod v1 {
     tonic::include_proto!("calamus.v1");

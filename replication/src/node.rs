@@ -220,18 +220,28 @@ impl Node {
             }
             Consistency::Local => {
                 // The age first: the snapshot is not older than it says.
-                let age = self.inner.replica.core().age().unwrap_or(Duration::MAX);
+                let age = self.age();
                 (self.inner.reads.local()?, age)
             }
         };
-        let age_micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
-        let point = ReadPoint {
-            txn_id: txn.txn_id().0,
-            age_micros,
-            node: self.inner.name.clone(),
-            timeline: self.engine().timeline().0,
-        };
+        let point = self.point(txn.txn_id().0, age);
         Ok((txn, point))
+    }
+
+    /// How far this node is, and how old that may be, as a local read would say.
+    #[must_use]
+    pub fn local_point(&self) -> ReadPoint {
+        let age = self.age();
+        self.point(self.engine().applied().txn_id.0, age)
+    }
+
+    fn age(&self) -> Duration {
+        self.inner.replica.core().age().unwrap_or(Duration::MAX)
+    }
+
+    fn point(&self, txn_id: u64, age: Duration) -> ReadPoint {
+        let age_micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        ReadPoint { txn_id, age_micros, node: self.inner.name.clone(), timeline: self.engine().timeline().0 }
     }
 
     /// Makes a node known. The same request again changes nothing and says how far it is.

@@ -7,6 +7,7 @@
 //! moved       telling the cluster where this node is
 //! startup/    opening or making a node's directory, its socket, joining a cluster
 //! services/   the gRPC services, over `calamus_replication::Node`
+//! watch/      committed changes as streams
 //! backup/     places for backups, and what a node does about them
 //! status      the one place where errors become gRPC codes
 //! peer        one-shot calls to the Cluster service of other nodes
@@ -17,7 +18,7 @@
 //! ```
 //!
 //! Direction: `cli` uses everything else and nothing uses `cli`; `serve` uses `startup` and `services`, and `services` uses
-//! `backup`; `services` and `startup` do not know each other.
+//! `backup` and `watch`; `services` and `startup` do not know each other.
 
 pub mod backup;
 pub mod cli;
@@ -37,3 +38,4 @@ pub mod settings;
 pub mod small_file;
 pub mod startup;
 pub mod status;
+pub mod watch;

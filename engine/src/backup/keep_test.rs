@@ -95,6 +95,14 @@ fn a_place_is_for_one_cluster() {
     assert_eq!(forks.len(), 2);
     let text = String::from_utf8(forks.into_values().next_back().expect("two")).expect("text");
     assert!(text.contains(&format!("\"forked_from\":{}", restored.timeline().0)), "{text}");
+    // Who followed the changes is told what both have, and what can be gone on from.
+    let forks = twice.forks().expect("readable");
+    let lines: Vec<_> = forks.iter().map(|fork| (fork.forked_from, fork.timeline)).collect();
+    let (first, second) = (restored.timeline(), twice.timeline());
+    assert_eq!(lines, [(crate::ids::Timeline(1), first), (first, second)]);
+    assert_eq!(twice.forked_from(first).expect("readable"), Some(forks[1].txn_id));
+    assert_eq!(twice.forked_from(second).expect("readable"), None);
+    assert_eq!(twice.feed_oldest().expect("readable").through(), forks[1].txn_id);
 }
 
 #[test]

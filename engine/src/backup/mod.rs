@@ -95,7 +95,7 @@ pub use increment::{BackupReport, WhyFull};
 pub use manifest::{BackupKind, FORMAT_VERSION, Manifest, Membership, Parent, PartInfo, Position};
 pub use progress::{BackupProgress, OnProgress, Stage};
 pub use restore::{
-    NewNode, RecoverReport, RestoreOptions, RestorePoint, RestoreReport, SurvivorReport, examine, recover,
+    ForkPoint, NewNode, RecoverReport, RestoreOptions, RestorePoint, RestoreReport, SurvivorReport, examine, recover,
 };
 pub use seed::OnPiece;
 pub use store::{BackupStore, ObjectInfo, ObjectWriter, StoreError};

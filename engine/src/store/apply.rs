@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::{AppliedState, BatchId, Counters, Head, Store, View};
+use super::{AppliedState, BatchId, Counters, Head, Mark, Store, View};
 use crate::btree::ReadError;
 use crate::error::StorageError;
 use crate::ids::{Digest, LogId, PageNumber, TxnId};
@@ -137,6 +137,13 @@ impl Store {
     /// # Panics
     /// When the frame does not follow the applied state: the caller skipped one, or took one from another history.
     pub fn apply(&self, frame: &Frame) -> Result<Applied, ApplyError> {
+        let applied = self.apply_frame(frame)?;
+        // Frames are applied by one thread at a time: the head is as this one left it.
+        self.marks.note(frame.frame_bytes(), || Mark::of(&self.head.lock().view.applied));
+        Ok(applied)
+    }
+
+    fn apply_frame(&self, frame: &Frame) -> Result<Applied, ApplyError> {
         if frame.kind() != FrameKind::Record {
             let head = self.head.lock();
             let mut applied = advanced(&head.view, frame);

@@ -21,6 +21,7 @@
 mod apply;
 mod data_file;
 mod head;
+mod marks;
 mod memory;
 mod new_pages;
 mod proof;
@@ -42,6 +43,7 @@ pub(crate) use apply::image_at;
 pub use apply::{Applied, ApplyError, Published};
 pub(crate) use data_file::{DataFile, offset_of};
 pub use head::{BatchId, Head, StagedBatch, StagedState};
+pub(crate) use marks::{Mark, Marks};
 pub(crate) use new_pages::{AtOnce, NewPages};
 pub(crate) use proof::{NoProof, carried, digest_of_file};
 pub use state::{AppliedState, View};
@@ -113,6 +115,8 @@ pub struct Store {
     pub(crate) memory_lock: Mutex<()>,
     /// Where the moving of pages from the end of the file goes on. Taken with the batch lock held.
     pub(crate) compaction: Mutex<Compaction>,
+    /// States that the journal passed through.
+    pub(crate) marks: Marks,
     /// What removes the directory when the last user of this store goes, once another generation has taken its place.
     pub(crate) retired: std::sync::OnceLock<Arc<dyn Disk>>,
     /// Last: a reader or a batch that outlives its engine still uses the files, and nobody else may meanwhile.
@@ -158,6 +162,7 @@ impl Store {
             memory_freed: Condvar::new(),
             memory_lock: Mutex::new(()),
             compaction: Mutex::default(),
+            marks: Marks::default(),
             retired: std::sync::OnceLock::new(),
             _lock: lock,
         }

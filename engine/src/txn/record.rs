@@ -235,9 +235,12 @@ impl<'a> RecordReader<'a> {
 }
 
 impl Record {
-    /// Reads a record.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = RecordReader { bytes, at: 0 };
+    /// Reads the fixed part of a record, and says nothing of the rest.
+    pub(crate) fn decode_header(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
+        Self::read_header(&mut RecordReader { bytes, at: 0 })
+    }
+
+    fn read_header(reader: &mut RecordReader<'_>) -> Result<RecordHeader, RecordError> {
         if reader.take(4)? != MAGIC {
             return reader.fail("no record magic");
         }
@@ -260,6 +263,13 @@ impl Record {
         if header.last_txn.0 >= NEVER_REACHED {
             return reader.fail("a txn id out of reach");
         }
+        Ok(header)
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = RecordReader { bytes, at: 0 };
+        let header = Self::read_header(&mut reader)?;
         let (freed, full) = (reader.count(8)?, reader.count(4 + PAGE_BYTES)?);
         let diffs = reader.count(DIFF_HEADER_BYTES)?;
         let (names, operations) = (reader.count(2)?, reader.count(1)?);

@@ -17,6 +17,7 @@ mod restore;
 mod salvage;
 mod serve;
 pub mod table;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ enum Command {
     Journal(journal::JournalArgs),
     Page(page::PageArgs),
     Salvage(salvage::SalvageArgs),
+    Watch(Box<watch::WatchArgs>),
     /// get, put, del, scan, txn, load.
     #[command(flatten)]
     Data(data::DataCommand),
@@ -84,6 +86,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Journal(args) => journal::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Salvage(args) => salvage::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Data(command) => data::run(command),
     }
 }

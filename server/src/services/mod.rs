@@ -9,11 +9,13 @@ mod cluster;
 mod kv;
 mod scan;
 mod seed_stream;
+mod watch;
 
 use calamus_proto::MAX_MESSAGE_BYTES;
 use calamus_proto::v1::backup_server::BackupServer;
 use calamus_proto::v1::cluster_server::ClusterServer;
 use calamus_proto::v1::kv_server::KvServer;
+use calamus_proto::v1::watch_server::WatchServer;
 use calamus_replication::Node;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -25,7 +27,7 @@ use crate::planted;
 use crate::seeding::Wishes;
 
 /// The full names of the services whose health is reported, and "" for the node as a whole.
-const HEALTH_NAMES: [&str; 4] = ["", "calamus.v1.Kv", "calamus.v1.Cluster", "calamus.v1.Backup"];
+const HEALTH_NAMES: [&str; 5] = ["", "calamus.v1.Kv", "calamus.v1.Watch", "calamus.v1.Cluster", "calamus.v1.Backup"];
 
 /// All services of `node`, and the reporter of their health, which starts as NOT_SERVING.
 pub async fn routes(
@@ -49,8 +51,10 @@ pub async fn routes(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let backup = BackupServer::new(backup::BackupService::new(node.clone(), targets, runs))
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let watch = WatchServer::new(watch::WatchService::new(node.clone())).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let routes = if planted::kv_is_shut() { Routes::default() } else { Routes::new(kv) };
     let routes = routes
+        .add_service(watch)
         .add_service(cluster)
         .add_service(backup)
         .add_service(node.raft_server())

@@ -396,7 +396,8 @@ async fn the_same_command_run_again_runs_once() {
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_calamus-fault"));
     let run = async |arguments: &[String], log: &str| {
         let log = home.path().join(log);
-        let code = Process::start(binary, arguments, &[], &log).end(LIMIT).await.code();
+        let mut child = Process::start(binary, arguments, &[], &log).expect("it starts");
+        let code = child.end(LIMIT).await.expect("it ends").code();
         (code, std::fs::read_to_string(log).expect("its output"))
     };
     let (code, first) = run(&patient, "first").await;
@@ -404,7 +405,7 @@ async fn the_same_command_run_again_runs_once() {
     // Without a quorum there is no answer. The leader has taken it, and may have it on its disk.
     let leader = cluster.leader().await;
     for follower in cluster.others(leader) {
-        cluster.process(follower).freeze().await;
+        cluster.process(follower).freeze().await.expect("it stops");
     }
     let (code, lost) = run(&brief, "lost").await;
     assert_eq!(code, Some(3), "{lost}");

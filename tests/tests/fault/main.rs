@@ -19,6 +19,7 @@ mod seeding;
 mod sources;
 mod stopped;
 mod transfer;
+mod watch;
 
 use std::time::Duration;
 

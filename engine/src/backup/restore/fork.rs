@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::RestoreError;
 use super::build::Built;
@@ -19,17 +19,17 @@ use crate::store::{AppliedState, Counters, Store};
 use crate::txn::Batch;
 
 /// The tree that has an entry for each restore that led to a database: under the txn id of the fork's record, big endian.
-const TREE: &str = "$timelines";
+pub(super) const TREE: &str = "$timelines";
 
 /// An entry of the tree, as JSON.
-#[derive(Serialize)]
-struct Fork {
-    timeline: u64,
-    forked_from: u64,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Fork {
+    pub(super) timeline: u64,
+    pub(super) forked_from: u64,
     /// The last entry of the timeline before that was restored; nothing if that was before the first.
     term: Option<u64>,
     index: Option<u64>,
-    txn_id: u64,
+    pub(super) txn_id: u64,
     digest: String,
     chain: String,
     wall_time_micros: u64,

@@ -31,6 +31,7 @@
 
 mod build;
 mod fork;
+mod lineage;
 mod place;
 pub(super) mod plan;
 mod survivor;
@@ -41,6 +42,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use lineage::ForkPoint;
 
 use super::Backups;
 use super::error::RestoreError;

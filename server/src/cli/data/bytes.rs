@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::cli::{Exit, Failure};
 
 /// Text as its bytes, or hex digits as the bytes they mean.
-pub(super) fn parse(text: &str, hex: bool, what: &str) -> Result<Vec<u8>, Failure> {
+pub(in crate::cli) fn parse(text: &str, hex: bool, what: &str) -> Result<Vec<u8>, Failure> {
     if !hex {
         return Ok(text.as_bytes().to_owned());
     }
@@ -32,7 +32,7 @@ pub(super) fn from_hex(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Two digits a byte.
-pub(super) fn to_hex(bytes: &[u8]) -> String {
+pub(in crate::cli) fn to_hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("a string takes all");
@@ -42,7 +42,7 @@ pub(super) fn to_hex(bytes: &[u8]) -> String {
 
 /// One line for people: UTF-8 as it is; tab, line end, backslash, other control characters and bytes that are no UTF-8 escaped,
 /// so that every byte string has a line of its own.
-pub(super) fn escape(bytes: &[u8]) -> String {
+pub(in crate::cli) fn escape(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -68,7 +68,7 @@ pub(super) fn escape(bytes: &[u8]) -> String {
 }
 
 /// Sets `name` to text, or `name_hex` if the bytes are no text or hex is wanted.
-pub(super) fn set_json(object: &mut Map<String, Value>, name: &str, bytes: &[u8], hex: bool) {
+pub(in crate::cli) fn set_json(object: &mut Map<String, Value>, name: &str, bytes: &[u8], hex: bool) {
     match std::str::from_utf8(bytes) {
         Ok(text) if !hex => object.insert(name.to_owned(), text.into()),
         _ => object.insert(format!("{name}_hex"), to_hex(bytes).into()),

@@ -4,7 +4,7 @@
 //! bytes as they are; in lines (`scan`) what is not printable is escaped; in JSON a byte string is `"key": "text"` if it is
 //! UTF-8 and `"key_hex": "..."` if it is not (or with `--hex`), and input takes both.
 
-mod bytes;
+pub(super) mod bytes;
 mod del;
 mod get;
 mod load;
@@ -63,7 +63,7 @@ pub struct DataArgs {
 }
 
 /// A length of time that makes sense to wait.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(seconds),
         _ => Err("a number of seconds above 0 and at most 1000000".to_owned()),
