@@ -25,6 +25,7 @@ pub mod sessions;
 pub mod space;
 pub(crate) mod state_machine;
 pub(crate) mod status;
+pub(crate) mod succession;
 pub(crate) mod trimming;
 pub mod types;
 pub(crate) mod vote_saves;

@@ -36,6 +36,7 @@ use crate::replica::Replica;
 use crate::seam::{Consensus, LeaderInfo, Leadership};
 use crate::seeding::SeedFrom;
 use crate::status;
+use crate::succession::unless_succeeded;
 use crate::types::NodeInfo;
 
 /// How long transactions that were admitted may run on when the node stops.
@@ -101,7 +102,10 @@ impl Node {
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, TxnError> {
         match self.leader_for_txn().await? {
             None => self.inner.merger.submit(request, None).await,
-            Some(leader) => self.inner.forwarding.forward(&leader, request).await,
+            Some(leader) => {
+                let answer = self.inner.forwarding.forward(&leader, request);
+                unless_succeeded(self.leadership(), &leader, answer).await
+            }
         }
     }
 
@@ -112,7 +116,10 @@ impl Node {
     pub async fn system_txn(&self, request: TxnRequest) -> Result<TxnResponse, TxnError> {
         match self.leader_for_txn().await? {
             None => self.inner.merger.submit_system(request, None).await,
-            Some(leader) => self.inner.forwarding.forward_system(&leader, request).await,
+            Some(leader) => {
+                let answer = self.inner.forwarding.forward_system(&leader, request);
+                unless_succeeded(self.leadership(), &leader, answer).await
+            }
         }
     }
 

@@ -123,7 +123,8 @@ impl Plot<'_> {
         let most = self.series.slices.iter().map(|slice| slice.max_us).max().unwrap_or(0).max(10_000) as f64;
         let decades = (most / LEAST_US).log10().ceil();
         let y = move |us: u64| bottom - ((us as f64).max(LEAST_US) / LEAST_US).log10() / decades * LATENCIES;
-        self.text(4.0, top + LATENCIES / 2.0, "start", "name", "latency");
+        // Above the numbers of the axis, of which there may be one anywhere below.
+        self.text(4.0, top - 9.0, "start", "name", "latency");
         for decade in 0..=decades as u32 {
             let us = 100 * 10_u64.pow(decade);
             self.line((LEFT, y(us)), (WIDTH - RIGHT, y(us)), "axis");

@@ -7,8 +7,9 @@ use rustix::process::Signal;
 use super::Stage;
 use crate::trouble::Trouble;
 
-/// How much the node that is filled has to take, in bytes.
-const FILLING_BYTES: usize = 48 << 20;
+/// How much the node that is filled has to take, in bytes: more than two segments of the journal, which are recycled as a
+/// whole.
+const FILLING_BYTES: usize = 160 << 20;
 
 /// A follower's directory is gone. It comes back under its name, as another node of the consensus.
 pub(super) async fn lost_directory(stage: &mut Stage) -> Result<(), Trouble> {
