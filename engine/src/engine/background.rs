@@ -16,8 +16,9 @@ use crate::store::Store;
 /// How long a checkpoint that found no space waits before it is tried again.
 const SPACE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often space is looked at when nothing else happens: so long a node may go on refusing when there is space again.
-const SPACE_LOOK: Duration = Duration::from_millis(500);
+/// How often the thread looks when nobody rings but something may change: so long a node may go on refusing when there is
+/// space again, and so long after the reader that held it back a checkpoint may begin.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Wakes the background thread.
 #[derive(Default)]
@@ -159,7 +160,7 @@ fn run(core: &Core) {
 
 fn checkpoint_when_due(core: &Core) {
     tend_space(core);
-    while core.bell.wait(core.watches_space(&core.store()).then_some(SPACE_LOOK)) {
+    while core.bell.wait(looks(core).then_some(LOOK)) {
         tend_space(core);
         while core.checkpoint_due(&core.store()) {
             let speed = if core.is_short_of_space(&core.store()) { Speed::Full } else { Speed::Spread };
@@ -178,6 +179,12 @@ fn checkpoint_when_due(core: &Core) {
             }
         }
     }
+}
+
+/// Whether something may change for which nobody rings.
+fn looks(core: &Core) -> bool {
+    let store = core.store();
+    core.watches_space(&store) || core.checkpoint_held_back(&store)
 }
 
 fn tend_space(core: &Core) {

@@ -109,6 +109,25 @@ fn a_failed_sync_of_the_data_file_is_never_tried_again_and_writers_are_refused()
 }
 
 #[test]
+fn a_checkpoint_that_a_reader_held_back_begins_when_the_reader_has_gone_and_nothing_more_is_written() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let engine = make(Arc::new(RealDisk::new()), home.path(), eager());
+    // The thread looks while the reader is there, in one of these at least.
+    for round in 0..20 {
+        let reader = engine.read();
+        put(&engine, 2 * round);
+        put(&engine, 2 * round + 1);
+        std::thread::yield_now();
+        drop(reader);
+        let started = Instant::now();
+        while engine.checkpointed().log_id < engine.applied().log_id {
+            assert!(started.elapsed() < PATIENCE, "in round {round} no checkpoint begins");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
 fn a_panic_of_the_checkpoint_thread_is_a_failure() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let engine = make(Arc::new(RealDisk::new()), home.path(), eager());

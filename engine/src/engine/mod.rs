@@ -166,21 +166,28 @@ impl Core {
 
     /// Whether a checkpoint is due by itself. Never one that could not go on.
     fn checkpoint_due(&self, store: &Store) -> bool {
+        store.readers.checkpoint_snapshot().is_some_and(|reachable| self.due_up_to(store, &reachable.applied))
+    }
+
+    /// Whether a checkpoint would be due if it were not for a reader. Nobody rings when that reader goes, since readers
+    /// are to be cheap, so whoever waits for it has to look.
+    fn checkpoint_held_back(&self, store: &Store) -> bool {
+        let newest = store.head.lock().view.applied.clone();
+        self.due_up_to(store, &newest) && !self.checkpoint_due(store)
+    }
+
+    /// Whether a checkpoint that goes as far as `reachable` is due.
+    fn due_up_to(&self, store: &Store, reachable: &AppliedState) -> bool {
         let checkpointed = self.meta.lock().value.checkpoint.log_id;
-        let Some(reachable) = store.readers.checkpoint_snapshot() else { return false };
-        let reachable = reachable.applied.log_id;
-        if reachable <= checkpointed {
+        if reachable.log_id <= checkpointed {
             return false;
         }
-        if store.versions.bytes() >= self.options.version_bytes_limit / 2 {
-            return true;
-        }
-        if self.is_short_of_space(store) {
+        if store.versions.bytes() >= self.options.version_bytes_limit / 2 || self.is_short_of_space(store) {
             return true;
         }
         let first = LogIndex(checkpointed.map_or(0, |log_id| log_id.index.0 + 1));
         let (Some(from), Some(to)) =
-            (store.journal.position(first), reachable.and_then(|log_id| store.journal.position(log_id.index)))
+            (store.journal.position(first), reachable.log_id.and_then(|log_id| store.journal.position(log_id.index)))
         else {
             return false;
         };
