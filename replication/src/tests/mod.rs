@@ -13,3 +13,4 @@ mod seeding;
 mod sources;
 mod suite;
 pub(crate) mod support;
+mod votes;

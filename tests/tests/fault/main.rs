@@ -11,6 +11,7 @@ mod identity;
 mod kill;
 mod lost_majority;
 mod planted;
+mod planted_consensus;
 mod reach;
 mod rejoin;
 mod rollback;
