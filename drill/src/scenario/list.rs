@@ -2,7 +2,7 @@
 
 use futures::future::LocalBoxFuture;
 
-use super::{Stage, changes, cuts, disks, kills};
+use super::{Stage, changes, cuts, disks, kills, sizes};
 use crate::trouble::Trouble;
 
 /// One round of a scenario.
@@ -21,18 +21,31 @@ pub struct Scenario {
     pub rounds: u32,
     /// Whether nodes reach each other by way of proxies. They cost a hop, so only where they are needed.
     pub(crate) proxied: bool,
+    /// How many nodes the cluster begins with.
+    pub(crate) nodes: usize,
     pub(crate) script: Script,
+}
+
+/// Three, if nothing is said.
+macro_rules! nodes {
+    () => {
+        3
+    };
+    ($nodes:literal) => {
+        $nodes
+    };
 }
 
 /// Makes the table readable: a line a scenario.
 macro_rules! scenarios {
-    ($($name:literal, $standard:literal, $rounds:literal, $proxied:literal, $script:path, $about:literal;)*) => {
+    ($($name:literal, $standard:literal, $rounds:literal, $proxied:literal, $script:path, $about:literal $(, $nodes:literal)?;)*) => {
         &[$(Scenario {
             name: $name,
             about: $about,
             standard: $standard,
             rounds: $rounds,
             proxied: $proxied,
+            nodes: nodes!($($nodes)?),
             script: |stage| Box::pin($script(stage)),
         }),*]
     };
@@ -58,6 +71,7 @@ pub fn all() -> &'static [Scenario] {
         "transfer", true, 5, false, changes::transfer, "leadership is handed to another node";
         "replace", true, 1, false, changes::replace, "a node is killed for good, and another takes its place";
         "seed", true, 1, false, changes::seed, "a node that lost everything is filled while writes go on";
+        "grow-and-shrink", false, 1, false, sizes::script, "one node becomes three and five, two are replaced, three are left; with kills in between", 1;
     }
 }
 

@@ -54,7 +54,7 @@ pub async fn run(
     begun: &(dyn Fn(&Arc<Timeline>) + Send + Sync),
 ) -> Result<Run, Trouble> {
     let started = Instant::now();
-    let plan = Plan { proxied: scenario.proxied, ..settings.plan.clone() };
+    let plan = Plan { proxied: scenario.proxied, nodes: scenario.nodes, ..settings.plan.clone() };
     let cluster = Scratch::start(plan).await?;
     let timeline = Arc::new(Timeline::default());
     begun(&timeline);

@@ -7,6 +7,7 @@ mod damage;
 mod directories;
 mod freeze;
 mod full_disk;
+mod grow;
 mod identity;
 mod kill;
 mod lost_majority;
