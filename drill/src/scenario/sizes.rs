@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use calamus_client::proto::{AddRequest, Aim, ReplaceRequest};
 
-use super::{Stage, kills};
+use super::{Stage, changes, kills};
 use crate::trouble::Trouble;
 
+/// What there is before the first node joins, in bytes, beside what the load writes.
+const FILLING_BYTES: usize = 16 << 20;
 /// Between two questions whether a replacement has happened.
 const LOOK: Duration = Duration::from_millis(20);
 /// What is agreed on happens by itself within this.
@@ -17,13 +19,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// All of it.
 pub(super) async fn script(stage: &mut Stage) -> Result<(), Trouble> {
+    stage.note(format!("{} MiB are written", FILLING_BYTES >> 20));
+    changes::fill(stage, FILLING_BYTES).await?;
     for size in [3, 5] {
         while size_of(stage) < size {
             let since = stage.note(format!("a node joins {}", size_of(stage)));
             let new = killed_while_it_joins(stage).await?;
             let promoted = stage.client.cluster().promote(stage.cluster.name(new)).await;
             promoted.map_err(|error| Trouble::during("it was not promoted", error))?;
-            stage.cluster.joined(new).await?;
+            votes(stage, new).await?;
             stage.whole(since).await?;
         }
         kills::leader(stage).await?;
@@ -101,8 +105,20 @@ async fn replace(stage: &mut Stage, old: usize, state: Old) -> Result<(), Troubl
     let done = tokio::time::timeout(LIMIT, done).await;
     let done = done.map_err(|_| Trouble::new(format!("{old_name} was not replaced in {} s", LIMIT.as_secs())))?;
     done.map_err(|error| Trouble::during(format!("{old_name} was not replaced"), error))?;
-    stage.cluster.joined(new).await?;
+    votes(stage, new).await?;
     retire(stage, old, since).await
+}
+
+/// Waits until a node that joined votes, and says how it came by what it has.
+async fn votes(stage: &mut Stage, new: usize) -> Result<(), Trouble> {
+    stage.cluster.joined(new).await?;
+    let status = stage.cluster.admitted(new).await?;
+    let name = stage.cluster.name(new).to_owned();
+    stage.remark(match status.generation {
+        0 | 1 => format!("{name} was filled by the log"),
+        _ => format!("{name} was filled by a seeding"),
+    });
+    Ok(())
 }
 
 /// Takes a follower out.
