@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::freshness::Freshness;
-use crate::log_store::{LogStore, SwitchGate};
+use crate::log_store::{Early, LogStore, SwitchGate};
 use crate::membership::removal;
 use crate::network::client::Network;
 use crate::network::convert::to_log_id;
@@ -117,7 +117,7 @@ impl Core {
         let options = openraft_config(config, &identity.cluster_id.to_string()).map_err(|error| error.to_string())?;
         let applied = watch::Sender::new(engine.applied().log_id);
         let gate = SwitchGate::default();
-        let log_store = LogStore::new(engine.clone(), gate.clone(), config.acknowledges_early());
+        let log_store = LogStore::new(engine.clone(), gate.clone(), Early::of(config));
         let vote_saves = log_store.vote_saves().clone();
         let machine = StateMachine::new(engine.clone(), applied.clone(), gate, stop.clone());
         let raft = Raft::new(identity.raft_id.0, Arc::new(options), network, log_store, machine)
@@ -297,7 +297,9 @@ impl Core {
         if term.is_some_and(|term| term.0 != vote.leader_id.term) {
             return Err(not_leading());
         }
-        self.rounds.confirm(vote, &voter_sets, deadline).await.map_err(|Deposed| not_leading())?;
+        if !self.config.reads_without_quorum() {
+            self.rounds.confirm(vote, &voter_sets, deadline).await.map_err(|Deposed| not_leading())?;
+        }
         Ok(point.expect("a leader has at least its own first entry"))
     }
 

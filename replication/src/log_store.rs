@@ -35,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::log_reader::LogReader;
 use crate::network::convert::{to_log_id, to_raft_log_id, to_vote};
+use crate::options::NodeConfig;
 use crate::types::{Entry, RaftLogId, RaftVote, TypeConfig};
 use crate::vote_saves::VoteSaves;
 
@@ -90,6 +91,21 @@ impl SwitchGate {
     }
 }
 
+/// Planted faults: what is said before it is durable. See [`NodeConfig`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Early {
+    /// Frames.
+    pub frames: bool,
+    /// Votes.
+    pub votes: bool,
+}
+
+impl Early {
+    pub(crate) fn of(config: &NodeConfig) -> Self {
+        Self { frames: config.acknowledges_early(), votes: config.votes_early() }
+    }
+}
+
 /// The log store.
 #[derive(Clone)]
 pub struct LogStore {
@@ -97,16 +113,15 @@ pub struct LogStore {
     committed: Arc<Mutex<Option<LogId>>>,
     gate: SwitchGate,
     vote_saves: VoteSaves,
-    /// A planted fault: see [`crate::options::NodeConfig`].
-    acknowledge_early: bool,
+    early: Early,
 }
 
 impl LogStore {
     /// On an open engine.
     #[must_use]
-    pub fn new(engine: Engine, gate: SwitchGate, acknowledge_early: bool) -> Self {
+    pub fn new(engine: Engine, gate: SwitchGate, early: Early) -> Self {
         let committed = Arc::new(Mutex::new(engine.applied().log_id));
-        Self { engine, committed, gate, vote_saves: VoteSaves::default(), acknowledge_early }
+        Self { engine, committed, gate, vote_saves: VoteSaves::default(), early }
     }
 
     /// How long votes take to be saved.
@@ -153,6 +168,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        if self.early.votes {
+            return self.engine.save_vote(to_vote(vote), Box::new(drop)).map_err(storage_error);
+        }
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
         let _saving = self.vote_saves.begin();
@@ -189,7 +207,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.gate.until(|| self.continues(first)).await?;
         }
         let frames = self.seal(entries);
-        if self.acknowledge_early {
+        if self.early.frames {
             callback.io_completed(Ok(()));
             return self.engine.append(frames, Box::new(drop)).map_err(storage_error);
         }

@@ -94,6 +94,30 @@ impl NodeConfig {
         #[cfg(not(feature = "mutants"))]
         false
     }
+
+    /// Whether the planted fault *no pre-vote* is on.
+    fn elects_without_asking(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.no_pre_vote;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+
+    /// Whether the planted fault *a read index without a quorum* is on.
+    pub(crate) fn reads_without_quorum(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.read_index_without_quorum;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
+
+    /// Whether the planted fault *a vote that is not synced* is on.
+    pub(crate) fn votes_early(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        return self.mutants.vote_not_synced;
+        #[cfg(not(feature = "mutants"))]
+        false
+    }
 }
 
 /// Planted faults.
@@ -106,12 +130,18 @@ pub struct Mutants {
     pub acknowledge_before_sync: bool,
     /// Leadership is handed to a voter that lags or does not answer, too.
     pub transfer_blindly: bool,
+    /// A vote is given, to another or to oneself, before it is durable.
+    pub vote_not_synced: bool,
+    /// Who hears of no leader stands for election without asking first whether others hear of none.
+    pub no_pre_vote: bool,
+    /// A leader takes itself for the leader, and asks nobody before it says up to where a read has to see.
+    pub read_index_without_quorum: bool,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutants {
     /// The faults named in `CALAMUS_MUTANTS`, separated by commas: `enable_leader_restore`, `acknowledge_before_sync`,
-    /// `transfer_blindly`.
+    /// `transfer_blindly`, `vote_not_synced`, `no_pre_vote`, `read_index_without_quorum`.
     #[must_use]
     pub fn from_environment() -> Self {
         let named = std::env::var("CALAMUS_MUTANTS").unwrap_or_default();
@@ -120,6 +150,9 @@ impl Mutants {
             enable_leader_restore: named("enable_leader_restore"),
             acknowledge_before_sync: named("acknowledge_before_sync"),
             transfer_blindly: named("transfer_blindly"),
+            vote_not_synced: named("vote_not_synced"),
+            no_pre_vote: named("no_pre_vote"),
+            read_index_without_quorum: named("read_index_without_quorum"),
         }
     }
 }
@@ -175,7 +208,7 @@ pub fn openraft_config(config: &NodeConfig, cluster: &str) -> Result<Config, Con
         // Heartbeats go on through the loss of a quorum: they are what finds it again.
         quorum_loss_probe_interval: None,
         // A node that was cut off must not depose a live leader when it returns.
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(!config.elects_without_asking()),
         // Between tries on an unreachable peer.
         backoff: "200ms".to_owned(),
         reset_backoff_on_transfer_leader: Some(true),

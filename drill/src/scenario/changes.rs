@@ -70,7 +70,7 @@ pub(super) async fn replace(stage: &mut Stage) -> Result<(), Trouble> {
 /// There is much to fill a node with, and it lost everything.
 pub(super) async fn seed(stage: &mut Stage) -> Result<(), Trouble> {
     stage.note(format!("{} MiB are written", FILLING_BYTES >> 20));
-    fill(stage).await?;
+    fill(stage, FILLING_BYTES).await?;
     let leader = stage.cluster.leader().await?;
     let node = stage.draw_other(leader);
     let since = stage.fault(format!("kill -9 {}, and its directory is removed", stage.cluster.name(node)));
@@ -89,12 +89,13 @@ pub(super) async fn seed(stage: &mut Stage) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn fill(stage: &mut Stage) -> Result<(), Trouble> {
+/// Writes so many bytes of values, in transactions of 2 MiB.
+pub(super) async fn fill(stage: &mut Stage, bytes: usize) -> Result<(), Trouble> {
     use rand::RngCore;
     const VALUE_BYTES: usize = 256 << 10;
     const PER_TXN: usize = 8;
     let mut value = vec![0; VALUE_BYTES];
-    for batch in 0..FILLING_BYTES / (VALUE_BYTES * PER_TXN) {
+    for batch in 0..bytes / (VALUE_BYTES * PER_TXN) {
         let mut txn = calamus_client::Txn::new().idempotent().deadline(Duration::from_secs(60));
         for number in 0..PER_TXN {
             stage.rng.fill_bytes(&mut value);

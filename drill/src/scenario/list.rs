@@ -2,7 +2,7 @@
 
 use futures::future::LocalBoxFuture;
 
-use super::{Stage, changes, cuts, disks, kills};
+use super::{Stage, changes, cuts, disks, kills, sizes};
 use crate::trouble::Trouble;
 
 /// One round of a scenario.
@@ -19,27 +19,37 @@ pub struct Scenario {
     pub standard: bool,
     /// How many rounds there are if nothing else is said.
     pub rounds: u32,
+    /// The cluster that it is done to.
+    pub(crate) ground: Ground,
+    pub(crate) script: Script,
+}
+
+/// How the cluster of a scenario begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground {
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
     /// Whether nodes reach each other by way of proxies. They cost a hop, so only where they are needed.
     pub(crate) proxied: bool,
     /// More flags for the nodes.
     pub(crate) flags: &'static [&'static str],
-    pub(crate) script: Script,
 }
 
-const NONE: &[&str] = &[];
+const DIRECT: Ground = Ground { nodes: 3, proxied: false, flags: &[] };
+const PROXIED: Ground = Ground { proxied: true, ..DIRECT };
+const ALONE: Ground = Ground { nodes: 1, ..DIRECT };
 /// The journal is not kept for long, so that a node that lost everything has to be filled.
-const SHORT_JOURNAL: &[&str] = &["--checkpoint-mib", "8", "--retention-mib", "8"];
+const SHORT_JOURNAL: Ground = Ground { flags: &["--checkpoint-mib", "8", "--retention-mib", "8"], ..DIRECT };
 
 /// Makes the table readable: a line a scenario.
 macro_rules! scenarios {
-    ($($name:literal, $standard:literal, $rounds:literal, $proxied:literal, $flags:expr, $script:path, $about:literal;)*) => {
+    ($($name:literal, $standard:literal, $rounds:literal, $ground:ident, $script:path, $about:literal;)*) => {
         &[$(Scenario {
             name: $name,
             about: $about,
             standard: $standard,
             rounds: $rounds,
-            proxied: $proxied,
-            flags: $flags,
+            ground: $ground,
             script: |stage| Box::pin($script(stage)),
         }),*]
     };
@@ -48,23 +58,24 @@ macro_rules! scenarios {
 /// All of them, in the order in which they are run.
 pub fn all() -> &'static [Scenario] {
     scenarios! {
-        "kill-leader", true, 3, false, NONE, kills::leader, "the leader is killed, and started again";
-        "kill-follower", true, 2, false, NONE, kills::follower, "a follower is killed, and started again";
-        "kill-all", true, 1, false, NONE, kills::all, "all nodes lose their power at once";
-        "freeze-leader", true, 1, false, NONE, kills::freeze_leader, "the leader stands still for longer than an election takes, and goes on";
-        "cut-leader", true, 1, true, NONE, cuts::leader, "the leader reaches no other node, and is reached by none; clients still reach it";
-        "cut-follower", true, 1, true, NONE, cuts::follower, "a follower is cut off for longer than an election takes, and comes back";
-        "cut-one-way", true, 1, true, NONE, cuts::one_way, "nothing that the leader sends arrives; what is sent to it does";
-        "flap", true, 1, true, NONE, cuts::flap, "the connection between the leader and one follower breaks again and again";
-        "cuts", false, 10, true, NONE, cuts::random, "cuts drawn by chance: both ways or one, a minority, the leader alone, all from all";
-        "slow-disk", true, 1, false, NONE, disks::slow, "every sync of the leader takes 80 ms longer";
-        "hung-disk", true, 1, false, NONE, disks::hung, "a sync of the leader does not return, for longer than an election takes";
-        "full-disk", true, 1, false, NONE, disks::full, "the leader's disk has no space left, and later has some again";
-        "lost-directory", true, 1, false, NONE, changes::lost_directory, "a follower's directory is gone; it comes back under its name";
-        "rolling-restart", true, 1, false, NONE, changes::rolling_restart, "each node in turn is ended in order, and started again";
-        "transfer", true, 5, false, NONE, changes::transfer, "leadership is handed to another node";
-        "replace", true, 1, false, NONE, changes::replace, "a node is killed for good, and another takes its place";
-        "seed", true, 1, false, SHORT_JOURNAL, changes::seed, "a node that lost everything is filled while writes go on";
+        "kill-leader", true, 3, DIRECT, kills::leader, "the leader is killed, and started again";
+        "kill-follower", true, 2, DIRECT, kills::follower, "a follower is killed, and started again";
+        "kill-all", true, 1, DIRECT, kills::all, "all nodes lose their power at once";
+        "freeze-leader", true, 1, DIRECT, kills::freeze_leader, "the leader stands still for longer than an election takes, and goes on";
+        "cut-leader", true, 1, PROXIED, cuts::leader, "the leader reaches no other node, and is reached by none; clients still reach it";
+        "cut-follower", true, 1, PROXIED, cuts::follower, "a follower is cut off for longer than an election takes, and comes back";
+        "cut-one-way", true, 1, PROXIED, cuts::one_way, "nothing that the leader sends arrives; what is sent to it does";
+        "flap", true, 1, PROXIED, cuts::flap, "the connection between the leader and one follower breaks again and again";
+        "cuts", false, 10, PROXIED, cuts::random, "cuts drawn by chance: both ways or one, a minority, the leader alone, all from all";
+        "slow-disk", true, 1, DIRECT, disks::slow, "every sync of the leader takes 80 ms longer";
+        "hung-disk", true, 1, DIRECT, disks::hung, "a sync of the leader does not return, for longer than an election takes";
+        "full-disk", true, 1, DIRECT, disks::full, "the leader's disk has no space left, and later has some again";
+        "lost-directory", true, 1, DIRECT, changes::lost_directory, "a follower's directory is gone; it comes back under its name";
+        "rolling-restart", true, 1, DIRECT, changes::rolling_restart, "each node in turn is ended in order, and started again";
+        "transfer", true, 5, DIRECT, changes::transfer, "leadership is handed to another node";
+        "replace", true, 1, DIRECT, changes::replace, "a node is killed for good, and another takes its place";
+        "seed", true, 1, SHORT_JOURNAL, changes::seed, "a node that lost everything is filled while writes go on";
+        "grow-and-shrink", false, 1, ALONE, sizes::script, "one node becomes three and five, two are replaced, three are left; with kills in between";
     }
 }
 

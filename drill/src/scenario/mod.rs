@@ -7,6 +7,7 @@
 //! list      the scenarios by name
 //! stage     what a script works with
 //! kills, cuts, disks, changes   the scripts, by what they break
+//! sizes     a cluster that grows and shrinks
 //! run       a scenario from the start of its cluster to its verdict
 //! running   drills of a cluster that is in use
 //! judge     what the clients were told against what is there
@@ -21,6 +22,7 @@ mod kills;
 mod list;
 mod run;
 mod running;
+mod sizes;
 mod stage;
 mod watch;
 

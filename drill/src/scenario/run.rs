@@ -54,8 +54,9 @@ pub async fn run(
     begun: &(dyn Fn(&Arc<Timeline>) + Send + Sync),
 ) -> Result<Run, Trouble> {
     let started = Instant::now();
-    let mut plan = Plan { proxied: scenario.proxied, ..settings.plan.clone() };
-    plan.flags.extend(scenario.flags.iter().map(|&flag| flag.to_owned()));
+    let ground = scenario.ground;
+    let mut plan = Plan { proxied: ground.proxied, nodes: ground.nodes, ..settings.plan.clone() };
+    plan.flags.extend(ground.flags.iter().map(|&flag| flag.to_owned()));
     let cluster = Scratch::start(plan).await?;
     let timeline = Arc::new(Timeline::default());
     begun(&timeline);

@@ -176,12 +176,17 @@ impl Scratch {
     }
 
     fn first_start(&mut self, node: usize, join: Option<usize>) -> Result<(), Trouble> {
+        self.first_start_as(node, join, &[])
+    }
+
+    fn first_start_as(&mut self, node: usize, join: Option<usize>, role: &[&str]) -> Result<(), Trouble> {
         let (name, address) = (self.name(node).to_owned(), self.nodes[node].address().to_owned());
         let mut arguments = ["--name", &name, "--listen", &address].map(str::to_owned).to_vec();
         match join {
             None => arguments.push("--bootstrap".to_owned()),
             Some(host) => arguments.extend(["--join".to_owned(), self.nodes[host].address().to_owned()]),
         }
+        arguments.extend(role.iter().map(|&word| word.to_owned()));
         self.spawn(node, arguments)
     }
 
@@ -190,10 +195,22 @@ impl Scratch {
     /// # Errors
     /// When it does not start.
     pub fn grow(&mut self, host: usize) -> Result<usize, Trouble> {
+        self.grow_as(host, &[])
+    }
+
+    /// The same with a node that does not vote before somebody says so.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn grow_learner(&mut self, host: usize) -> Result<usize, Trouble> {
+        self.grow_as(host, &["--as", "learner"])
+    }
+
+    fn grow_as(&mut self, host: usize, role: &[&str]) -> Result<usize, Trouble> {
         let node = self.nodes.len();
         let home = self.home.as_ref().expect("it is there as long as the cluster").path();
         self.nodes.push(Node::plan(node + 1, home)?);
-        self.first_start(node, Some(host))?;
+        self.first_start_as(node, Some(host), role)?;
         Ok(node)
     }
 
@@ -319,6 +336,22 @@ impl Scratch {
         let mut found = None;
         self.until("a node leads", async |s| {
             found = s.leader_now().await;
+            Ok(found.is_some())
+        })
+        .await?;
+        Ok(found.expect("waited for"))
+    }
+
+    /// Waits until a node that was started knows that it is a member, whether it votes or not. Returns what it says then.
+    ///
+    /// # Errors
+    /// When that is not so for long.
+    pub async fn admitted(&mut self, node: usize) -> Result<NodeStatus, Trouble> {
+        let what = format!("{} is a member", self.name(node));
+        let mut found = None;
+        self.until(&what, async |s| {
+            let inside = |status: &NodeStatus| !matches!(status.role(), Role::Outside | Role::Unspecified);
+            found = s.nodes[node].status().await.filter(inside);
             Ok(found.is_some())
         })
         .await?;

@@ -13,7 +13,7 @@ use openraft::type_config::TypeConfigExt;
 
 use super::cluster::{TestCluster, retry};
 use super::support;
-use crate::log_store::{LogStore, SwitchGate};
+use crate::log_store::{Early, LogStore, SwitchGate};
 use crate::network::convert::to_raft_log_id;
 use crate::options::NodeConfig;
 use crate::seam::Leadership;
@@ -21,12 +21,12 @@ use crate::test_requests::{put, txn};
 use crate::types::{Entry, TypeConfig};
 
 /// Appends while syncs hang, and looks who was told what.
-async fn append_while_syncs_hang(acknowledge_early: bool) {
+async fn append_while_syncs_hang(early: Early) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let disk = LosingDisk::new();
     let engine =
         support::create(Arc::new(disk.clone()), &directory.path().join("n"), &support::identity(1, "n", "h:1"));
-    let mut store = LogStore::new(engine.clone(), SwitchGate::default(), acknowledge_early);
+    let mut store = LogStore::new(engine.clone(), SwitchGate::default(), early);
     disk.hang_syncs(true);
     let (sender, mut told) = TypeConfig::oneshot();
     let entry = Entry::new_blank(to_raft_log_id(LogId::new(1, 0)));
@@ -50,13 +50,19 @@ async fn append_while_syncs_hang(acknowledge_early: bool) {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_before_its_sync() {
-    append_while_syncs_hang(false).await;
+    append_while_syncs_hang(Early::default()).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "an acknowledgement before the sync")]
 async fn acknowledging_before_the_sync_is_found() {
-    append_while_syncs_hang(true).await;
+    append_while_syncs_hang(Early { frames: true, ..Early::default() }).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "an acknowledgement before the sync")]
+async fn a_planted_vote_before_its_sync_is_found() {
+    append_while_syncs_hang(Early { votes: true, ..Early::default() }).await;
 }
 
 #[tokio::test]
@@ -65,7 +71,7 @@ async fn a_vote_that_is_saved_counts_with_the_time_that_it_takes() {
     let disk = LosingDisk::new();
     let engine =
         support::create(Arc::new(disk.clone()), &directory.path().join("n"), &support::identity(1, "n", "h:1"));
-    let mut store = LogStore::new(engine, SwitchGate::default(), false);
+    let mut store = LogStore::new(engine, SwitchGate::default(), Early::default());
     let saves = store.vote_saves().clone();
     assert!(!saves.is_saving());
     disk.hang_syncs(true);

@@ -14,3 +14,4 @@ mod sessions;
 mod sources;
 mod suite;
 pub(crate) mod support;
+mod votes;

@@ -7,6 +7,8 @@ use futures::FutureExt;
 use futures::poll;
 use openraft::ReadPolicy;
 
+#[cfg(feature = "mutants")]
+use super::cluster::PATIENCE;
 use super::cluster::{TestNode, retry};
 use super::scripted::{Arrived, ScriptedPeer};
 use crate::options::NodeConfig;
@@ -14,10 +16,10 @@ use crate::test_requests::{put, txn};
 use crate::types::{Membership, NodeInfo};
 
 /// A leader of three whose other members are scripted.
-fn leader_of_scripted(root: &std::path::Path) -> (TestNode, [ScriptedPeer; 2]) {
+fn leader_of_scripted(root: &std::path::Path, config: NodeConfig) -> (TestNode, [ScriptedPeer; 2]) {
     // Nobody else stands for election, and no lease runs out, while the script runs.
     let election_timeout = Duration::from_secs(60)..Duration::from_secs(120);
-    let node = TestNode::create(root, "n1", 101, &NodeConfig { election_timeout, ..NodeConfig::default() });
+    let node = TestNode::create(root, "n1", 101, &NodeConfig { election_timeout, ..config });
     let peers = node.on(async { [ScriptedPeer::start().await, ScriptedPeer::start().await] });
     let addresses = [&node.identity.advertise, &peers[0].address, &peers[1].address];
     let nodes: BTreeMap<u64, NodeInfo> = (101..)
@@ -36,7 +38,7 @@ fn leader_of_scripted(root: &std::path::Path) -> (TestNode, [ScriptedPeer; 2]) {
 #[test]
 fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let (node, [first, second]) = leader_of_scripted(root.path());
+    let (node, [first, second]) = leader_of_scripted(root.path(), NodeConfig::default());
     let core = node.replica().core();
     first.hold();
     second.hold();
@@ -67,4 +69,18 @@ fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
     // An answer to a question of after the read began does.
     second.let_heartbeats();
     assert_eq!(node.on(read), Ok(before.expect("its own first entry")));
+}
+
+/// In the script above nothing is said before somebody has answered; a leader that asks nobody says it in silence.
+#[cfg(feature = "mutants")]
+#[test]
+fn a_planted_read_index_without_a_quorum_is_found() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mutants = crate::options::Mutants { read_index_without_quorum: true, ..Default::default() };
+    let (node, [first, second]) = leader_of_scripted(root.path(), NodeConfig { mutants, ..NodeConfig::default() });
+    first.hold();
+    second.hold();
+    let core = node.replica().core();
+    let read = node.on(async { tokio::time::timeout(PATIENCE, core.lead_read_index(None)).await });
+    assert!(matches!(read, Ok(Ok(_))), "the planted fault has no effect, so the test above proves nothing: {read:?}");
 }

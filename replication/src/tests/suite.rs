@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::support;
 use crate::log_reader::LogReader;
-use crate::log_store::{LogStore, SwitchGate};
+use crate::log_store::{Early, LogStore, SwitchGate};
 use crate::network::convert::to_log_id;
 use crate::state_machine::{Declaration, StateMachine, StopReason, Ticket, meta_of};
 use crate::types::{Entry, RaftLogId, RaftVote, SnapshotMeta, StoredMembership, TypeConfig};
@@ -201,7 +201,8 @@ impl StoreBuilder<TypeConfig, SuiteLog, SuiteMachine, TempDir> for Builder {
         };
         let (log, machine) = (open("log"), open("machine"));
         let gate = SwitchGate::default();
-        let store = SuiteLog { inner: LogStore::new(log.clone(), gate.clone(), false), engine: log, last: None };
+        let store =
+            SuiteLog { inner: LogStore::new(log.clone(), gate.clone(), Early::default()), engine: log, last: None };
         let inner = StateMachine::new(machine.clone(), watch::Sender::new(None), gate, StopReason::default());
         Ok((directory, store, SuiteMachine { inner, engine: machine }))
     }
