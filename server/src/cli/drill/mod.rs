@@ -12,6 +12,8 @@ mod show;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use calamus_drill::checker::{self, Bounds};
+use calamus_drill::history::file::{self, AnyHistory};
 use calamus_drill::report::{About, page};
 use calamus_drill::rival::kill_leaders;
 use calamus_drill::scenario::{self, RunningCluster, Scenario, Settings};
@@ -64,6 +66,9 @@ pub struct DrillArgs {
     /// With --endpoints: yes, that one.
     #[arg(long, requires = "endpoints")]
     i_mean_it: bool,
+    /// Run nothing: check a history that --keep has kept, again.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenarios", "endpoints", "report", "vs", "list"])]
+    check: Option<PathBuf>,
     /// List the scenarios, and run none.
     #[arg(long)]
     list: bool,
@@ -86,6 +91,9 @@ const WRITERS: usize = 12;
 pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
     if args.list {
         return print(show::list(args.json), Exit::Done);
+    }
+    if let Some(file) = &args.check {
+        return check(file);
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new("cannot find this program, which the nodes are to run", error, ""))?;
@@ -130,6 +138,24 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
     let exit = if good { Exit::Done } else { Exit::No };
     let text = if args.json { show::json(&runs, rival) } else { show::table(&runs, rival, args.report.as_deref()) };
     print(text, exit)
+}
+
+/// Checks a history that was kept.
+fn check(file: &std::path::Path) -> Result<Exit, Failure> {
+    let cannot = |why: String| Failure::new(format!("cannot check {}", file.display()), why, "give a file that --keep has kept");
+    let open = std::fs::File::open(file).map_err(|error| cannot(error.to_string()))?;
+    let history = file::read(std::io::BufReader::new(open)).map_err(|error| cannot(error.to_string()))?;
+    let (operations, good, words) = match &history {
+        AnyHistory::Keys(keys) => {
+            let verdict = checker::linearizable(keys, &Bounds::default());
+            (keys.operations().len(), verdict.is_ok(), verdict.to_string())
+        }
+        AnyHistory::Transactions(all) => {
+            let verdict = checker::transactions(all);
+            (all.operations().len(), verdict.is_ok(), verdict.to_string())
+        }
+    };
+    print(format!("{operations} operations: {words}\n"), if good { Exit::Done } else { Exit::No })
 }
 
 async fn run_running(args: &DrillArgs, seed: u64) -> Result<Run, Failure> {
