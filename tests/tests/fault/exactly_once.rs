@@ -288,7 +288,8 @@ fn seed() -> u64 {
 async fn round(cluster: &mut Cluster, workers: &mut [Worker], disturbance: Disturbance, rng: &mut StdRng) -> usize {
     let addresses = cluster.addresses();
     // Some guards hold in every other round.
-    let gate = if rng.random() { Txn::new().put(COUNTERS, "gate", "") } else { Txn::new().delete(COUNTERS, "gate") };
+    let gate = Txn::new().create_tree(COUNTERS);
+    let gate = if rng.random() { gate.put(COUNTERS, "gate", "") } else { gate.delete(COUNTERS, "gate") };
     cluster.client().await.txn(gate.idempotent()).await.expect("it is idempotent");
     let before = Way::to_leader(cluster).await;
     let seeds: Vec<u64> = workers.iter().map(|_| rng.random()).collect();
