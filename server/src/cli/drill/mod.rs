@@ -142,7 +142,8 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
 
 /// Checks a history that was kept.
 fn check(file: &std::path::Path) -> Result<Exit, Failure> {
-    let cannot = |why: String| Failure::new(format!("cannot check {}", file.display()), why, "give a file that --keep has kept");
+    let cannot =
+        |why: String| Failure::new(format!("cannot check {}", file.display()), why, "give a file that --keep has kept");
     let open = std::fs::File::open(file).map_err(|error| cannot(error.to_string()))?;
     let history = file::read(std::io::BufReader::new(open)).map_err(|error| cannot(error.to_string()))?;
     let (operations, good, words) = match &history {

@@ -128,7 +128,8 @@ fn a_transaction_that_fits_no_message_goes_on_in_the_next() {
 /// The most changes that a record of 16 MiB may hold, and the largest values, fit into a message.
 #[test]
 fn the_largest_transactions_fit_into_one_message() {
-    let large: Vec<(&dyn Fn(&mut Batch), usize)> = vec![
+    type Case<'c> = (&'c dyn Fn(&mut Batch), usize);
+    let large: Vec<Case<'_>> = vec![
         (&|batch| batch.put("a", b"k", &vec![7; 8 << 20]).map(drop).unwrap(), 1),
         (
             &|batch| {
