@@ -323,9 +323,13 @@ impl Client {
             if refusal.broken {
                 self.discovery.failed(&address);
             }
-            let elsewhere = refusal.leader.as_ref().is_some_and(|leader| *leader != address);
-            if let Some(leader) = refusal.leader.as_deref().filter(|_| elsewhere) {
-                self.discovery.hint(leader);
+            let named = refusal.leader.as_deref().filter(|leader| **leader != *address);
+            // A node that forwards names the leader also when it got no answer from it: that one is not to be asked next.
+            let elsewhere = named.is_some() && !refusal.leader_is_silent();
+            match named {
+                Some(leader) if elsewhere => self.discovery.hint(leader),
+                Some(leader) => self.discovery.failed(leader),
+                None => {}
             }
             if !refusal.retryable || (refusal.unknown && if_unknown == IfUnknown::Stop) {
                 return Err((refusal, tries));

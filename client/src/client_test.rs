@@ -60,6 +60,21 @@ async fn a_change_of_leader_is_followed_by_its_hint_and_remembered() {
 }
 
 #[tokio::test]
+async fn a_leader_that_does_not_answer_those_who_forward_is_not_gone_back_to() {
+    let fakes = cluster(3);
+    let client = connect(&fakes, Options { attempt_timeout: Duration::from_millis(200), ..options() }).await;
+    lead(&fakes, 0, 1, "cluster-1");
+    // It stands still, and the others name it all the same: nobody else leads yet.
+    fakes[0].answer([Answer::Hang]);
+    for follower in &fakes[1..] {
+        follower.answer([refuse(true, "timeout", &fakes[0].address, false)]);
+    }
+    let done = client.txn(put().idempotent()).await.unwrap();
+    assert_eq!((done.attempts, done.unknown_attempts), (4, 3));
+    assert_eq!((fakes[0].txns(), fakes[1].txns() + fakes[2].txns()), (1, 3));
+}
+
+#[tokio::test]
 async fn a_refusal_that_may_pass_is_tried_again_until_the_leader_is_there() {
     let fakes = cluster(1);
     let client = connect(&fakes, options()).await;

@@ -314,8 +314,10 @@ impl Discovery {
         }
         let leader = status.leader_address;
         let suspect = state.suspects.get(&leader).is_some_and(|at| at.elapsed() < SUSPECT_FOR);
-        // A node that says of itself that it leads has answered just now.
-        let believed = !leader.is_empty() && status.term >= state.term && (!suspect || leader == address);
+        // Who did not answer a call is not believed to lead on, not if it says so itself: one that is cut off from the others
+        // answers questions, and calls never. If it leads, the others forward to it.
+        let elected = leader == address && status.term > state.term;
+        let believed = !leader.is_empty() && status.term >= state.term && (!suspect || elected);
         if believed {
             state.term = status.term;
             state.suspects.remove(&leader);

@@ -75,6 +75,11 @@ impl Refusal {
         Refusal { failure, unknown: true, retryable: true, leader: None, broken: true }
     }
 
+    /// Whether the leader that is named is one that did not answer the node that was asked.
+    pub fn leader_is_silent(&self) -> bool {
+        self.leader.is_some() && matches!(self.failure.reason.as_str(), TIMEOUT | UNREACHABLE)
+    }
+
     /// What an error status says. Without Calamus' own detail (so: from the transport, or from something in between) only an
     /// error that tells that nothing was sent, or that no handler was there, is *not committed*.
     pub fn of(status: &Status, node: &str) -> Refusal {
