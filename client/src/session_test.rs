@@ -77,6 +77,31 @@ async fn guards_that_fail_behind_a_lost_answer_are_resolved() {
 }
 
 #[tokio::test]
+async fn a_run_beside_another_believes_no_answer_without_a_txn_id() {
+    let fakes = cluster(1);
+    let (_, session) = session(&fakes).await;
+    let pending = session.begin(put()).await.unwrap();
+    // The first run's copy arrives, and has no answer yet.
+    fakes[0].answer([Answer::Hang]);
+    let other = tokio::spawn({
+        let pending = pending.clone();
+        async move { pending.run().await }
+    });
+    while copies(&fakes[0]).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    fakes[0].answer([Answer::GuardsFail]);
+    assert!(!pending.run().await.unwrap().guards_held);
+    assert_eq!(resolves(&fakes[0]), 1, "the other copy might have met another state");
+    // Whoever gives a run up leaves its copy under way.
+    other.abort();
+    assert!(other.await.is_err());
+    fakes[0].answer([refuse(false, "disk_full", "", false)]);
+    assert_eq!(Outcome::of(&pending.run().await), Outcome::NotCommitted);
+    assert_eq!(resolves(&fakes[0]), 2);
+}
+
+#[tokio::test]
 async fn a_refusal_is_not_committed_only_when_no_copy_can_come_after_it() {
     let fakes = cluster(1);
     let (_, session) = session(&fakes).await;

@@ -74,6 +74,8 @@ struct Unanswered {
     request: TxnRequest,
     /// A copy whose answer was lost may be under way.
     lost: bool,
+    /// How many runs of it have not ended: each may have a copy under way. One whose future was dropped never ends.
+    runs: u32,
 }
 
 impl Sequences {
@@ -215,7 +217,7 @@ impl Session {
             return None;
         }
         sequences.next += 1;
-        sequences.unanswered.insert(sequence, Unanswered { request: request.clone(), lost: false });
+        sequences.unanswered.insert(sequence, Unanswered { request: request.clone(), lost: false, runs: 0 });
         Some(sequence)
     }
 

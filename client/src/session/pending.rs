@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use calamus_proto::v1::{ResolveRequest, TxnResponse};
+use calamus_proto::v1::{ResolveRequest, TxnRequest, TxnResponse};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{Session, Unanswered};
+use super::Session;
 use crate::client::{IfUnknown, ReadFrom, Tries, committed, with_timeout};
 use crate::nodes::Node;
 use crate::outcome::{Committed, Failure, TxnError};
@@ -19,7 +19,8 @@ const RESOLVED: &str = "resolved";
 /// Its sequence is another one's: a state was resumed that is older than what was sent.
 const REUSED: &str = "sequence_reused";
 
-/// A transaction that has its sequence. It may be run again and again, also by several tasks or processes: it runs once.
+/// A transaction that has its sequence. It may be run again and again, also by several tasks: it runs once. By one process at
+/// a time: what another one has under way, this one cannot know.
 #[derive(Clone, Debug)]
 pub struct Pending {
     session: Session,
@@ -57,8 +58,7 @@ impl Pending {
     /// As [`Session::txn`].
     pub async fn run(&self) -> Result<Committed, TxnError> {
         let end = Instant::now() + self.deadline;
-        // Until the copies of this run are answered they count as lost: the future may be dropped at any moment.
-        let Some(Unanswered { request, lost: earlier }) = self.mark(true) else {
+        let Some((request, earlier)) = self.begin_run() else {
             return Err(TxnError::Unknown(self.failure("sequence_answered", "it was said to be answered")));
         };
         let client = &self.session.inner.client;
@@ -71,10 +71,7 @@ impl Pending {
         let tries = match &result {
             Ok((_, tries)) | Err((_, tries)) => *tries,
         };
-        let lost = earlier || tries.unknown > 0;
-        if !lost {
-            self.mark(false);
-        }
+        let lost = self.end_run(tries.unknown > 0) || earlier;
         match result {
             Ok((response, _)) => self.answer(response, tries, lost, end).await,
             Err((refusal, _)) => self.refusal(refusal, tries, earlier, lost, end).await,
@@ -141,13 +138,23 @@ impl Pending {
         }
     }
 
-    /// Says whether copies of it may be under way; what it was before.
-    fn mark(&self, lost: bool) -> Option<Unanswered> {
+    /// A run begins: its copies count as lost until they are answered, since its future may be dropped at any moment. What it
+    /// sends, and whether copies of others may be under way.
+    fn begin_run(&self) -> Option<(TxnRequest, bool)> {
         let mut sequences = self.session.sequences();
         let unanswered = sequences.unanswered.get_mut(&self.sequence)?;
-        let before = unanswered.clone();
-        unanswered.lost = lost;
-        Some(before)
+        let earlier = unanswered.lost || unanswered.runs > 0;
+        unanswered.runs += 1;
+        Some((unanswered.request.clone(), earlier))
+    }
+
+    /// A run ends, with an answer to each of its copies unless one is `lost`. Whether any copy may be under way now.
+    fn end_run(&self, lost: bool) -> bool {
+        let mut sequences = self.session.sequences();
+        let Some(unanswered) = sequences.unanswered.get_mut(&self.sequence) else { return lost };
+        unanswered.runs -= 1;
+        unanswered.lost |= lost;
+        unanswered.lost || unanswered.runs > 0
     }
 
     fn failure(&self, reason: &str, what: &str) -> Failure {

@@ -95,7 +95,7 @@ impl SessionState {
             }
             let bytes = hex::decode(request).map_err(|error| malformed(error.to_string()))?;
             let request = TxnRequest::decode(&bytes[..]).map_err(|error| malformed(error.to_string()))?;
-            unanswered.insert(*sequence, Unanswered { request, lost: true });
+            unanswered.insert(*sequence, Unanswered { request, lost: true, runs: 0 });
         }
         if self.next_sequence == 0 {
             return Err(ResumeError::Malformed("the first sequence is 1".to_owned()));

@@ -79,6 +79,15 @@ pub(crate) async fn replace(core: &Core, cluster: ClusterId, request: &ReplaceRe
     let (Some(old_id), 1) = (old.first().copied(), old.len()) else {
         return Err(NodeError::Busy(format!("{} is being replaced already", request.old)));
     };
+    if membership.nodes().any(|(id, node)| node.replaces == Some(old_id) && *id != new.raft_id) {
+        return Err(NodeError::Busy(format!("{} is being replaced by another node already", request.old)));
+    }
+    if !membership.voter_ids().any(|id| id == old_id) {
+        return Err(NodeError::Refused(format!(
+            "{} does not vote, and who takes its place would: remove it, and let the other join as what it was",
+            request.old
+        )));
+    }
     check_old(core, membership, request, old_id).await?;
     if votes {
         let _one = core.changing.lock().await;
@@ -93,7 +102,8 @@ pub(crate) async fn replace(core: &Core, cluster: ClusterId, request: &ReplaceRe
 /// Refuses to replace a node that answers, unless that may be.
 async fn check_old(core: &Core, membership: &Membership, request: &ReplaceRequest, old: u64) -> Result<(), NodeError> {
     let node = membership.get_node(&old).expect("it is a member");
-    let under_way = membership.nodes().any(|(_, node)| node.replaces == Some(old));
+    let new = request.new.as_ref().and_then(|new| membership.get_node(&new.raft_id));
+    let under_way = new.is_some_and(|new| new.replaces == Some(old));
     if request.old_may_be_alive || under_way || !removal::answers_at(&core.peers, RaftId(old), node).await {
         return Ok(());
     }

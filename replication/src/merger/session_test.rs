@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use calamus_engine::ids::Term;
+use calamus_engine::ids::{Term, Timeline};
 use calamus_proto::v1::operation::Kind;
 use calamus_proto::v1::operation_result::Kind as ResultKind;
 use calamus_proto::v1::session_operation::Kind as SessionKind;
 use calamus_proto::v1::session_result::Kind as SessionResultKind;
 use calamus_proto::v1::{
-    CloseSessionRequest, OpenSessionRequest, ResolveRequest, ResolveResponse, SessionOperation, TxnRequest,
+    CloseSessionRequest, OpenSessionRequest, Put, ResolveRequest, ResolveResponse, SessionOperation, TxnRequest,
     TxnResponse, TxnSession,
 };
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::test_consensus::{Fate, TestConsensus};
 use super::{Answer, Merger, MergerOptions, WallClock};
 use crate::error::{Outcome, TxnError, reason};
-use crate::sessions::layout::{SessionId, TREE};
+use crate::sessions::layout::{SessionId, SessionRecord, TREE};
 use crate::sessions::{MAX_AHEAD, SessionLimits};
 use crate::test_requests::{add, exists, get, op, put, txn, until, value_at};
 
@@ -561,4 +561,23 @@ async fn a_session_that_nobody_uses_expires_by_a_write_of_the_leader() {
     is(&rig.run(rig.count(1)).await.unwrap_err(), Outcome::Unknown, reason::NO_SUCH_SESSION);
     assert!(rig.stored().is_empty());
     assert_eq!(rig.counted().await, 1);
+}
+
+#[tokio::test]
+async fn a_session_of_before_a_restore_is_removed_and_takes_nobodys_room() {
+    let (_, clock) = clock();
+    let sessions = SessionLimits { sessions: 2, ..SessionLimits::default() };
+    let rig =
+        Rig::with(MergerOptions { clock, expiry_interval: Duration::from_millis(1), sessions, ..options() }).await;
+    let foreign = SessionId::new(Timeline(0x7777), 5);
+    let record = SessionRecord { ttl_millis: 3_600_000, opened_micros: 0 };
+    let (key, value) = (foreign.key().to_vec().into(), record.encode().to_vec().into());
+    let kept = txn(vec![op(Kind::Put(Put { tree: TREE.to_owned(), key, value, tree_must_exist: false }))]);
+    rig.consensus.pump(rig.merger.submit_system(kept, None)).await.unwrap();
+    // Who leads next lists them anew.
+    rig.other_leader(|_| {});
+    rig.consensus.pump(async { until(|| rig.merger.stats().expired_sessions == 1).await }).await;
+    rig.open(60_000).await.expect("there is room for a second one");
+    let error = rig.open(60_000).await.expect_err("and for no third one");
+    assert_eq!(error.reason, reason::TOO_MANY_SESSIONS);
 }

@@ -93,7 +93,9 @@ impl Heard {
         let known = *self.0.lock().get(&peer)?;
         let own = vote.map_or(Term(0), |vote| vote.term);
         let same = own == known.term;
-        if own < known.term || (same && vote.and_then(|vote| vote.node) != Some(this)) {
+        // A leader that was elected in the same term takes over a vote that was given to another.
+        let elsewhere = same && vote.is_some_and(|vote| vote.node != Some(this) && !vote.committed);
+        if own < known.term || elsewhere {
             return Some(format!(
                 "it voted for this node in term {}, and its directory has a vote of term {own}",
                 known.term
@@ -117,7 +119,12 @@ mod tests {
     const PEER: RaftId = RaftId(2);
 
     fn vote(term: u64, node: u64) -> Option<Vote> {
-        Some(Vote { term: Term(term), node: Some(RaftId(node)), committed: true })
+        Some(Vote { term: Term(term), node: Some(RaftId(node)), committed: false })
+    }
+
+    /// Of who follows the leader of the term.
+    fn led(term: u64, node: u64) -> Option<Vote> {
+        vote(term, node).map(|vote| Vote { committed: true, ..vote })
     }
 
     fn at(term: u64, index: u64) -> Option<LogId> {
@@ -132,6 +139,7 @@ mod tests {
         heard.voted(PEER, Term(5));
         assert!(forgot(None, None) && forgot(vote(4, 1), None) && forgot(vote(5, 3), None));
         assert!(!forgot(vote(5, 1), None) && !forgot(vote(6, 3), None));
+        assert!(!forgot(led(5, 3), None), "it voted for this node, and another one was elected in that term");
         heard.acknowledged(PEER, Term(5), LogId::new(4, 90), at(4, 90));
         assert!(!forgot(vote(5, 1), at(4, 10)), "an entry of an earlier leader says nothing");
         heard.acknowledged(PEER, Term(5), LogId::new(5, 100), at(5, 98));

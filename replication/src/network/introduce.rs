@@ -8,7 +8,8 @@ use std::time::Duration;
 use calamus_engine::Engine;
 use calamus_engine::ids::RaftId;
 use calamus_proto::raft::v1 as wire;
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use super::convert;
 use super::peers::{Lane, Peers};
@@ -25,7 +26,14 @@ pub(crate) async fn introduce(engine: &Engine, peers: &Peers, membership: &Membe
         let contradiction = ask(engine, peers, RaftId(*id)).await?;
         Some(format!("{} says: {contradiction}", node.name))
     });
-    join_all(asked).await.into_iter().flatten().next()
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    while let Some(said) = asked.next().await {
+        // One is enough: who hangs must not leave this node the time to stand for election.
+        if said.is_some() {
+            return said;
+        }
+    }
+    None
 }
 
 async fn ask(engine: &Engine, peers: &Peers, id: RaftId) -> Option<String> {

@@ -364,7 +364,12 @@ impl wire::raft_server::Raft for RaftService {
         let vote = message.vote.map(|vote| convert::vote_from_wire(Some(vote))).transpose()?;
         let vote = vote.as_ref().map(convert::to_vote);
         let last = message.last_log.map(convert::plain_log_id_from_wire);
-        let contradiction = self.core.peers.heard.contradiction(self.this, from, vote, last);
+        // A candidate's vote is durable before it asks for others.
+        let stood = self.engine.vote().filter(|own| own.node == Some(from)).map(|own| own.term);
+        let forgot = stood.filter(|term| vote.is_none_or(|vote| vote.term < *term)).map(|term| {
+            format!("it stood for election in term {term}, and its directory has a vote of an earlier term")
+        });
+        let contradiction = forgot.or_else(|| self.core.peers.heard.contradiction(self.this, from, vote, last));
         if let Some(why) = &contradiction {
             tracing::error!(peer = %from, why, "a node starts on a directory that was put back to an earlier state");
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use calamus_engine::btree::ReadError;
-use calamus_engine::ids::Term;
+use calamus_engine::ids::{Term, Timeline};
 use calamus_engine::txn::{Batch, BatchError};
 use calamus_proto::v1::{TxnResponse, TxnSession};
 
@@ -79,6 +79,8 @@ pub(super) struct Table {
     began_micros: Option<u64>,
     /// All sessions that are there are in `known`.
     listed: bool,
+    /// The timeline on which they were listed. Sessions of others are over.
+    timeline: Option<Timeline>,
     pub(super) known: HashMap<SessionId, Known>,
     pub(super) memory: HashMap<SessionId, Memory>,
     /// How many answers are remembered.
@@ -118,6 +120,7 @@ impl Table {
             term: None,
             began_micros: None,
             listed: false,
+            timeline: None,
             known: HashMap::new(),
             memory: HashMap::new(),
             remembered: 0,
@@ -162,6 +165,7 @@ impl Table {
                 there = cursor.next()?;
             }
         }
+        self.timeline = Some(batch.timeline());
         self.listed = true;
         Ok(())
     }
@@ -230,11 +234,13 @@ impl Table {
     /// The sessions that nobody used for as long as they live.
     pub(super) fn expired(&mut self, now_micros: u64) -> impl Iterator<Item = SessionId> + '_ {
         let began = *self.began_micros.get_or_insert(now_micros);
-        let (known, memory) = (&self.known, &self.memory);
+        let (known, memory, timeline) = (&self.known, &self.memory, self.timeline);
         known.iter().filter_map(move |(id, known)| {
             let used = memory.get(id).map_or(0, |memory| memory.last_used_micros);
             let end = used.max(began).saturating_add(known.ttl_millis.saturating_mul(1_000));
-            (now_micros > end).then_some(*id)
+            // One of before a restore is not there for anybody, and must not take the room of others.
+            let elsewhere = timeline.is_some_and(|timeline| !id.is_of(timeline));
+            (elsewhere || now_micros > end).then_some(*id)
         })
     }
 }

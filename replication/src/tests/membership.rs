@@ -235,6 +235,9 @@ fn is_replaced(dead: bool) {
     retry("n4 took its place", || {
         let leader = cluster.leader();
         let answer = leader.on(leader.replica().replace(&request)).ok()?;
+        let new = proto::AddRequest { name: "n5".to_owned(), raft_id: 105, ..new.add_request(false) };
+        let second = proto::ReplaceRequest { new: Some(new), ..request.clone() };
+        assert!(leader.on(leader.replica().replace(&second)).is_err(), "two take one place");
         let voters = answer.members.iter().filter(|member| member.voter).count();
         assert!(voters <= 3, "{:?}", answer.members);
         let has_old = answer.members.iter().any(|member| member.raft_id == old_id);
