@@ -7,21 +7,26 @@
 //! whoever was promised more refuses it; then it does not start.
 //!
 //! What was heard of a raft id, all of it durable there before it was said:
-//! - it voted for this node in a term: its vote is of that term and for this node, or of a later term, for ever;
+//! - it voted for this node in a term: its vote is of that term and for this node, or for the one that was elected in that
+//!   term (a leader takes over votes that were given to another), or of a later term, for ever;
 //! - in the term that this node led, it acknowledged an entry of that term: the same for its vote; and while it has no
 //!   later vote, that entry is in its log, for only a leader of a later term can have it cut.
 //! - what it acknowledged was also applied here, so committed: the entry's index is in its log for ever.
 //!
 //! | the directory has | of whom was heard | decision |
 //! | --- | --- | --- |
-//! | a vote of an earlier term, or in the same for another node | a vote, or an entry | contradiction |
+//! | a vote of an earlier term, or in the same for another node that was not elected | a vote, or an entry | contradiction |
 //! | the vote of that term | an entry behind its end | contradiction |
 //! | a later vote | a committed entry behind its end | contradiction |
 //! | anything else | | it may be its newest state |
 //!
-//! What is not found: this is kept in memory by those who led or stood for election. If none of them runs on since, or none
+//! Beside what was heard, the vote of whoever is asked speaks: if it is for the node that starts, that one stood for
+//! election in that term, and a candidate's own vote is durable before it asks for others. That stands on disk.
+//!
+//! What is not found: what was heard is kept in memory by those who led or stood for election. If none of them runs on since, or none
 //! answers when the node starts (the whole cluster was stopped, or the leader of then is gone as well), nobody knows
-//! better, and a directory that was put back is believed. Nor is it found where nothing was promised since. So an image is
+//! better, and a directory that was put back is believed. Nor is it found where nothing was promised since, nor where a leader's
+//! own directory is put back to a moment within the term that it led: nobody notes what a leader has promised itself. So an image is
 //! never to be put back; where it has happened, the node is wiped and joins anew.
 //!
 //! A leader guards itself too: a follower that denies what it acknowledged in this very term is not fed, because openraft
