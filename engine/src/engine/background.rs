@@ -184,7 +184,7 @@ fn checkpoint_when_due(core: &Core) {
 /// Whether something may change for which nobody rings.
 fn looks(core: &Core) -> bool {
     let store = core.store();
-    core.watches_space(&store) || core.checkpoint_held_back(&store)
+    core.watches_space(&store) || core.checkpoint_wanted(&store)
 }
 
 fn tend_space(core: &Core) {

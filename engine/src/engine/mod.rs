@@ -169,11 +169,11 @@ impl Core {
         store.readers.checkpoint_snapshot().is_some_and(|reachable| self.due_up_to(store, &reachable.applied))
     }
 
-    /// Whether a checkpoint would be due if it were not for a reader. Nobody rings when that reader goes, since readers
-    /// are to be cheap, so whoever waits for it has to look.
-    fn checkpoint_held_back(&self, store: &Store) -> bool {
+    /// Whether a checkpoint is due, or would be if it were not for a reader. Nobody rings when that reader goes, since
+    /// readers are to be cheap, so whoever waits for it has to look: also if it has gone since the last look.
+    fn checkpoint_wanted(&self, store: &Store) -> bool {
         let newest = store.head.lock().view.applied.clone();
-        self.due_up_to(store, &newest) && !self.checkpoint_due(store)
+        self.due_up_to(store, &newest)
     }
 
     /// Whether a checkpoint that goes as far as `reachable` is due.
