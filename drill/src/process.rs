@@ -1,8 +1,8 @@
 //! Child processes that never outlive whoever started them.
 //!
 //! Three things end a child: its [`Process`] is dropped (also by a panic, also if it is stopped: SIGKILL needs no
-//! cooperation); this process dies (the child asks the system for that, see `CALAMUS_PARENT`); or it ends by
-//! itself. The system counts the *thread* that forked as the parent, so all children are forked by one thread that lives
+//! cooperation); this process dies (a node of Calamus asks the system for that, see `CALAMUS_PARENT`; other programs do not); or
+//! it ends by itself. The system counts the *thread* that forked as the parent, so all children are forked by one thread that lives
 //! as long as this process does.
 
 use std::fs::File;

@@ -52,6 +52,8 @@ pub struct Verdict {
     pub refused: u64,
     /// Writes of which nobody knows.
     pub unknown: u64,
+    /// Reads that were answered.
+    pub reads: u64,
     /// Acknowledged writes that are not there at the end. Must be 0.
     pub lost: u64,
     /// Writes that are there more than once. Must be 0.
@@ -85,6 +87,7 @@ impl Verdict {
             && self.doubled == 0
             && self.risen == 0
             && self.acknowledged > 0
+            && self.reads > 0
             && self.registers.is_good()
             && self.transactions.is_good()
             && (self.identical.is_good() || matches!(self.identical, Judgement::Skipped(_)))
@@ -108,6 +111,9 @@ impl Verdict {
         }
         if self.acknowledged == 0 {
             all.push("no write was acknowledged: nothing was tried".to_owned());
+        }
+        if self.reads == 0 {
+            all.push("no read was answered: the histories say nothing".to_owned());
         }
         for (what, judgement) in [
             ("the history of single keys", &self.registers),

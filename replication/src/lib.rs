@@ -22,6 +22,7 @@ pub mod replica;
 pub mod seam;
 pub mod seeding;
 pub mod sessions;
+pub(crate) mod silence;
 pub mod space;
 pub(crate) mod state_machine;
 pub(crate) mod status;

@@ -205,7 +205,7 @@ pub fn openraft_config(config: &NodeConfig, cluster: &str) -> Result<Config, Con
         enable_elect: true,
         // A leader that was removed hands over once the change is committed.
         removed_leader_step_down: StepDownPolicy::After(150),
-        // Heartbeats go on through the loss of a quorum: they are what finds it again.
+        // `silence` does more: appends and quorum rounds are heartbeats, too.
         quorum_loss_probe_interval: None,
         // A node that was cut off must not depose a live leader when it returns.
         enable_pre_vote: Some(!config.elects_without_asking()),

@@ -165,6 +165,9 @@ impl Rounds {
 
     /// Whether the node takes the leader of `vote` for its leader; `None` if that is not known.
     async fn question(&self, id: RaftId, vote: RaftVote) -> Option<bool> {
+        if self.peers.silence.is_kept() {
+            return None;
+        }
         let mut client = self.peers.client(id, Lane::Control).ok()?;
         // A heartbeat that says nothing of the log: only the vote is compared.
         let request = wire::AppendRequest {

@@ -43,6 +43,7 @@ use crate::seam::{Consensus, LeaderInfo, Leadership, Proposed, ReadIndexError};
 use crate::seeding::order::SeedFrom;
 use crate::seeding::pace::Pace;
 use crate::seeding::seat::Seeding;
+use crate::silence;
 use crate::space::QuorumSpace;
 use crate::state_machine::StopReason;
 use crate::trimming::{self, SeedHolds};
@@ -100,6 +101,7 @@ impl Replica {
         tasks.spawn(membership::promote_learners(core.clone()));
         tasks.spawn(membership::removal::watch(core.clone()));
         tasks.spawn(watchdog::run(engine.clone(), core.clone()));
+        tasks.spawn(silence::run(core.clone()));
         tasks.spawn(failover::run(core.clone(), Arc::clone(&peers), lost.clone()));
         tasks.spawn(repair::run(engine.clone(), core.clone(), Arc::clone(&peers)));
         let inner = Inner {

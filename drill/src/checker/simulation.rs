@@ -44,7 +44,7 @@ pub(super) fn simulate<D: Database>(seed: u64, mut database: D, shape: Shape) ->
     let mut adrift: Vec<D::Call> = Vec::new();
     let mut done = Vec::new();
     let mut begun = 0;
-    for now in 1.. {
+    for moment in 1.. {
         if let Some(place) = (0..adrift.len()).choose(&mut random).filter(|_| random.random_bool(shape.late)) {
             let call = adrift.swap_remove(place);
             database.take_effect(&call);
@@ -54,7 +54,7 @@ pub(super) fn simulate<D: Database>(seed: u64, mut database: D, shape: Shape) ->
             None if begun < shape.operations => {
                 begun += 1;
                 let (client_id, call) = (ClientId(client as u32), database.draw(&mut random));
-                let (invoked, ended, outcome) = (Moment(now), None, Outcome::Unknown);
+                let (invoked, ended, outcome) = (Moment(moment), None, Outcome::Unknown);
                 let operation = Operation { client: client_id, invoked, ended, call, outcome };
                 under_way[client] = Some(UnderWay { operation, returned: None });
             }
@@ -65,7 +65,7 @@ pub(super) fn simulate<D: Database>(seed: u64, mut database: D, shape: Shape) ->
                     adrift.push(operation.call.clone());
                     done.push(operation);
                 } else if random.random_bool(shape.failed) {
-                    (operation.ended, operation.outcome) = (Some(Moment(now)), Outcome::Failed);
+                    (operation.ended, operation.outcome) = (Some(Moment(moment)), Outcome::Failed);
                     done.push(operation);
                 } else {
                     let returned = Some(database.take_effect(&operation.call));
@@ -73,7 +73,7 @@ pub(super) fn simulate<D: Database>(seed: u64, mut database: D, shape: Shape) ->
                 }
             }
             Some(UnderWay { mut operation, returned: Some(returned) }) => {
-                (operation.ended, operation.outcome) = (Some(Moment(now)), Outcome::Ok(returned));
+                (operation.ended, operation.outcome) = (Some(Moment(moment)), Outcome::Ok(returned));
                 done.push(operation);
             }
         }

@@ -149,20 +149,22 @@ impl Load {
         Ok(Load { shared, clients: running })
     }
 
-    /// Asks for no more, and waits for what is on its way.
+    /// Asks for no more, and waits for what is on its way. Beside what was noted, what clients could not go on with: an answer
+    /// that no client understands is a finding.
     ///
-    /// # Errors
-    /// When a client could not go on.
-    pub async fn stop(mut self) -> Result<Noted, Trouble> {
+    /// # Panics
+    /// When a client has: the load is wrong.
+    pub async fn stop(mut self) -> (Noted, Vec<Trouble>) {
         self.shared.stop.store(true, Ordering::Relaxed);
+        let mut troubles = Vec::new();
         while let Some(ended) = self.clients.join_next().await {
-            ended.map_err(|panic| Trouble::during("a client of the load", panic))??;
+            match ended {
+                Ok(ended) => troubles.extend(ended.err()),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
         }
         let shared = Arc::into_inner(self.shared).expect("all clients have ended");
-        Ok(Noted {
-            registers: shared.registers,
-            transactions: shared.transactions,
-            appends: shared.appends.into_inner(),
-        })
+        let Shared { registers, transactions, appends, .. } = shared;
+        (Noted { registers, transactions, appends: appends.into_inner() }, troubles)
     }
 }

@@ -12,6 +12,7 @@ fn run(scenario: &str, lost: u64) -> Run {
         acknowledged: 1_234,
         refused: 0,
         unknown: 3,
+        reads: 900,
         lost,
         doubled: 0,
         risen: 0,

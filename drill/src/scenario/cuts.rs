@@ -1,10 +1,11 @@
 //! Nodes that do not reach each other. Clients still reach all of them: so a leader that is cut off is asked, and must not
 //! answer what is not true any more.
 
+use std::fmt;
 use std::time::Duration;
 
 use rand::Rng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::SliceRandom;
 
 use super::Stage;
 use crate::trouble::Trouble;
@@ -21,24 +22,22 @@ pub(super) async fn leader(stage: &mut Stage) -> Result<(), Trouble> {
     let name = stage.cluster.name(leader).to_owned();
     let since = stage.fault(format!("{name}, the leader, is cut off"));
     stage.cluster.links().isolate(&name).await?;
-    stage.writes_go_on(since).await?;
+    stage.holds_and_writes_go_on().await?;
     stage.for_a_while(CUT / 2).await;
     heal(stage, since).await
 }
 
 /// A follower is cut off. When it comes back, the leader stays in office.
 pub(super) async fn follower(stage: &mut Stage) -> Result<(), Trouble> {
-    let leader = stage.cluster.leader().await?;
-    let follower = stage.draw_other(leader);
+    let office = stage.office().await?;
+    let follower = stage.draw_other(office.0);
     let name = stage.cluster.name(follower).to_owned();
-    let term = stage.term_of(leader).await;
     let since = stage.fault(format!("{name}, a follower, is cut off"));
     stage.cluster.links().isolate(&name).await?;
-    stage.writes_go_on(since).await?;
+    stage.holds_and_writes_go_on().await?;
     stage.for_a_while(CUT).await;
     heal(stage, since).await?;
-    stage.same_term(leader, term, "a follower that was cut off came back").await;
-    Ok(())
+    stage.same_office(office, "a follower that was cut off came back").await
 }
 
 /// What the leader sends does not arrive; what is sent to it does. It cannot lead so, and must be replaced.
@@ -50,17 +49,28 @@ pub(super) async fn one_way(stage: &mut Stage) -> Result<(), Trouble> {
     for other in &others {
         stage.cluster.links().cut_one_way(&name, other).await?;
     }
-    stage.writes_go_on(since).await?;
+    stage.holds_and_writes_go_on().await?;
     stage.for_a_while(CUT / 2).await;
+    heal(stage, since).await
+}
+
+/// What is sent to the leader does not arrive; what it sends does. It commits nothing, and keeps the others from electing
+/// until it falls silent.
+pub(super) async fn deaf(stage: &mut Stage) -> Result<(), Trouble> {
+    let leader = stage.cluster.leader().await?;
+    let name = stage.cluster.name(leader).to_owned();
+    let names: Vec<String> = stage.cluster.nodes().iter().map(|node| node.name().to_owned()).collect();
+    let since = stage.fault(format!("nothing that is sent to {name}, the leader, arrives"));
+    Cut::Deaf(name).make(stage, &names).await?;
+    stage.holds_and_writes_go_on().await?;
     heal(stage, since).await
 }
 
 /// One connection breaks again and again. Nobody is deposed for that.
 pub(super) async fn flap(stage: &mut Stage) -> Result<(), Trouble> {
-    let leader = stage.cluster.leader().await?;
-    let follower = stage.draw_other(leader);
-    let term = stage.term_of(leader).await;
-    let (from, to) = (stage.cluster.name(leader).to_owned(), stage.cluster.name(follower).to_owned());
+    let office = stage.office().await?;
+    let follower = stage.draw_other(office.0);
+    let (from, to) = (stage.cluster.name(office.0).to_owned(), stage.cluster.name(follower).to_owned());
     let since =
         stage.fault(format!("connections between {from}, the leader, and {to} break every {} ms", FLAP.as_millis()));
     for _ in 0..FLAPS {
@@ -70,60 +80,82 @@ pub(super) async fn flap(stage: &mut Stage) -> Result<(), Trouble> {
     }
     stage.repair("they hold again");
     stage.whole(since).await?;
-    stage.same_term(leader, term, "one connection flapped").await;
-    Ok(())
+    stage.same_office(office, "one connection flapped").await
 }
 
 /// A cut drawn by chance.
 pub(super) async fn random(stage: &mut Stage) -> Result<(), Trouble> {
     let leader = stage.cluster.leader().await?;
-    let names: Vec<String> = stage.cluster.nodes().iter().map(|node| node.name().to_owned()).collect();
-    let mut shuffled = names.clone();
-    shuffled.shuffle(&mut stage.rng);
-    let links = |stage: &Stage, what: String| stage.fault(what);
-    let (since, quorum_left) = match stage.rng.random_range(0..6) {
-        0 => {
-            let since = links(stage, format!("{}, the leader, is cut off", names[leader]));
-            stage.cluster.links().isolate(&names[leader]).await?;
-            (since, true)
-        }
-        1 => {
-            let alone = names.choose(&mut stage.rng).expect("there are nodes").clone();
-            let since = links(stage, format!("{alone} is cut off"));
-            stage.cluster.links().isolate(&alone).await?;
-            (since, true)
-        }
-        2 => {
-            let since = links(stage, format!("{} and {} do not reach each other", shuffled[0], shuffled[1]));
-            stage.cluster.links().cut(&shuffled[0], &shuffled[1]).await?;
-            (since, true)
-        }
-        3 => {
-            let since = links(stage, format!("nothing from {} to {} arrives", shuffled[0], shuffled[1]));
-            stage.cluster.links().cut_one_way(&shuffled[0], &shuffled[1]).await?;
-            (since, true)
-        }
-        4 => {
-            let since = links(stage, format!("nothing to {} arrives", shuffled[0]));
-            for other in &shuffled[1..] {
-                stage.cluster.links().cut_one_way(other, &shuffled[0]).await?;
-            }
-            (since, true)
-        }
-        _ => {
-            let since = links(stage, "no node reaches another".to_owned());
-            for name in &names {
-                stage.cluster.links().isolate(name).await?;
-            }
-            (since, false)
-        }
+    let mut names: Vec<String> = stage.cluster.nodes().iter().map(|node| node.name().to_owned()).collect();
+    let leader = names[leader].clone();
+    names.shuffle(&mut stage.rng);
+    let (one, other) = (names[0].clone(), names[1].clone());
+    let cut = match stage.rng.random_range(0..6) {
+        0 => Cut::Alone(leader),
+        1 => Cut::Alone(one),
+        2 => Cut::Both(one, other),
+        3 => Cut::OneWay(one, other),
+        4 => Cut::Deaf(one),
+        _ => Cut::All,
     };
+    let since = stage.fault(cut.to_string());
+    cut.make(stage, &names).await?;
     let length = stage.rng.random_range(CUT / 4..CUT);
-    if quorum_left {
-        stage.writes_go_on(since).await?;
+    if cut != Cut::All {
+        stage.holds_and_writes_go_on().await?;
     }
     stage.for_a_while(length).await;
     heal(stage, since).await
+}
+
+/// Who does not reach whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cut {
+    /// This node and all others, both ways.
+    Alone(String),
+    /// These two, both ways.
+    Both(String, String),
+    /// The first does not reach the second.
+    OneWay(String, String),
+    /// Nobody reaches this node.
+    Deaf(String),
+    /// No node reaches another.
+    All,
+}
+
+impl Cut {
+    async fn make(&self, stage: &Stage, names: &[String]) -> std::io::Result<()> {
+        let links = stage.cluster.links();
+        match self {
+            Cut::Alone(name) => links.isolate(name).await,
+            Cut::Both(one, other) => links.cut(one, other).await,
+            Cut::OneWay(from, to) => links.cut_one_way(from, to).await,
+            Cut::Deaf(name) => {
+                for other in names.iter().filter(|other| *other != name) {
+                    links.cut_one_way(other, name).await?;
+                }
+                Ok(())
+            }
+            Cut::All => {
+                for name in names {
+                    links.isolate(name).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cut::Alone(name) => write!(f, "{name} is cut off"),
+            Cut::Both(one, other) => write!(f, "{one} and {other} do not reach each other"),
+            Cut::OneWay(from, to) => write!(f, "nothing from {from} to {to} arrives"),
+            Cut::Deaf(name) => write!(f, "nothing to {name} arrives"),
+            Cut::All => f.write_str("no node reaches another"),
+        }
+    }
 }
 
 async fn heal(stage: &mut Stage, since: u64) -> Result<(), Trouble> {

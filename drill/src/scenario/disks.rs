@@ -20,7 +20,7 @@ pub(super) async fn slow(stage: &mut Stage) -> Result<(), Trouble> {
     let trouble = DiskTrouble { sync_delay_ms: SLOW_MS, ..DiskTrouble::default() };
     let (node, since) = break_leader(stage, trouble, format!("every sync takes {SLOW_MS} ms longer")).await?;
     stage.for_a_while(SLOW).await;
-    stage.writes_go_on(since).await?;
+    stage.holds_and_writes_go_on().await?;
     mend(stage, node, since).await
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn hung(stage: &mut Stage) -> Result<(), Trouble> {
     let trouble = DiskTrouble { hang_syncs: true, ..DiskTrouble::default() };
     let (node, since) = break_leader(stage, trouble, "syncs do not return".to_owned()).await?;
     stage.another_leads(node).await?;
-    stage.writes_go_on(since).await?;
+    stage.holds_and_writes_go_on().await?;
     stage.for_a_while(HANGS).await;
     mend(stage, node, since).await
 }
@@ -38,10 +38,8 @@ pub(super) async fn hung(stage: &mut Stage) -> Result<(), Trouble> {
 pub(super) async fn full(stage: &mut Stage) -> Result<(), Trouble> {
     let trouble = DiskTrouble { space_limit: Some(0), ..DiskTrouble::default() };
     let (node, since) = break_leader(stage, trouble, "there is no space".to_owned()).await?;
-    stage.writes_go_on(since).await?;
     stage.for_a_while(FULL).await;
-    let full = stage.timeline.now_us();
-    stage.writes_go_on(full).await?;
+    stage.holds_and_writes_go_on().await?;
     mend(stage, node, since).await
 }
 

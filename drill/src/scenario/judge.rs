@@ -29,12 +29,6 @@ pub(super) struct Judged {
 /// What is wrong with the appends, by how many elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Appends {
-    /// Acknowledged.
-    pub(super) acknowledged: u64,
-    /// Certainly not done.
-    pub(super) refused: u64,
-    /// Nobody knows.
-    pub(super) unknown: u64,
     /// Acknowledged, and not there.
     pub(super) lost: u64,
     /// There more than once.
@@ -46,14 +40,17 @@ pub(super) struct Appends {
 /// Lists by number, as they stand at the end.
 pub(super) type Lists = BTreeMap<u64, Vec<u64>>;
 
-/// Judges all that a load has noted by the lists that are there at the end.
-pub(super) async fn all(noted: Noted, lists: Lists) -> Judged {
-    let appends = appends(&noted.appends, &lists);
-    // As a transaction that reads all lists, behind everything.
-    let steps = lists.keys().map(|list| Step::Read(Key(*list))).collect();
-    let read = noted.transactions.invoke(LAST_READER, TransactionCall { steps });
-    let lists = lists.into_values().map(|list| list.into_iter().map(Element).collect()).collect();
-    read.complete(Outcome::Ok(TransactionResult { txn_id: None, lists }));
+/// Judges all that a load has noted by the lists that are there at the end. Where these could not be read, which is a finding
+/// of its own, nothing is said of what is lost.
+pub(super) async fn all(noted: Noted, lists: Option<Lists>) -> Judged {
+    let appends = lists.as_ref().map(|lists| appends(&noted.appends, lists)).unwrap_or_default();
+    if let Some(lists) = lists {
+        // As a transaction that reads all lists, behind everything.
+        let steps = lists.keys().map(|list| Step::Read(Key(*list))).collect();
+        let read = noted.transactions.invoke(LAST_READER, TransactionCall { steps });
+        let lists = lists.into_values().map(|list| list.into_iter().map(Element).collect()).collect();
+        read.complete(Outcome::Ok(TransactionResult { txn_id: None, lists }));
+    }
     let (keys, transactions) = (noted.registers.history(), noted.transactions.history());
     let checked = tokio::task::spawn_blocking(move || {
         let (of_keys, of_transactions) = check(&keys, &transactions);
@@ -65,10 +62,11 @@ pub(super) async fn all(noted: Noted, lists: Lists) -> Judged {
 impl Judged {
     /// What is known so far.
     pub(super) fn verdict(&self, scenario: &str, seed: u64, recorded: &Recorded, started: Instant) -> Verdict {
-        let writes = |ending| {
-            let of = recorded.answers.iter().filter(|answer| answer.call == Call::Write && answer.ending == ending);
+        let count = |call, ending| {
+            let of = recorded.answers.iter().filter(|answer| answer.call == call && answer.ending == ending);
             of.count() as u64
         };
+        let writes = |ending| count(Call::Write, ending);
         Verdict {
             scenario: scenario.to_owned(),
             seed,
@@ -76,6 +74,7 @@ impl Judged {
             acknowledged: writes(Ending::Done),
             refused: writes(Ending::Refused),
             unknown: writes(Ending::Unknown),
+            reads: count(Call::Read, Ending::Done),
             lost: self.appends.lost,
             doubled: self.appends.doubled,
             risen: self.appends.risen,
@@ -120,15 +119,9 @@ pub(super) fn appends(told: &BTreeMap<u64, Told>, lists: &Lists) -> Appends {
         let there = times.get(element).copied().unwrap_or(0);
         found.doubled += u64::from(there > 1);
         match told {
-            Told::Done => {
-                found.acknowledged += 1;
-                found.lost += u64::from(there == 0);
-            }
-            Told::NotDone => {
-                found.refused += 1;
-                found.risen += u64::from(there > 0);
-            }
-            Told::Unknown => found.unknown += 1,
+            Told::Done => found.lost += u64::from(there == 0),
+            Told::NotDone => found.risen += u64::from(there > 0),
+            Told::Unknown => {}
         }
     }
     found
@@ -165,7 +158,7 @@ mod tests {
         ]);
         let lists = Lists::from([(0, vec![1, 2, 5]), (1, vec![2, 6])]);
         let found = appends(&told, &lists);
-        let wanted = Appends { acknowledged: 3, refused: 2, unknown: 2, lost: 1, doubled: 1, risen: 1 };
+        let wanted = Appends { lost: 1, doubled: 1, risen: 1 };
         assert_eq!(found, wanted);
     }
 }

@@ -65,6 +65,7 @@ pub fn all() -> &'static [Scenario] {
         "cut-leader", true, 1, PROXIED, cuts::leader, "the leader reaches no other node, and is reached by none; clients still reach it";
         "cut-follower", true, 1, PROXIED, cuts::follower, "a follower is cut off for longer than an election takes, and comes back";
         "cut-one-way", true, 1, PROXIED, cuts::one_way, "nothing that the leader sends arrives; what is sent to it does";
+        "deaf-leader", true, 1, PROXIED, cuts::deaf, "nothing that is sent to the leader arrives; what it sends does";
         "flap", true, 1, PROXIED, cuts::flap, "the connection between the leader and one follower breaks again and again";
         "cuts", false, 10, PROXIED, cuts::random, "cuts drawn by chance: both ways or one, a minority, the leader alone, all from all";
         "slow-disk", true, 1, DIRECT, disks::slow, "every sync of the leader takes 80 ms longer";

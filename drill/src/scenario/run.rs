@@ -77,7 +77,8 @@ pub async fn run(
     stage.watch_nodes();
     let watching = stage.watched.run(Arc::clone(&timeline));
     rounds(&mut stage, scenario, settings.rounds).await;
-    let noted = load.stop().await?;
+    let (noted, troubles) = load.stop().await;
+    stage.findings.extend(troubles.iter().map(ToString::to_string));
     watching.abort();
     let run = verdict(stage, scenario, &settings, noted, started).await;
     Ok(run)
@@ -109,7 +110,7 @@ async fn verdict(mut stage: Stage, scenario: &Scenario, settings: &Settings, not
         },
         Err(trouble) => Judgement::Bad(format!("the nodes do not come to one state: {trouble}")),
     };
-    let judged = judge::all(noted, lists.unwrap_or_default()).await;
+    let judged = judge::all(noted, lists.ok()).await;
     let verdict = Verdict {
         redundancy: Gap::of(std::mem::take(&mut stage.redundancy_us)),
         identical,

@@ -63,7 +63,8 @@ pub async fn run_running(
     begun: &(dyn Fn(&Arc<Timeline>) + Send + Sync),
 ) -> Result<Run, Trouble> {
     let started = Instant::now();
-    let pids = cluster.pid_files.iter().map(|file| pid_of(file)).collect::<Result<Vec<_>, _>>()?;
+    // Before anything is done.
+    cluster.pid_files.iter().try_for_each(|file| pid_of(file).map(drop))?;
     let client = Client::connect(cluster.endpoints.clone(), load::client_options()).await;
     let client = client.map_err(|error| Trouble::during("no node of the cluster answers", error))?;
     refuse_leftovers(&client).await?;
@@ -78,18 +79,12 @@ pub async fn run_running(
     let load = Load::begin(&addresses, &options, Arc::clone(&timeline)).await?;
     let voters = members.iter().filter(|member| member.voter).count();
     let mut drill = Drill { cluster, client, timeline, voters, redundancy_us: Vec::new(), findings: Vec::new() };
-    let ended = drill.rounds(&pids).await;
-    let noted = load.stop().await?;
+    let ended = drill.rounds().await;
+    let (noted, troubles) = load.stop().await;
     watching.abort();
-    if let Err(trouble) = ended {
-        drill.findings.push(trouble.to_string());
-    }
+    drill.findings.extend(ended.err().into_iter().chain(troubles).map(|trouble| trouble.to_string()));
     let recorded = drill.timeline.recorded();
-    let lists = drill.lists().await;
-    let lists = lists.unwrap_or_else(|trouble| {
-        drill.findings.push(trouble.to_string());
-        Lists::new()
-    });
+    let lists = drill.lists().await.map_err(|trouble| drill.findings.push(trouble.to_string())).ok();
     drill.drop_trees().await;
     let judged = judge::all(noted, lists).await;
     let verdict = Verdict {
@@ -142,7 +137,7 @@ impl Drop for Standing {
 }
 
 impl Drill {
-    async fn rounds(&mut self, pids: &[Pid]) -> Result<(), Trouble> {
+    async fn rounds(&mut self) -> Result<(), Trouble> {
         tokio::time::sleep(QUIET).await;
         for _ in 0..self.cluster.rounds {
             let since = self.timeline.mark(MarkKind::Fault, "leadership is handed over");
@@ -151,8 +146,9 @@ impl Drill {
             self.timeline.mark(MarkKind::Note, format!("{to} leads"));
             self.whole(since).await?;
             tokio::time::sleep(STEADY).await;
-            for pid in pids {
-                self.stand_still(*pid).await?;
+            for file in self.cluster.pid_files.clone() {
+                // Read anew: a node that was started again has another process.
+                self.stand_still(pid_of(&file)?).await?;
             }
         }
         tokio::time::sleep(QUIET).await;
@@ -179,7 +175,12 @@ impl Drill {
         loop {
             let there = self.timeline.now_us();
             if self.is_whole().await {
-                while !self.timeline.wrote_since(there) && began.elapsed() < LIMIT {
+                while !self.timeline.wrote_since(there) {
+                    if began.elapsed() >= LIMIT {
+                        let what =
+                            format!("all nodes are there, and no write is acknowledged for {} s", LIMIT.as_secs());
+                        return Err(Trouble::new(what));
+                    }
                     tokio::time::sleep(LOOK).await;
                 }
                 let at = self.timeline.mark(MarkKind::Whole, "all nodes are there and have caught up");

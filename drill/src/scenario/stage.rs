@@ -77,6 +77,15 @@ impl Stage {
         })
     }
 
+    /// The fault holds now: waits until a write that began after this moment is acknowledged. A mark is made before its fault,
+    /// and writes of between the two say nothing.
+    ///
+    /// # Errors
+    /// When none is for long.
+    pub async fn holds_and_writes_go_on(&mut self) -> Result<(), Trouble> {
+        self.writes_go_on(self.timeline.now_us()).await
+    }
+
     /// Waits until every node is there, votes and has caught up; the time since `since_us` is what full redundancy took.
     ///
     /// # Errors
@@ -138,19 +147,30 @@ impl Stage {
         *others.choose(&mut self.rng).expect("another node runs")
     }
 
-    /// The term that a node is in, if it answers.
-    pub async fn term_of(&self, node: usize) -> Option<u64> {
-        self.cluster.nodes()[node].status().await.map(|status| status.term)
+    /// The term in which somebody leads, and who: asked until there is an answer, since one that is slow says nothing.
+    ///
+    /// # Errors
+    /// When nobody leads for long.
+    pub async fn office(&mut self) -> Result<(usize, u64), Trouble> {
+        loop {
+            let leader = self.cluster.leader().await?;
+            if let Some(status) = self.cluster.nodes()[leader].status().await {
+                return Ok((leader, status.term));
+            }
+        }
     }
 
-    /// It is a finding if the node does not lead any more, or in another term: somebody was elected for nothing.
-    pub async fn same_term(&mut self, node: usize, term: Option<u64>, after: &str) {
-        let now = self.term_of(node).await;
-        if now != term || self.cluster.leader_now().await != Some(node) {
-            let name = self.cluster.name(node).to_owned();
-            self.finding(format!(
-                "{after}, and {name} led term {term:?} before and is in {now:?} now: an election for nothing"
-            ));
+    /// It is a finding if somebody else leads than before, or in another term: there was an election for nothing.
+    ///
+    /// # Errors
+    /// When nobody leads for long.
+    pub async fn same_office(&mut self, before: (usize, u64), after: &str) -> Result<(), Trouble> {
+        let now = self.office().await?;
+        if now != before {
+            let name = |(node, term): (usize, u64)| format!("{} led term {term}", self.cluster.name(node));
+            let what = format!("{after}: {} before, and {} then: an election for nothing", name(before), name(now));
+            self.finding(what);
         }
+        Ok(())
     }
 }

@@ -189,6 +189,14 @@ impl Peer {
         }
     }
 
+    /// Refuses to send what a leader sends while this node keeps silent.
+    fn check_silence(&self) -> Result<(), RPCError<C>> {
+        if !self.shared.peers.silence.is_kept() {
+            return Ok(());
+        }
+        Err(RPCError::Unreachable(Unreachable::from_string("no quorum answers this leader: it keeps silent")))
+    }
+
     fn append_request(&self, request: &AppendEntriesRequest<C>) -> wire::AppendRequest {
         append_to_wire(&self.shared, self.target, request)
     }
@@ -226,6 +234,7 @@ impl Peer {
     where
         S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
     {
+        self.check_silence()?;
         let mut client = self.shared.peers.client(self.target, Lane::Data).map_err(|e| unreachable(&e))?;
         let (sender, receiver) = mpsc::channel(4);
         let budget = Arc::new(Budget::new(self.shared.config.unacknowledged_bytes));
@@ -279,6 +288,9 @@ async fn pump<S>(
         let bytes = message.frames.iter().map(|frame| frame.header.len() + frame.payload.len()).sum();
         drop(request);
         budget.take(bytes).await;
+        if shared.peers.silence.is_kept() {
+            return;
+        }
         if sender.send(message).await.is_err() {
             return;
         }
@@ -301,7 +313,8 @@ impl Answers {
         loop {
             let next = tokio::time::timeout(self.limit, self.responses.message()).await;
             let Ok(next) = next else {
-                if self.budget.oldest().is_some_and(|sent| sent.elapsed() >= self.limit) {
+                let silent = self.shared.peers.silence.is_kept();
+                if silent || self.budget.oldest().is_some_and(|sent| sent.elapsed() >= self.limit) {
                     return Some(Err(timeout.clone()));
                 }
                 continue;
@@ -355,6 +368,7 @@ impl RaftNetworkV2<C> for Peer {
         rpc: AppendEntriesRequest<C>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        self.check_silence()?;
         let mut client = self.shared.peers.client(self.target, Lane::Control).map_err(|e| unreachable(&e))?;
         let request = self.append_request(&rpc);
         let response = self.limited(RPCTypes::AppendEntries, option.hard_ttl(), client.heartbeat(request)).await?;

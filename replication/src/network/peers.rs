@@ -20,6 +20,7 @@ use super::convert;
 use super::heard::Heard;
 use super::reach::Reach;
 use crate::seeding::order::Answers;
+use crate::silence::Silence;
 use crate::space::Spaces;
 use crate::types::{Membership, NodeInfo};
 
@@ -74,6 +75,8 @@ pub struct Peers {
     pub(crate) heard: Heard,
     /// How short of space this node and the others are.
     pub(crate) spaces: Spaces,
+    /// Whether this node keeps silent towards them, as a leader that they do not answer.
+    pub(crate) silence: Silence,
 }
 
 impl Peers {
@@ -92,6 +95,7 @@ impl Peers {
             answers: Answers::default(),
             heard: Heard::default(),
             spaces: Spaces::default(),
+            silence: Silence::default(),
         }
     }
 

@@ -21,6 +21,7 @@ use calamus_drill::scratch::Plan;
 use calamus_drill::timeline::Gap;
 use calamus_drill::verdict::Run;
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::common::print;
 use super::{Endpoint, Exit, Failure};
@@ -118,12 +119,12 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
     let scenarios = if args.scenarios.is_empty() { scenario::standard() } else { args.scenarios.clone() };
     let began = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
     let runs = if args.endpoints.is_empty() {
-        super::block_on(run_all(args, &scenarios, program, seed))?
+        super::block_on(or_told_to_end(run_all(args, &scenarios, program, seed)))?
     } else {
-        vec![super::block_on(run_running(args, seed))?]
+        vec![super::block_on(or_told_to_end(run_running(args, seed)))?]
     };
     let rival = match (args.vs, runs.first()) {
-        (Some(Rival::Etcd), Some(run)) => Some(super::block_on(against_etcd(args, run))?),
+        (Some(Rival::Etcd), Some(run)) => Some(super::block_on(or_told_to_end(against_etcd(args, run)))?),
         _ => None,
     };
     if let Some(file) = &args.report {
@@ -138,6 +139,26 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
     let exit = if good { Exit::Done } else { Exit::No };
     let text = if args.json { show::json(&runs, rival) } else { show::table(&runs, rival, args.report.as_deref()) };
     print(text, exit)
+}
+
+/// Ends early when told to, in order: dropped, the work lets go on what stands still, kills what it has started, and removes
+/// its directories. By default a signal would end this process and leave all of that behind.
+async fn or_told_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let on = |kind| signal(kind).map_err(|error| Failure::new("cannot take signals", error, ""));
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut hang_up = on(SignalKind::hangup())?;
+    tokio::select! {
+        done = work => return done,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Err(Failure::new(
+        "the drill was told to end",
+        "a signal came",
+        "what it had started is gone; nothing is said of the cluster",
+    ))
 }
 
 /// Checks a history that was kept.
