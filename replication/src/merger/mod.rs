@@ -58,7 +58,11 @@ mod confirm_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
+mod session_limits_test;
+#[cfg(test)]
 mod session_model_test;
+#[cfg(test)]
+mod session_rig_test;
 #[cfg(test)]
 mod session_test;
 #[cfg(test)]
