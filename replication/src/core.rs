@@ -240,6 +240,11 @@ impl Core {
         older && own.get_node(&self.id).is_some()
     }
 
+    /// From here on this node stands for election, if it hears of no leader.
+    pub(crate) fn stand(&self) {
+        self.raft.runtime_config().elect(true);
+    }
+
     /// Stands for no election any more: this node was taken out of the cluster.
     pub(crate) fn leave(&self) {
         if !self.removed.swap(true, Ordering::AcqRel) {

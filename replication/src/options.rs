@@ -202,7 +202,8 @@ pub fn openraft_config(config: &NodeConfig, cluster: &str) -> Result<Config, Con
         broadcast_submitted_on_append: Some(true),
         enable_tick: true,
         enable_heartbeat: true,
-        enable_elect: true,
+        // Not before the node has said what its directory holds, and nobody knows better: see `network::introduce`.
+        enable_elect: false,
         // A leader that was removed hands over once the change is committed.
         removed_leader_step_down: StepDownPolicy::After(150),
         // `silence` does more: appends and quorum rounds are heartbeats, too.

@@ -87,12 +87,13 @@ impl Replica {
         let network = Network::new(engine.clone(), Arc::clone(&peers), config.clone(), holds.clone(), notes.clone());
         let core = Core::start(&engine, &config, network, Arc::clone(&peers), StopReason::default()).await;
         let core = core.map_err(NodeError::Stopped)?;
-        // Its own service is not there yet, and its first election far off: nothing that it promises can be under way.
+        // Its own service is not there yet, and it stands for no election: nothing that it promises can be under way.
         let membership = core.effective_membership().await.map_err(NodeError::Stopped)?;
         if let Some(why) = introduce(&engine, &peers, membership.membership()).await {
             core.shutdown("its directory was put back to an earlier state").await;
             return Err(NodeError::RolledBack(why));
         }
+        core.stand();
         let (sender, leadership) = watch::channel(Leadership::Following { term: Term(0), leader: None });
         let lost = Lost::default();
         let mut tasks = JoinSet::new();

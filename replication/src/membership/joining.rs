@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use calamus_engine::ids::{ClusterId, RaftId};
 use calamus_proto::v1::AddRequest;
 
-use super::change::{Change, Former, change, ensure_leader};
+use super::change::{Change, Former, change_alone, ensure_leader};
 use super::{aim_from_wire, check_cluster, removal, request};
 use crate::core::Core;
 use crate::node_error::NodeError;
@@ -17,6 +17,8 @@ pub(crate) async fn add(core: &Core, cluster: ClusterId, request: &AddRequest) -
     request::check(request)?;
     check_cluster(cluster, request)?;
     let aim = aim_from_wire(request.aim)?;
+    // Two that come at one moment under one name must not both find it free.
+    let _one = core.changing.lock().await;
     let membership = core.membership();
     let membership = membership.membership();
     if let Some(known) = membership.get_node(&request.raft_id) {
@@ -45,10 +47,10 @@ pub(crate) async fn add(core: &Core, cluster: ClusterId, request: &AddRequest) -
         replaces: None,
     };
     tracing::info!(name = %info.name, raft_id = request.raft_id, address = %info.address, aim = ?info.aim, "a node joins");
-    change(core, Change::AddNodes(BTreeMap::from([(request.raft_id, info)])), Former::Leave).await
+    change_alone(core, Change::AddNodes(BTreeMap::from([(request.raft_id, info)])), Former::Leave).await
 }
 
-/// Changes what is known of a member: its address, or what it is to be. A node that tells its new address does not know
+/// For who holds the lock: changes what is known of a member, its address, or what it is to be. A node that tells its new address does not know
 /// what it is to be; one that joins and asks once more may have been told otherwise since.
 async fn set_node(
     core: &Core,
@@ -83,5 +85,5 @@ async fn set_node(
     if *known == wanted {
         return Ok(());
     }
-    change(core, Change::SetNodes(BTreeMap::from([(id, wanted)])), Former::Leave).await
+    change_alone(core, Change::SetNodes(BTreeMap::from([(id, wanted)])), Former::Leave).await
 }

@@ -66,11 +66,19 @@ pub(crate) async fn observe(core: &Core, cluster: ClusterId, request: &ObserveRe
     let dead = also_out(core, membership, &request.name, &voters, forced).await?;
     if !dead.is_empty() {
         tracing::warn!(?dead, "voters that do not answer are taken out, as was forced");
-        change_alone(core, Change::RemoveVoters(dead), Former::Leave).await?;
+        change_alone(core, Change::RemoveVoters(dead.clone()), Former::Leave).await?;
     }
     tracing::info!(name = %request.name, "a voter becomes an observer");
     let changes = vec![Change::SetNodes(set), Change::RemoveVoters(voters)];
-    change_alone(core, Change::Batch(changes), Former::Stay).await?;
+    let out = dead.len();
+    change_alone(core, Change::Batch(changes), Former::Stay).await.map_err(|error| match out {
+        0 => error,
+        // Nobody is to think that nothing was changed.
+        _ => NodeError::Unknown(format!(
+            "{out} voters that do not answer were taken out, and must be wiped to come back; {} votes on: {error}",
+            request.name
+        )),
+    })?;
     done
 }
 
