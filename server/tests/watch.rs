@@ -12,7 +12,8 @@ use calamus_proto::v1::watch_response::Event;
 use calamus_proto::v1::{
     WatchNow, WatchOldest, WatchPosition, WatchRequest, WatchResponse, watch_change::Kind, watch_end,
 };
-use common::{Node, run, stderr};
+use common::{Node, Process, run, stderr, wait_for};
+use rustix::process::Signal;
 use serde_json::Value;
 use tonic::{Code, Streaming};
 
@@ -70,6 +71,29 @@ fn a_new_process_goes_on_where_one_ended_also_when_the_node_was_killed_between()
     std::fs::write(position, "no position").unwrap();
     let output = run(&["watch", "t", "--position", position, "--endpoints", &node.address]);
     assert!(output.status.code() == Some(1) && stderr(&output).contains("DATABASE/TIMELINE/TXN"), "{output:?}");
+}
+
+/// What is committed while nobody watches is not passed over, though the first run never printed a line.
+#[test]
+fn a_run_that_ends_before_the_first_line_has_kept_where_it_began_and_what_it_passed_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::bootstrap(&temp.path().join("n1"), "n1");
+    put(&node, "t", "k0", "before");
+    let position = temp.path().join("position");
+    let arguments = ["watch", "t", "--position", position.to_str().unwrap(), "--endpoints", &node.address];
+    let saved = || std::fs::read_to_string(&position).ok()?.trim().parse::<calamus_client::Position>().ok();
+    let mut first = Process::start(&arguments, &temp.path().join("log"));
+    let begun = wait_for("the position where it begins", saved).txn_id;
+    // Nothing of what it watches: a heartbeat says that there was nothing.
+    put(&node, "other", "k", "not watched");
+    wait_for("the position behind what was passed over", || saved().filter(|position| position.txn_id > begun));
+    first.end(Signal::KILL);
+    put(&node, "t", "k1", "while nobody watched");
+    let more = [&arguments[1..], &["--json", "--count", "1"]].concat();
+    let output = run(&[&["watch"], &more[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let line: Value = serde_json::from_slice(&output.stdout).expect("one line");
+    assert_eq!(values(&[line]), ["while nobody watched"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! What a watch makes of what nodes say.
 
 use calamus_proto::v1::watch_change::Kind;
-use calamus_proto::v1::{PutChange, WatchBegin, WatchNotHeld, WatchProgress};
+use calamus_proto::v1::{
+    PutChange, WatchBegin, WatchChange, WatchNotHeld, WatchPosition, WatchProgress, WatchTransaction,
+};
 
 use super::*;
 use crate::client::Options;
@@ -66,6 +68,12 @@ fn txn(follows: u64, txn_id: u64) -> WatchResponse {
     part(follows, txn_id, &["k"], false)
 }
 
+fn without_a_name(follows: u64, txn_id: u64) -> WatchResponse {
+    let changes = vec![WatchChange { tree: 1, kind: None }];
+    let trees = vec!["t".to_owned()];
+    said(Event::Transaction(WatchTransaction { txn_id, follows, trees, changes, ..WatchTransaction::default() }))
+}
+
 fn not_held(oldest: u64) -> WatchResponse {
     let members = vec![Member { name: "n9".to_owned(), address: "far:9".to_owned(), ..Member::default() }];
     let why = Some(watch_end::Why::NotHeld(WatchNotHeld { oldest: Some(at(oldest)), members }));
@@ -119,6 +127,21 @@ async fn a_watch_goes_on_where_it_was_when_a_stream_breaks() {
     assert_eq!(watch.next().await.unwrap().txn_id, 13);
 }
 
+/// Who keeps positions must have one before the first transaction comes: what came while he was away is else passed over.
+#[tokio::test]
+async fn a_watch_says_where_it_begins_before_anything_comes() {
+    let fakes = cluster(1);
+    will_say(&fakes[0], [vec![begin(5), progress(8), txn(8, 9)]]);
+    let mut watch = watch(&fakes, WatchFrom::Now).await;
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let event = watch.next_event().await.unwrap();
+        found.push((matches!(event, WatchEvent::Txn(_)), watch.position().unwrap().txn_id));
+        assert!(found.len() > 1 || event == WatchEvent::Began(at(5).into()), "{event:?}");
+    }
+    assert_eq!(found, [(false, 5), (false, 8), (true, 9)]);
+}
+
 #[tokio::test]
 async fn what_comes_twice_too_late_or_behind_a_gap_is_an_error_and_never_delivered() {
     let bad = [
@@ -129,6 +152,7 @@ async fn what_comes_twice_too_late_or_behind_a_gap_is_an_error_and_never_deliver
         vec![begin(5), txn(5, 7), progress(6)],
         vec![begin(5), txn(5, 7), part(7, 8, &["a"], true), part(7, 9, &["a"], false)],
         vec![begin(5), txn(5, 7), part(7, 8, &["a"], true), progress(8)],
+        vec![begin(5), txn(5, 7), without_a_name(7, 8)],
     ];
     for messages in bad {
         let fakes = cluster(1);

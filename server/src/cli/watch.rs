@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use calamus_client::{Client, Options, Position, ReadFrom, Watch, WatchError, WatchFrom, WatchOptions};
+use calamus_client::{Client, Options, Position, ReadFrom, WatchError, WatchEvent, WatchFrom, WatchOptions};
 use clap::Args;
 
 use super::common::stdout_failed;
@@ -35,7 +35,7 @@ pub struct WatchArgs {
     /// Everything that the node's journal still holds.
     #[arg(long)]
     from_oldest: bool,
-    /// Keep the position in this file, after each printed transaction, and go on there when it is there.
+    /// Keep the position in this file: where the watch begins, and after each printed transaction. Go on there when the file is there.
     #[arg(long, value_name = "FILE")]
     position: Option<PathBuf>,
     /// Leave the values out.
@@ -80,19 +80,33 @@ async fn watch(args: &WatchArgs) -> Result<Exit, Failure> {
     };
     let client = connect(args).await?;
     let mut watch = client.watch(args.tree.clone().unwrap_or_default(), options);
+    let mut saved = None;
     let mut left = args.count;
     while left != Some(0) {
-        let txn = watch.next().await.map_err(|error| failed(&error))?;
-        let text =
-            if args.client.json { lines::json(&txn, args.hex) } else { lines::text(&txn, args.hex, args.keys_only) };
-        match print(&text) {
-            Ok(()) => {}
-            // Nobody reads on. What was not read is not saved.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-            Err(error) => return Err(stdout_failed(&error)),
+        match watch.next_event().await.map_err(|error| failed(&error))? {
+            WatchEvent::Txn(txn) => {
+                let text = match args.client.json {
+                    true => lines::json(&txn, args.hex),
+                    false => lines::text(&txn, args.hex, args.keys_only),
+                };
+                match print(&text) {
+                    Ok(()) => {}
+                    // Nobody reads on. What was not read is not saved.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                    Err(error) => return Err(stdout_failed(&error)),
+                }
+                left = left.map(|left| left - 1);
+            }
+            // Where the watch begins is saved before anything comes, and what was passed over since: else a run that is ended
+            // before the first line would begin anew at a later place.
+            _ => {}
         }
-        save(args, &watch)?;
-        left = left.map(|left| left - 1);
+        if let (Some(path), Some(position)) = (&args.position, watch.position())
+            && saved.as_ref() != Some(position)
+        {
+            saved::save(path, position)?;
+            saved = Some(position.clone());
+        }
     }
     Ok(Exit::Done)
 }
@@ -101,13 +115,6 @@ fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
-}
-
-fn save(args: &WatchArgs, watch: &Watch) -> Result<(), Failure> {
-    match (&args.position, watch.position()) {
-        (Some(path), Some(position)) => saved::save(path, position),
-        _ => Ok(()),
-    }
 }
 
 async fn connect(args: &WatchArgs) -> Result<Client, Failure> {

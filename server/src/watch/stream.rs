@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::READ_BYTES;
 use super::filter::Filter;
-use super::tip::{Look, Reached, SharedTip, Tip};
+use super::tip::{Look, Reached, SharedTip, Tip, TipEnded};
 use crate::status::of_txn_error;
 
 /// How often an idle stream says how far it is, if the client does not say.
@@ -163,7 +163,8 @@ impl Watcher {
         reached: &mut watch::Receiver<Reached>,
         beat: Instant,
     ) -> Result<Vec<Arc<FrameChanges>>, Ended> {
-        if *reached.borrow_and_update() == Reached::Ended {
+        let ended = reached.borrow_and_update().ended.clone();
+        if ended == Some(TipEnded::Closed) {
             return Err(stopping());
         }
         match self.tip.look(place.next(), READ_BYTES) {
@@ -175,6 +176,9 @@ impl Watcher {
                 if frames.is_empty() { Err(stopping()) } else { Ok(frames) }
             }
             Look::ToCome => {
+                if let Some(TipEnded::Failed(why)) = ended {
+                    return Err(unreadable(&why));
+                }
                 tokio::select! {
                     // An error means that there is no tip any more, and this watcher holds it.
                     _ = reached.changed() => {}
@@ -239,6 +243,11 @@ fn stopping() -> Ended {
     Ended::Failed(TxnError::not_committed(reason::STOPPING, text))
 }
 
+fn unreadable(why: &dyn std::fmt::Display) -> Ended {
+    let text = format!("this node cannot go on with its journal: {why}; watch on another one, from the last position");
+    Ended::Failed(TxnError::not_committed(reason::STORAGE, text))
+}
+
 fn message(event: Event) -> WatchResponse {
     WatchResponse { event: Some(event) }
 }
@@ -274,8 +283,7 @@ fn read(engine: &Engine, from: &FeedPlace) -> Result<Vec<Arc<FrameChanges>>, End
     let decoded = frames.into_iter().map(|frame| FrameChanges::decode(frame).map(Arc::new));
     decoded.collect::<Result<_, _>>().map_err(|error| {
         warn!(%error, "a frame cannot be read as changes");
-        let text = format!("this node cannot read its journal: {error}; watch on another one");
-        Ended::Failed(TxnError::not_committed(reason::STORAGE, text))
+        unreadable(&error)
     })
 }
 

@@ -4,14 +4,16 @@
 //! hundred watchers cost one decoding, and a wake-up each. It ends when the last of them is gone; one that comes later
 //! begins another.
 //!
-//! A journal that has failed yields nothing more: watchers keep what they have, and are told so by the age in their
-//! heartbeats. When the node was seeded beyond what the thread had read, it begins anew at what is applied.
+//! A journal that has failed, or cannot be read, yields nothing more: watchers are told what was read before, and then that,
+//! so that they go on at another node; a heartbeat alone would look like a cluster on which nothing happens. Whoever comes
+//! after that gets another thread, which tries again. When the node was seeded beyond what the thread had read, it begins anew
+//! at what is applied.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use calamus_engine::feed::FrameChanges;
-use calamus_engine::{Engine, Frame, JournalTail, LogId, LogIndex, TailCloser, TailError};
+use calamus_engine::{Engine, JournalTail, LogId, LogIndex, TailCloser, TailError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -19,12 +21,21 @@ use tracing::{debug, warn};
 use super::TIP_BYTES;
 
 /// How far the tip is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
     /// Frames before this one are committed here.
-    Before(LogIndex),
+    pub before: LogIndex,
+    /// Why none will come behind it.
+    pub ended: Option<TipEnded>,
+}
+
+/// Why the tip goes no farther.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TipEnded {
     /// The node ends.
-    Ended,
+    Closed,
+    /// The journal has failed, or cannot be read.
+    Failed(Arc<str>),
 }
 
 /// What the ring says of a frame.
@@ -68,12 +79,14 @@ impl SharedTip {
     /// When the system has no room for a thread.
     pub fn hold(&self, engine: &Engine) -> std::io::Result<Arc<Tip>> {
         let mut current = self.0.lock();
-        if let Some(tip) = current.upgrade() {
+        if let Some(tip) = current.upgrade()
+            && !tip.has_failed()
+        {
             return Ok(tip);
         }
         let next = next_of(engine);
         let tail = engine.tail(next);
-        let (reached, _) = watch::channel(Reached::Before(next));
+        let (reached, _) = watch::channel(Reached { before: next, ended: None });
         let tip = Arc::new(Tip { ring: Mutex::default(), reached, closer: Mutex::new(tail.closer()) });
         let (engine, weak) = (engine.clone(), Arc::downgrade(&tip));
         std::thread::Builder::new().name("watch-tip".to_owned()).spawn(move || follow(&engine, tail, &weak))?;
@@ -91,26 +104,18 @@ fn next_of(engine: &Engine) -> LogIndex {
 
 fn follow(engine: &Engine, mut tail: JournalTail, tip: &Weak<Tip>) {
     loop {
-        match tail.next() {
-            Ok(Some(frame)) => {
-                let Some(tip) = tip.upgrade() else { return };
-                if !tip.push(frame) {
-                    return;
-                }
-            }
-            Ok(None) => {
-                if let Some(tip) = tip.upgrade() {
-                    tip.reached.send_replace(Reached::Ended);
-                }
-                return;
-            }
-            Err(TailError::Storage(error)) => {
-                warn!(%error, "the journal yields nothing more, and watches of this node stand still");
-                return;
-            }
+        let next = tail.next();
+        let Some(tip) = tip.upgrade() else { return };
+        match next {
+            Ok(Some(frame)) => match FrameChanges::decode(frame) {
+                Ok(changes) => tip.push(changes),
+                // It was applied, so it is a record: this is a defect of ours, and nothing may be passed over.
+                Err(error) => return tip.fail(format!("a frame cannot be read as changes: {error}")),
+            },
+            Ok(None) => return tip.end(TipEnded::Closed),
+            Err(TailError::Storage(error)) => return tip.fail(format!("the journal yields nothing more: {error}")),
             Err(error) => {
                 debug!(%error, "watches go on behind what was seeded here");
-                let Some(tip) = tip.upgrade() else { return };
                 tail = engine.tail(next_of(engine));
                 *tip.closer.lock() = tail.closer();
                 tip.begin_anew(tail.position());
@@ -128,7 +133,7 @@ impl Tip {
     /// What comes from this frame on, no more than `max_bytes` and at least one.
     pub fn look(&self, next: LogIndex, max_bytes: usize) -> Look {
         let ring = self.ring.lock();
-        let reached = *self.reached.borrow();
+        let before = self.reached.borrow().before;
         let first = ring.frames.front().map(|frame| frame.frame().log_id().index);
         match first {
             Some(first) if first <= next => {
@@ -142,36 +147,43 @@ impl Tip {
                 let found: Vec<_> = ring.frames.range(from..).take_while(fits).cloned().collect();
                 if found.is_empty() { Look::ToCome } else { Look::Frames(found) }
             }
-            _ if matches!(reached, Reached::Before(end) if end <= next) => Look::ToCome,
+            _ if before <= next => Look::ToCome,
             _ => Look::Older,
         }
     }
 
-    /// Adds the next frame; `false` if it is none.
-    fn push(&self, frame: Frame) -> bool {
-        let next = frame.log_id().index.next();
-        let changes = match FrameChanges::decode(frame) {
-            Ok(changes) => Arc::new(changes),
-            Err(error) => {
-                // It was applied, so it is a record: this is a defect of ours, and nothing may be passed over.
-                warn!(%error, "a frame cannot be read as changes, and watches of this node stand still before it");
-                return false;
-            }
-        };
+    fn has_failed(&self) -> bool {
+        matches!(self.reached.borrow().ended, Some(TipEnded::Failed(_)))
+    }
+
+    /// Adds the next frame.
+    fn push(&self, changes: FrameChanges) {
+        let next = changes.frame().log_id().index.next();
         let mut ring = self.ring.lock();
         ring.bytes += changes.frame().frame_bytes();
-        ring.frames.push_back(changes);
+        ring.frames.push_back(Arc::new(changes));
         while ring.bytes > TIP_BYTES && ring.frames.len() > 1 {
             let gone = ring.frames.pop_front().expect("there are two");
             ring.bytes -= gone.frame().frame_bytes();
         }
         drop(ring);
-        self.reached.send_replace(Reached::Before(next));
-        true
+        self.reached.send_modify(|reached| reached.before = next);
     }
 
     fn begin_anew(&self, next: LogIndex) {
         *self.ring.lock() = Ring::default();
-        self.reached.send_replace(Reached::Before(next));
+        self.reached.send_modify(|reached| reached.before = next);
+    }
+
+    fn fail(&self, why: String) {
+        warn!("watches of this node end: {why}");
+        self.end(TipEnded::Failed(why.into()));
+    }
+
+    fn end(&self, why: TipEnded) {
+        self.reached.send_modify(|reached| reached.ended = Some(why));
     }
 }
+
+#[cfg(test)]
+mod tip_test;

@@ -88,7 +88,7 @@ impl Watching {
                 tokio::select! {
                     event = watch.next_event() => match event.unwrap_or_else(|error| panic!("{error}")) {
                         calamus_client::WatchEvent::Txn(txn) => told.take(txn),
-                        calamus_client::WatchEvent::Progress(_) => {}
+                        _ => {}
                     },
                     _ = ends.changed() => {}
                 }
