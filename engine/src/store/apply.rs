@@ -139,7 +139,9 @@ impl Store {
     pub fn apply(&self, frame: &Frame) -> Result<Applied, ApplyError> {
         let applied = self.apply_frame(frame)?;
         // Frames are applied by one thread at a time: the head is as this one left it.
-        self.marks.note(frame.frame_bytes(), || Mark::of(&self.head.lock().view.applied));
+        self.marks.note(frame.frame_bytes(), || {
+            (Mark::of(&self.head.lock().view.applied), self.journal.first_kept().next_index())
+        });
         Ok(applied)
     }
 

@@ -3,7 +3,8 @@
 //!
 //! A mark is made with about every [`MARK_EVERY_BYTES`] that are applied, so what is in memory is small beside the journal,
 //! and what has to be read to find a place in between is little. Marks are not on disk. After a start there are those of
-//! what recovery applied; older ones are made when somebody asks (`feed/survey.rs`).
+//! what recovery applied; older ones are made when somebody asks (`feed/survey.rs`). Those whose next frame is purged are of no
+//! use, and go when the next one is made: so there are no more than the journal has mebibytes, whether anybody asks or not.
 
 use std::collections::BTreeMap;
 
@@ -47,13 +48,15 @@ struct Inner {
 pub(crate) struct Marks(Mutex<Inner>);
 
 impl Marks {
-    /// A frame of so many bytes was applied. `state` is asked for when a mark is due.
-    pub(super) fn note(&self, frame_bytes: usize, state: impl FnOnce() -> Mark) {
+    /// A frame of so many bytes was applied. When a mark is due, `state` is asked for it, and for the first frame that the
+    /// journal holds.
+    pub(super) fn note(&self, frame_bytes: usize, state: impl FnOnce() -> (Mark, LogIndex)) {
         let mut inner = self.0.lock();
         inner.bytes_since += frame_bytes as u64;
         if inner.bytes_since >= MARK_EVERY_BYTES {
             inner.bytes_since = 0;
-            let mark = state();
+            let (mark, first) = state();
+            inner.by_next = inner.by_next.split_off(&first);
             inner.by_next.insert(mark.next, mark);
         }
     }
@@ -100,9 +103,18 @@ mod tests {
     fn a_mark_is_made_with_every_so_many_bytes() {
         let marks = Marks::default();
         for next in 1..=10 {
-            marks.note(300 << 10, || mark(next, next));
+            marks.note(300 << 10, || (mark(next, next), LogIndex(0)));
         }
         let (last, oldest) = marks.around(TxnId(99), LogIndex(0));
         assert_eq!((last, oldest), (Some(mark(8, 8)), Some(mark(4, 4))));
+    }
+
+    #[test]
+    fn a_node_that_nobody_watches_keeps_no_marks_of_purged_frames() {
+        let marks = Marks::default();
+        for next in 1..=100_u64 {
+            marks.note(1 << 20, || (mark(next, next), LogIndex(next.saturating_sub(3))));
+        }
+        assert_eq!(marks.0.lock().by_next.len(), 4);
     }
 }
