@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use calamus_engine::ids::Timeline;
-use calamus_proto::v1::Put;
 use calamus_proto::v1::operation::Kind;
+use calamus_proto::v1::session_operation::Kind as SessionKind;
+use calamus_proto::v1::{CloseSessionRequest, Put};
 
+use super::test_consensus::Fate;
 use super::{MergerOptions, WallClock};
 use crate::error::{Outcome, reason};
 use crate::sessions::SessionLimits;
@@ -116,4 +118,39 @@ async fn a_session_of_before_a_restore_is_removed_and_takes_nobodys_room() {
     rig.open(60_000).await.expect("there is room for a second one");
     let error = rig.open(60_000).await.expect_err("and for no third one");
     assert_eq!(error.reason, reason::TOO_MANY_SESSIONS);
+}
+
+/// What was told in a session is forgotten with it: however it went, and not before its removal is applied.
+#[tokio::test]
+async fn answers_of_sessions_that_are_gone_take_no_room_and_those_of_others_stay() {
+    let (seconds, clock) = clock();
+    let expiry_interval = Duration::from_millis(1);
+    let rig = Rig::with(MergerOptions { clock, expiry_interval, ..options() }).await;
+    let remembered = || rig.merger.stats().remembered;
+    assert!(!rig.run(rig.gated(1)).await.unwrap().guards_held);
+    rig.run(txn(vec![put("t", "gate", "1")])).await.unwrap();
+    assert_eq!(remembered(), 1);
+    rig.open(60_000).await.unwrap();
+
+    // Its removal is staged, and is lost.
+    rig.consensus.script(&[Fate::RefuseLate]);
+    let proposals = rig.consensus.proposals_so_far();
+    let close = || operation(SessionKind::Close(CloseSessionRequest { session_id: rig.session }));
+    let (merger, request) = (rig.merger.clone(), close());
+    let closing = tokio::spawn(async move { merger.submit_system(request, None).await });
+    rig.consensus.proposals(proposals + 1).await;
+    // Another one expires: so it was looked at all sessions meanwhile.
+    seconds.fetch_add(61, Ordering::SeqCst);
+    until(|| rig.merger.stats().expired_sessions == 1).await;
+    rig.consensus.tell_refusals();
+    closing.await.unwrap().unwrap_err();
+    assert!(!rig.run(rig.gated(1)).await.unwrap().guards_held, "what was told is told again");
+
+    // The outcome of its removal is not known, and it is applied.
+    assert_eq!(remembered(), 1);
+    rig.consensus.script(&[Fate::UnknownInLog]);
+    let error = rig.consensus.pump(rig.merger.submit_system(close(), None)).await.unwrap_err();
+    is(&error, Outcome::Unknown, reason::LEADER_LOST);
+    rig.consensus.pump(until(|| remembered() == 0)).await;
+    is(&rig.run(rig.count(2)).await.unwrap_err(), Outcome::Unknown, reason::NO_SUCH_SESSION);
 }

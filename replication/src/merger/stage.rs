@@ -342,7 +342,6 @@ impl Worker {
                 let outcome = self.consensus.propose(term, staged.payload);
                 let changed = self.hold_unchanged(Some(number), answers);
                 self.chain.push(number, term, bytes, changed, outcome);
-                self.sessions.proposed(number.0);
                 self.counters.batches.add(1);
                 self.counters.record_bytes.add(bytes);
             }

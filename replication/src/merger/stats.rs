@@ -52,6 +52,8 @@ counters! {
     queued,
     /// Answers without an entry that wait now to be confirmed.
     held,
+    /// Answers without an entry that are remembered now, to be told again.
+    remembered,
 }
 
 #[derive(Default, Debug)]

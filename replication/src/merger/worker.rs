@@ -26,7 +26,7 @@ use super::{Reply, consensus_stopped, stopping};
 use crate::error::{TxnError, reason};
 use crate::execute::batch_fault;
 use crate::seam::{Consensus, Leadership, Proposed};
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, layout};
 
 /// What the task may do now.
 enum Mode {
@@ -169,6 +169,7 @@ impl Worker {
         self.counters.in_flight.set(self.chain.len());
         self.counters.queued.set(self.queue.len());
         self.counters.held.set(self.confirm.held());
+        self.counters.remembered.set(self.sessions.remembered());
         happened
     }
 
@@ -212,6 +213,10 @@ impl Worker {
             return false;
         }
         self.expiry = None;
+        let applied = self.engine.read();
+        // One that cannot be read stays: the error is told where it matters.
+        self.sessions.sweep(|id| applied.get(layout::TREE, &id.key()).map_or(true, |found| found.is_some()));
+        drop(applied);
         let now = self.now_micros();
         self.expiry_due = self.sessions.may_expire(now);
         true
@@ -289,7 +294,6 @@ impl Worker {
             Proposed::Applied { void: false, .. } => {
                 self.chain.proved();
                 self.confirm.applied(batch.number);
-                self.sessions.applied(batch.number.0);
                 self.counters.committed.add(batch.answers.len());
                 for (reply, response) in batch.answers {
                     let _ = reply.send(Ok(response));

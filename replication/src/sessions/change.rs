@@ -182,7 +182,6 @@ impl Sessions {
         batch.delete_range(TREE, Bound::Included(all.start()), Bound::Included(all.end()))?;
         batch.delete(TREE, &id.key())?;
         self.table.known.remove(&id);
-        self.removed.push((0, id));
         Ok(())
     }
 

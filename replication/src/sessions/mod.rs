@@ -118,8 +118,6 @@ pub(crate) struct Sessions {
     table: Table,
     /// The transaction that the next batch builds on, if what is known of the staged state is still so.
     builds_on: Option<TxnId>,
-    /// Removed in a batch that is not applied yet, by the number of that batch; 0 while it is being staged.
-    removed: Vec<(u64, SessionId)>,
     /// Outcomes that the planted fault has not written yet.
     #[cfg(feature = "mutants")]
     late: Vec<([u8; 17], Vec<u8>)>,
@@ -130,7 +128,6 @@ impl Sessions {
         Self {
             table: Table::new(limits),
             builds_on: None,
-            removed: Vec::new(),
             #[cfg(feature = "mutants")]
             late: Vec::new(),
         }
@@ -147,7 +144,6 @@ impl Sessions {
     /// Staged batches were dropped, or an open one: what is there is read again.
     pub(crate) fn forget_staged(&mut self) {
         self.table.forget_staged();
-        self.removed.clear();
         self.builds_on = None;
     }
 
@@ -185,22 +181,16 @@ impl Sessions {
         }
     }
 
-    /// The batch that was staged has this number.
-    pub(crate) fn proposed(&mut self, number: u64) {
-        for (batch, _) in self.removed.iter_mut().filter(|(batch, _)| *batch == 0) {
-            *batch = number;
-        }
+    /// Forgets what was told in sessions that are gone for good: not in the newest staged state, and not among the applied
+    /// ones. A removal that is staged only may be dropped again, and then what was told still counts.
+    ///
+    /// It does not matter how they went. So nothing has to be kept of removals on their way.
+    pub(crate) fn sweep(&mut self, is_applied: impl FnMut(SessionId) -> bool) {
+        self.table.sweep(is_applied);
     }
 
-    /// The batch of this number, and with it all before it, is applied.
-    pub(crate) fn applied(&mut self, number: u64) {
-        let table = &mut self.table;
-        self.removed.retain(|(batch, id)| {
-            let gone = *batch != 0 && *batch <= number;
-            if gone {
-                table.forget_session(*id);
-            }
-            !gone
-        });
+    /// How many answers without an entry are remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.table.remembered()
     }
 }

@@ -224,11 +224,22 @@ impl Table {
         }
     }
 
-    /// A session that is gone for good needs no memory: its number never comes again.
-    pub(super) fn forget_session(&mut self, id: SessionId) {
-        if let Some(memory) = self.memory.remove(&id) {
-            self.remembered -= memory.told.len();
+    pub(super) fn remembered(&self) -> usize {
+        self.remembered
+    }
+
+    /// A session that is neither staged nor applied needs no memory: its number never comes again. Nothing is done before
+    /// all that are staged are known.
+    pub(super) fn sweep(&mut self, mut is_applied: impl FnMut(SessionId) -> bool) {
+        if !self.listed {
+            return;
         }
+        let (known, remembered) = (&self.known, &mut self.remembered);
+        self.memory.retain(|id, memory| {
+            let stays = known.contains_key(id) || is_applied(*id);
+            *remembered -= if stays { 0 } else { memory.told.len() };
+            stays
+        });
     }
 
     /// The sessions that nobody used for as long as they live.
