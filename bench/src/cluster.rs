@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context;
+
 use crate::Common;
 use crate::calamus::{self, Calamus};
 use crate::etcd::{self, Etcd};
@@ -99,6 +101,8 @@ trait Cluster: Target {
     async fn reconnect(&self) -> anyhow::Result<()>;
     /// Checkpoints that nodes finished since they began, all together, if the system has such a thing.
     async fn checkpoints(&self) -> anyhow::Result<Option<u64>>;
+    /// The newest term: it goes up with each election.
+    async fn term(&self) -> anyhow::Result<u64>;
 }
 
 impl Cluster for Calamus {
@@ -111,6 +115,9 @@ impl Cluster for Calamus {
     async fn checkpoints(&self) -> anyhow::Result<Option<u64>> {
         Ok(Some(self.statuses().await?.iter().map(|status| status.checkpoints).sum()))
     }
+    async fn term(&self) -> anyhow::Result<u64> {
+        self.statuses().await?.iter().map(|status| status.term).max().context("no node")
+    }
 }
 
 impl Cluster for Etcd {
@@ -122,6 +129,9 @@ impl Cluster for Etcd {
     }
     async fn checkpoints(&self) -> anyhow::Result<Option<u64>> {
         Ok(None)
+    }
+    async fn term(&self) -> anyhow::Result<u64> {
+        self.leader_term().await
     }
 }
 
@@ -163,6 +173,7 @@ impl<T: Cluster> Subject<T> {
         workload.prepare(&self.target).await?;
         self.memory.since_last_look();
         let (before, checkpoints) = (self.usages()?, self.target.checkpoints().await?);
+        let term = self.target.term().await?;
         let measured: Measured = workload.run(&self.target, length, seed).await?;
         if measured.errors > 0 {
             self.complain(&measured);
@@ -179,6 +190,7 @@ impl<T: Cluster> Subject<T> {
             measured,
             usage: before.iter().zip(&after).map(cost).collect(),
             checkpoints: checkpoints.zip(checkpoints_after).map(|(before, after)| after.saturating_sub(before)),
+            elections: self.target.term().await?.saturating_sub(term),
             files: self.files(),
             rss_anon_most: self.memory.since_last_look(),
         })

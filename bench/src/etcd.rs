@@ -147,6 +147,11 @@ impl Etcd {
         Ok(status(&self.connections().leader[0]).await?.raft_applied_index)
     }
 
+    /// The term that the leader is in.
+    pub async fn leader_term(&self) -> anyhow::Result<u64> {
+        Ok(status(&self.connections().leader[0]).await?.raft_term)
+    }
+
     /// Finds the leader and connects.
     pub async fn refresh(&self) -> anyhow::Result<()> {
         let (mut all, mut leader) = (Vec::new(), None);

@@ -21,6 +21,8 @@ pub struct Line {
     pub usage: Vec<Usage>,
     /// Finished on all nodes together; `None` if the system has none.
     pub checkpoints: Option<u64>,
+    /// Terms that began.
+    pub elections: u64,
     /// Space on the disk by kind of file at the end, all nodes together.
     pub files: BTreeMap<String, u64>,
     /// The most that any node had, in bytes.
@@ -37,6 +39,7 @@ impl Line {
             all.written_bytes += one.written_bytes;
         }
         self.checkpoints = self.checkpoints.zip(later.checkpoints).map(|(all, one)| all + one);
+        self.elections += later.elections;
         self.files = later.files;
         self.rss_anon_most = self.rss_anon_most.max(later.rss_anon_most);
     }
@@ -49,13 +52,14 @@ impl Line {
         let checkpoints = self.checkpoints.map_or("-".to_owned(), |count| count.to_string());
         let mut text = format!(
             "{:<8} {:<23} {:>9.0} op/s   p50 {:>8.2} ms   p99 {:>8.2} ms\n         keys {}, checkpoints {checkpoints}, \
-             written MB by node {}, on disk MB {}, CPU s by node {}, RssAnon MB most {}",
+             elections {}, written MB by node {}, on disk MB {}, CPU s by node {}, RssAnon MB most {}",
             self.system,
             self.workload.name,
             m.operations_a_second(),
             m.quantile(0.5),
             m.quantile(0.99),
             self.workload.keys,
+            self.elections,
             written.join(" "),
             files.join(", "),
             cpu.join(" "),
@@ -73,7 +77,7 @@ impl Line {
             "system": self.system, "workload": self.workload.name, "clients": self.workload.clients,
             "value_bytes": self.workload.value_bytes, "keys": self.workload.keys, "rounds": self.rounds,
             "seconds": m.seconds, "operations_a_second": m.operations_a_second(), "p50_ms": m.quantile(0.5),
-            "p99_ms": m.quantile(0.99), "errors": m.errors, "checkpoints": self.checkpoints,
+            "p99_ms": m.quantile(0.99), "errors": m.errors, "checkpoints": self.checkpoints, "elections": self.elections,
             "written_bytes": self.usage.iter().map(|usage| usage.written_bytes).collect::<Vec<_>>(),
             "cpu_seconds": self.usage.iter().map(|usage| usage.cpu_seconds).collect::<Vec<_>>(),
             "files": self.files, "rss_anon_most": self.rss_anon_most,
@@ -214,6 +218,7 @@ mod tests {
                 measured,
                 usage,
                 checkpoints: Some(2),
+                elections: 1,
                 files,
                 rss_anon_most: count,
             }
@@ -221,7 +226,7 @@ mod tests {
         let mut all = line(10);
         all.add(line(30));
         assert_eq!(all.measured.operations_a_second(), 20.0);
-        assert_eq!((all.rounds, all.checkpoints, all.rss_anon_most), (2, Some(4), 30));
+        assert_eq!((all.rounds, all.checkpoints, all.elections, all.rss_anon_most), (2, Some(4), 2, 30));
         assert_eq!(all.usage[0], Usage { cpu_seconds: 2.0, written_bytes: 20 });
         assert!(all.text().contains("20 op/s") && all.text().contains("p50     1.00 ms"), "{}", all.text());
     }
