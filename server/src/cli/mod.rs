@@ -55,7 +55,7 @@ enum Command {
     Page(page::PageArgs),
     Salvage(salvage::SalvageArgs),
     Watch(Box<watch::WatchArgs>),
-    /// get, put, del, scan, txn, load.
+    /// get, put, del, scan, txn, load, session.
     #[command(flatten)]
     Data(data::DataCommand),
 }

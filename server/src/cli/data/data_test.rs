@@ -28,6 +28,7 @@ async fn run(fake: &Fake, line: &[&str]) -> Result<Exit, Failure> {
         DataCommand::Scan(args) => scan::run(args).await,
         DataCommand::Txn(args) => txn::run(args).await,
         DataCommand::Load(args) => load::run(args).await,
+        DataCommand::Session(args) => session::close::run(args).await,
     }
 }
 

@@ -159,8 +159,14 @@ impl Kv for Fake {
         Ok(Response::new(OpenSessionResponse { session_id: state.sessions, ttl_ms: request.into_inner().ttl_ms }))
     }
 
-    async fn close_session(&self, _: Request<CloseSessionRequest>) -> Result<Response<CloseSessionResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+    async fn close_session(
+        &self,
+        request: Request<CloseSessionRequest>,
+    ) -> Result<Response<CloseSessionResponse>, Status> {
+        let (mut state, id) = (self.state.lock().unwrap(), request.into_inner().session_id);
+        let closed = id > state.expired;
+        state.expired = state.expired.max(id);
+        Ok(Response::new(CloseSessionResponse { closed }))
     }
 
     async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<ResolveResponse>, Status> {

@@ -47,6 +47,8 @@ pub enum DataCommand {
     Txn(txn::TxnArgs),
     /// Load documents from a file of JSON lines.
     Load(load::LoadArgs),
+    /// End a session that --session has begun.
+    Session(session::close::SessionCommandArgs),
 }
 
 /// The options of every data command.
@@ -147,6 +149,7 @@ pub fn run(command: DataCommand) -> Result<Exit, Failure> {
             DataCommand::Scan(args) => scan::run(args).await,
             DataCommand::Txn(args) => txn::run(args).await,
             DataCommand::Load(args) => load::run(args).await,
+            DataCommand::Session(args) => session::close::run(args).await,
         }
     })
 }

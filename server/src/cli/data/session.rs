@@ -13,6 +13,8 @@
 //! So a command that is run again after it was killed, in whatever step, sends the same transaction under the same sequence,
 //! or prints the answer that the first one got. Only after 3 is the same command a new transaction.
 
+pub(super) mod close;
+
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -125,3 +125,38 @@ async fn a_file_that_is_no_session_or_in_use_is_refused() {
     assert!(failure.to_string().contains("another command uses it"), "{failure}");
     assert_eq!(fake.state.lock().unwrap().txns, 0);
 }
+
+async fn close(fake: &Fake, file: &Path, more: &[&str]) -> Result<Exit, Failure> {
+    let line =
+        ["calamus", "session", "close", file.to_str().unwrap(), "--endpoints", &fake.address, "--timeout", "0.6"];
+    match Line::try_parse_from([&line, more].concat()).unwrap().command {
+        DataCommand::Session(args) => session::close::run(args).await,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_closed_with_its_file_but_not_with_a_transaction_whose_answer_nobody_saw() {
+    let (fake, dir) = (Fake::start().await, tempfile::tempdir().unwrap());
+    let file = dir.path().join("session");
+    let missing = close(&fake, &file, &[]).await.unwrap_err();
+    assert!(
+        missing.to_string().contains("no such file") && fs::read_dir(dir.path()).unwrap().count() == 0,
+        "{missing}"
+    );
+    lose(&fake, End::UnknownButDone);
+    assert_eq!(exit(run(&fake, &file, &["put", "t", "k", "v"]).await), Exit::Unknown);
+    answer_again(&fake);
+    let refused = close(&fake, &file, &[]).await.unwrap_err();
+    assert!(refused.to_string().contains("was not printed"), "{refused}");
+    assert_eq!((unanswered(&file), fake.state.lock().unwrap().expired), (1, 0), "nothing was changed");
+    assert_eq!(exit(run(&fake, &file, &["put", "t", "k", "v"]).await), Exit::Done);
+    assert_eq!(exit(close(&fake, &file, &[]).await), Exit::Done);
+    assert!(!file.exists() && fake.state.lock().unwrap().expired == 1);
+    // The next command opens another one; one that holds an answer is given up by name.
+    lose(&fake, End::UnknownAndNotDone);
+    assert_eq!(exit(run(&fake, &file, &["put", "t", "k", "w"]).await), Exit::Unknown);
+    answer_again(&fake);
+    assert_eq!(exit(close(&fake, &file, &["--abandon"]).await), Exit::Done);
+    assert!(!file.exists() && fake.state.lock().unwrap().expired == 2);
+}
