@@ -23,7 +23,8 @@ pub const LEADER_CONNECTIONS: usize = 4;
 /// Connections to each node that gets share.
 pub const NODE_CONNECTIONS: usize = 2;
 
-const TREE: &str = "bench";
+/// What is written to.
+pub const TREE: &str = "bench";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The running cluster.
@@ -122,6 +123,12 @@ impl Calamus {
         Ok(())
     }
 
+    /// The connection to the leader that a client uses.
+    pub fn leader_channel(&self, client: usize) -> Channel {
+        let connections = self.connections();
+        connections.leader[client % connections.leader.len()].clone()
+    }
+
     fn connections(&self) -> Arc<Connections> {
         self.connections.read().expect("no panic while held").clone()
     }
@@ -193,9 +200,7 @@ pub fn get_request(key: Bytes) -> GetRequest {
 
 impl Target for Calamus {
     async fn put(&self, client: usize, key: Bytes, value: Bytes) -> anyhow::Result<()> {
-        let connections = self.connections();
-        let channel = connections.leader[client % connections.leader.len()].clone();
-        kv(channel).txn(put_request(key, value)).await?;
+        kv(self.leader_channel(client)).txn(put_request(key, value)).await?;
         Ok(())
     }
 

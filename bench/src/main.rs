@@ -8,6 +8,7 @@
 //! space      how large the data file gets under random changes
 //! backup     backups, restores, seedings beside a copy of the same bytes; adding a node, beside a rival
 //! pacing     what checkpoints do to the latency of commits
+//! costs      what sessions and watchers cost those who write
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
 //! etcd       three etcd processes and how they are spoken to
@@ -18,6 +19,7 @@
 mod backup;
 mod calamus;
 mod cluster;
+mod costs;
 mod engine;
 mod etcd;
 mod pacing;
@@ -55,6 +57,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// The latency of commits without a checkpoint, and beside one.
     Pacing(pacing::PacingArgs),
+    /// Puts on three nodes: plain, in sessions, and beside watchers.
+    Costs(costs::CostsArgs),
     #[command(hide = true)]
     EngineWindow(engine::WindowArgs),
     #[command(hide = true)]
@@ -101,6 +105,7 @@ fn main() -> anyhow::Result<()> {
         match command {
             Command::Cluster(args) => cluster::run(args).await,
             Command::Restart(args) => restart::run(args).await,
+            Command::Costs(args) => costs::run(args).await,
             Command::Engine(_)
             | Command::EngineWindow(_)
             | Command::Readers(_)
