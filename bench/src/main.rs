@@ -9,6 +9,7 @@
 //! backup     backups, restores, seedings beside a copy of the same bytes; adding a node, beside a rival
 //! pacing     what checkpoints do to the latency of commits
 //! costs      what sessions and watchers cost those who write
+//! transfer   what a transfer of leadership does to writers
 //! workload   what is put and read, by how many: one program for every system
 //! calamus    three `calamus serve` processes and how they are spoken to
 //! etcd       three etcd processes and how they are spoken to
@@ -28,6 +29,7 @@ mod readers;
 mod report;
 mod restart;
 mod space;
+mod transfer;
 mod workload;
 
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ enum Command {
     Pacing(pacing::PacingArgs),
     /// Puts on three nodes: plain, in sessions, and beside watchers.
     Costs(costs::CostsArgs),
+    /// Transfers of leadership at half of the load that the cluster can carry: how long writers stall.
+    Transfer(transfer::TransferArgs),
     #[command(hide = true)]
     EngineWindow(engine::WindowArgs),
     #[command(hide = true)]
@@ -106,6 +110,7 @@ fn main() -> anyhow::Result<()> {
             Command::Cluster(args) => cluster::run(args).await,
             Command::Restart(args) => restart::run(args).await,
             Command::Costs(args) => costs::run(args).await,
+            Command::Transfer(args) => transfer::run(args).await,
             Command::Engine(_)
             | Command::EngineWindow(_)
             | Command::Readers(_)
