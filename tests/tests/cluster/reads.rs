@@ -1,8 +1,11 @@
 //! Reads on nodes that do not lead: linearizable, and local ones that wait for what their reader has seen.
 
+use std::time::Duration;
+
 use calamus_client::{Client, Options, ReadAs, ReadFrom, SeenTxn};
 use calamus_tests::acknowledged::{DOCUMENTS, Ledger};
 use calamus_tests::cluster::Cluster;
+use calamus_tests::wait::{LIMIT, until};
 use tonic::Code;
 
 use super::setup;
@@ -88,5 +91,41 @@ async fn a_local_read_shows_what_its_reader_has_written() {
         readers[1].get_with(DOCUMENTS, "key 0", strange).await.expect_err("not here").0.reason,
         "other_timeline"
     );
+    cluster.close(&ledger).await;
+}
+
+/// A node that hears of no leader goes on telling what it has, and says how old that may be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_read_of_a_node_that_is_alone_grows_old() {
+    let mut cluster = Cluster::start(setup()).await;
+    let writer = cluster.client().await;
+    let done = writer.put(DOCUMENTS, "key", "value").await.expect("committed");
+    let mut ledger = Ledger::default();
+    ledger.note("key".to_owned(), b"value", done.txn_id);
+    let alone = cluster.follower().await;
+    let options = Options { read_from: ReadFrom::Endpoints, ..Options::default() };
+    let reader = Client::connect([cluster.address(alone).to_owned()], options).await.expect("it answers");
+    let age = async || {
+        let read = ReadAs::local().at_least(done.seen());
+        let got = reader.get_with(DOCUMENTS, "key", read).await.expect("a local read asks nobody");
+        assert_eq!(got.entry.expect("it was applied").value, "value");
+        Duration::from_micros(got.read_point.expect("every read has one").age_micros)
+    };
+    // A heartbeat has come within the longest election timeout: without one it would stand for election.
+    until("it has heard of the leader", LIMIT, async || (age().await < Duration::from_secs(1)).then_some(())).await;
+    let left = std::time::Instant::now();
+    for node in cluster.others(alone) {
+        cluster.terminate(node, rustix::process::Signal::TERM).await;
+    }
+    let (grown, found) = until("what it shows is old", LIMIT, async || {
+        let age = age().await;
+        (age > Duration::from_secs(2)).then_some((left.elapsed(), age))
+    })
+    .await;
+    assert!(found < grown + Duration::from_secs(2), "{found:?} old, {grown:?} after the others began to end");
+    for node in cluster.others(alone) {
+        cluster.restart(node);
+    }
+    until("it hears of a leader again", LIMIT, async || (age().await < Duration::from_secs(1)).then_some(())).await;
     cluster.close(&ledger).await;
 }
