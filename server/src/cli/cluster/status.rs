@@ -35,9 +35,18 @@ pub(super) async fn ask(client: &ClientArgs) -> Result<StatusResponse, Status> {
 
 /// How many entries a node lacks of what the leader has; `None` where one of them does not say.
 pub(super) fn lag(node: &NodeStatus, members: &[NodeStatus]) -> Option<u64> {
-    let leader = members.iter().filter(|node| node.role() == Role::Leader).max_by_key(|node| node.term)?;
-    let index = |position: &Option<Position>| position.as_ref().map_or(0, |at| at.index);
-    (!node.unreachable).then(|| index(&leader.last_log).saturating_sub(index(&node.last_log)))
+    let leader = leader(members)?;
+    (!node.unreachable).then(|| last_index(leader).saturating_sub(last_index(node)))
+}
+
+/// Who leads, if anybody who answers does: in the newest term.
+pub(super) fn leader(members: &[NodeStatus]) -> Option<&NodeStatus> {
+    members.iter().filter(|node| node.role() == Role::Leader).max_by_key(|node| node.term)
+}
+
+/// The index of the last entry that a node has; 0 for none.
+pub(super) fn last_index(node: &NodeStatus) -> u64 {
+    node.last_log.as_ref().map_or(0, |at| at.index)
 }
 
 /// What a member is, in words.

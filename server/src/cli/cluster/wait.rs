@@ -6,7 +6,7 @@ use calamus_proto::v1::{Role, StatusResponse};
 use clap::Args;
 use serde_json::json;
 
-use super::status::{ask, lag};
+use super::status::{ask, last_index, leader};
 use super::{LOOK, Patience};
 use crate::cli::common::print;
 use crate::cli::{ClientArgs, Exit, Failure};
@@ -26,7 +26,7 @@ pub(super) struct Until {
     /// This node is a voter. Several times for several nodes.
     #[arg(long, value_name = "NAME")]
     voter: Vec<String>,
-    /// This node has all that the leader has. Several times for several nodes.
+    /// This node has all that the leader had when the wait began. Several times for several nodes.
     #[arg(long, value_name = "NAME")]
     caught_up: Vec<String>,
     /// No member is called so. Several times for several nodes.
@@ -43,8 +43,9 @@ impl Until {
         if nothing { Until { leader: true, ready: true, ..Until::default() } } else { self.clone() }
     }
 
-    /// What is not so yet, in words.
-    fn missing(&self, found: &StatusResponse) -> Vec<String> {
+    /// What is not so yet, in words. `had` is what the leader had when it was first seen: its last index. While writes go on,
+    /// nobody ever has all that it has now.
+    fn missing(&self, found: &StatusResponse, had: &mut Option<u64>) -> Vec<String> {
         let members = &found.members;
         let called = |name: &String| members.iter().filter(|node| node.name == *name).collect::<Vec<_>>();
         let mut missing = Vec::new();
@@ -69,12 +70,14 @@ impl Until {
                 missing.push(format!("{name} is no voter"));
             }
         }
+        *had = had.or_else(|| leader(members).map(last_index));
         for name in &self.caught_up {
             match called(name)[..] {
-                [node] => match lag(node, members) {
+                [node] if node.unreachable => missing.push(format!("{name} does not answer")),
+                [node] => match had.map(|had| had.saturating_sub(last_index(node))) {
                     Some(0) => {}
                     Some(lag) => missing.push(format!("{name} lacks {lag} entries")),
-                    None => missing.push(format!("{name} or the leader does not answer")),
+                    None => missing.push("no leader answers".to_owned()),
                 },
                 ref nodes => missing.push(format!("{} members are called {name}", nodes.len())),
             }
@@ -92,9 +95,10 @@ impl Until {
 pub(super) async fn wait(client: &ClientArgs, until: &Until, patience: &Patience) -> Result<Exit, Failure> {
     let until = until.or_default();
     let end = Instant::now() + patience.limit();
+    let mut had = None;
     loop {
         let missing = match ask(client).await {
-            Ok(found) => until.missing(&found),
+            Ok(found) => until.missing(&found, &mut had),
             Err(error) => vec![format!("nobody answers: {}", error.message())],
         };
         if missing.is_empty() {
@@ -132,10 +136,27 @@ mod tests {
     }
 
     fn met(until: &Until, members: &[NodeStatus]) -> bool {
-        until
-            .or_default()
-            .missing(&StatusResponse { members: members.to_vec(), ..StatusResponse::default() })
-            .is_empty()
+        met_since(until, members, &mut None)
+    }
+
+    fn met_since(until: &Until, members: &[NodeStatus], had: &mut Option<u64>) -> bool {
+        let found = StatusResponse { members: members.to_vec(), ..StatusResponse::default() };
+        until.or_default().missing(&found, had).is_empty()
+    }
+
+    #[test]
+    fn a_node_is_caught_up_with_what_there_was_and_not_with_what_still_comes() {
+        let until = Until { caught_up: vec!["n2".to_owned()], ..Until::default() };
+        let at =
+            |leader, follower| [node("n1", Role::Leader, true, leader), node("n2", Role::Follower, true, follower)];
+        let mut had = None;
+        assert!(!met_since(&until, &at(9, 5)[1..], &mut had), "nobody knows how much there is");
+        assert!(!met_since(&until, &at(9, 5), &mut had));
+        assert!(!met_since(&until, &at(20, 8), &mut had));
+        assert!(met_since(&until, &at(30, 9), &mut had), "writes go on meanwhile");
+        let mut silent = at(30, 9);
+        silent[1].unreachable = true;
+        assert!(!met_since(&until, &silent, &mut had));
     }
 
     #[test]
