@@ -85,7 +85,7 @@ pub async fn run_running(
     drill.findings.extend(ended.err().into_iter().chain(troubles).map(|trouble| trouble.to_string()));
     let recorded = drill.timeline.recorded();
     let lists = drill.lists().await.map_err(|trouble| drill.findings.push(trouble.to_string())).ok();
-    drill.drop_trees().await;
+    drill.findings.extend(drop_trees(&drill.client).await.err().map(|trouble| trouble.to_string()));
     let judged = judge::all(noted, lists).await;
     let verdict = Verdict {
         redundancy: Gap::of(std::mem::take(&mut drill.redundancy_us)),
@@ -213,11 +213,32 @@ impl Drill {
         }
         Ok(lists)
     }
+}
 
-    async fn drop_trees(&mut self) {
-        let txn = Txn::new().drop_tree(LISTS).drop_tree(REGISTERS).idempotent();
-        if let Err(error) = self.client.txn(txn).await {
-            self.findings.push(format!("the trees {LISTS} and {REGISTERS} of the drill are still there: {error}"));
+impl RunningCluster {
+    /// Drops the trees of a drill that was cut off.
+    ///
+    /// # Errors
+    /// When they may still be there.
+    pub async fn drop_trees(&self) -> Result<(), Trouble> {
+        let client = Client::connect(self.endpoints.clone(), load::client_options()).await;
+        drop_trees(&client.map_err(|error| Trouble::during(still_there(), error))?).await
+    }
+}
+
+fn still_there() -> String {
+    format!("the trees {LISTS} and {REGISTERS} of the drill may still be there: drop them")
+}
+
+async fn drop_trees(client: &Client) -> Result<(), Trouble> {
+    for tree in [LISTS, REGISTERS] {
+        // One that was never written to is not there.
+        match client.txn(Txn::new().drop_tree(tree).idempotent()).await {
+            Err(error) if error.failure().reason != "no_such_tree" => {
+                return Err(Trouble::during(still_there(), error));
+            }
+            _ => {}
         }
     }
+    Ok(())
 }

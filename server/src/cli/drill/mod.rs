@@ -3,13 +3,14 @@
 //! ```text
 //! live     what is shown while it runs
 //! show     the verdicts as a table
-//! running  drills of a cluster that is in use
 //! ```
 
 mod live;
 mod show;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use calamus_drill::checker::{self, Bounds};
@@ -18,9 +19,10 @@ use calamus_drill::report::{About, page};
 use calamus_drill::rival::kill_leaders;
 use calamus_drill::scenario::{self, RunningCluster, Scenario, Settings};
 use calamus_drill::scratch::Plan;
-use calamus_drill::timeline::Gap;
+use calamus_drill::timeline::{Gap, Timeline};
 use calamus_drill::verdict::Run;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::common::print;
@@ -35,7 +37,7 @@ pub struct DrillArgs {
     /// Run this scenario, not the standard list; may be given more than once.
     #[arg(long = "scenario", value_name = "NAME", value_parser = scenario::find)]
     scenarios: Vec<Scenario>,
-    /// How many rounds each scenario has: faults, where a round is one.
+    /// How often each scenario does what it does; by default as often as --list says, and 3 times with --endpoints.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
     /// What is drawn by chance comes from this number; by default, another one each time. The timing does not.
@@ -94,7 +96,7 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
         return print(show::list(args.json), Exit::Done);
     }
     if let Some(file) = &args.check {
-        return check(file);
+        return check(file, args.json);
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new("cannot find this program, which the nodes are to run", error, ""))?;
@@ -119,12 +121,14 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
     let scenarios = if args.scenarios.is_empty() { scenario::standard() } else { args.scenarios.clone() };
     let began = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
     let runs = if args.endpoints.is_empty() {
-        super::block_on(or_told_to_end(run_all(args, &scenarios, program, seed)))?
+        super::block_on(or_told_to_end(run_all(args, &scenarios, program, seed)))?.ok_or_else(told_to_end)?
     } else {
-        vec![super::block_on(or_told_to_end(run_running(args, seed)))?]
+        vec![super::block_on(run_running(args, seed))?]
     };
     let rival = match (args.vs, runs.first()) {
-        (Some(Rival::Etcd), Some(run)) => Some(super::block_on(or_told_to_end(against_etcd(args, run)))?),
+        (Some(Rival::Etcd), Some(run)) => {
+            Some(super::block_on(or_told_to_end(against_etcd(args, run)))?.ok_or_else(told_to_end)?)
+        }
         _ => None,
     };
     if let Some(file) = &args.report {
@@ -142,27 +146,28 @@ pub fn run(args: &DrillArgs) -> Result<Exit, Failure> {
 }
 
 /// Ends early when told to, in order: dropped, the work lets go on what stands still, kills what it has started, and removes
-/// its directories. By default a signal would end this process and leave all of that behind.
-async fn or_told_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// its directories. By default a signal would end this process and leave all of that behind. `None` if it was told to.
+async fn or_told_to_end<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<Option<T>, Failure> {
     let on = |kind| signal(kind).map_err(|error| Failure::new("cannot take signals", error, ""));
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
     let mut hang_up = on(SignalKind::hangup())?;
     tokio::select! {
-        done = work => return done,
+        done = work => return done.map(Some),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
     }
-    Err(Failure::new(
-        "the drill was told to end",
-        "a signal came",
-        "what it had started is gone; nothing is said of the cluster",
-    ))
+    Ok(None)
+}
+
+fn told_to_end() -> Failure {
+    let next = "what it had started is gone; nothing is said of the cluster";
+    Failure::new("the drill was told to end", "a signal came", next)
 }
 
 /// Checks a history that was kept.
-fn check(file: &std::path::Path) -> Result<Exit, Failure> {
+fn check(file: &std::path::Path, json: bool) -> Result<Exit, Failure> {
     let cannot =
         |why: String| Failure::new(format!("cannot check {}", file.display()), why, "give a file that --keep has kept");
     let open = std::fs::File::open(file).map_err(|error| cannot(error.to_string()))?;
@@ -177,7 +182,12 @@ fn check(file: &std::path::Path) -> Result<Exit, Failure> {
             (all.operations().len(), verdict.is_ok(), verdict.to_string())
         }
     };
-    print(format!("{operations} operations: {words}\n"), if good { Exit::Done } else { Exit::No })
+    let text = if json {
+        format!("{}\n", json!({ "operations": operations, "good": good, "verdict": words }))
+    } else {
+        format!("{operations} operations: {words}\n")
+    };
+    print(text, if good { Exit::Done } else { Exit::No })
 }
 
 async fn run_running(args: &DrillArgs, seed: u64) -> Result<Run, Failure> {
@@ -190,9 +200,24 @@ async fn run_running(args: &DrillArgs, seed: u64) -> Result<Run, Failure> {
         seed,
         rate: args.rate,
     };
-    let run = scenario::run_running(cluster, &|timeline| live.watch(timeline)).await.map_err(|trouble| {
-        Failure::new("the drill of the cluster could not be carried out", trouble, "`calamus cluster status` shows it")
-    })?;
+    // From then on the trees are this drill's.
+    let loaded = AtomicBool::new(false);
+    let begun = |timeline: &Arc<Timeline>| {
+        loaded.store(true, Ordering::Relaxed);
+        live.watch(timeline);
+    };
+    let next = "`calamus cluster status` shows it";
+    let work = async {
+        scenario::run_running(cluster.clone(), &begun)
+            .await
+            .map_err(|trouble| Failure::new("the drill of the cluster could not be carried out", trouble, next))
+    };
+    let Some(run) = or_told_to_end(work).await? else {
+        if loaded.load(Ordering::Relaxed) {
+            cluster.drop_trees().await.map_err(|trouble| Failure::new("the drill was told to end", trouble, next))?;
+        }
+        return Err(told_to_end());
+    };
     live.end(&run);
     Ok(run)
 }
@@ -248,6 +273,19 @@ fn command(args: &DrillArgs, seed: u64) -> String {
     }
     if args.rate != 600 {
         text += &format!(" --rate {}", args.rate);
+    }
+    if let Some(directory) = &args.within {
+        text += &format!(" --within {}", directory.display());
+    }
+    if let Some(Rival::Etcd) = args.vs {
+        text += " --vs etcd";
+    }
+    if !args.endpoints.is_empty() {
+        let endpoints: Vec<&str> = args.endpoints.iter().map(Endpoint::as_str).collect();
+        text += &format!(" --endpoints {} --i-mean-it", endpoints.join(","));
+    }
+    for file in &args.pid_files {
+        text += &format!(" --pid-file {}", file.display());
     }
     text + &format!(" --seed {seed}")
 }
