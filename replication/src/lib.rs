@@ -6,6 +6,7 @@ pub mod execute;
 pub mod failover;
 pub mod forward;
 pub(crate) mod freshness;
+mod handover;
 pub(crate) mod leadership;
 pub(crate) mod log_reader;
 pub(crate) mod log_store;

@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 
 use crate::core::{Core, Standing};
 use crate::failover::{self, Lost};
+use crate::handover;
 use crate::leadership;
 use crate::membership;
 use crate::network::client::Network;
@@ -263,11 +264,9 @@ impl Replica {
             return Ok(name);
         }
         let progress = core.progress(target);
-        let fresh = core.config.heartbeat_interval * 3;
-        let behind = core.last_log_index().map_or(0, |last| last.0) - progress.matched.map_or(0, |matched| matched.0);
-        let able = progress.last_answer.is_some_and(|age| age <= fresh) && behind <= core.config.promotion_lag_entries;
-        if !able && !core.config.transfers_blindly() {
-            return Err(NodeError::Refused(format!("{name} does not answer, or is {behind} entries behind")));
+        let able = handover::may_take_over(progress, core.last_log_index(), &core.config);
+        if !core.config.transfers_blindly() {
+            able.map_err(|why| NodeError::Refused(format!("{name} {why}")))?;
         }
         let limit = core.config.election_timeout.end * 3;
         let moved = core.transfer(target, limit).await;
