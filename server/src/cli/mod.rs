@@ -37,7 +37,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, nothing was changed by it; 2 the command line is malformed; \
-3 the outcome is unknown; 4 the answer is no (key not there, guards did not hold, damage found).";
+3 the outcome is unknown; 4 the answer is no (key not there, guards did not hold, damage found, \
+a drill not good, not so yet).";
 
 #[derive(Debug, Subcommand)]
 enum Command {

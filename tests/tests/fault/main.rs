@@ -1,7 +1,7 @@
 //! Clusters of real processes that are killed, frozen, wiped and filled while clients write.
 //!
 //! All of them run on disks that undo what was not synced when their process is killed (`Setup::losing`), except where
-//! memory is measured.
+//! memory is measured or a file is damaged.
 
 mod damage;
 mod directories;
