@@ -49,19 +49,12 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender
             && leadership.borrow().leading().is_none()
             && !core.refuse.load(Ordering::Acquire)
         {
-            // Every change of the metrics starts it again; a leadership that is lost meanwhile is never shown.
-            tokio::select! {
-                confirmed = confirm(&core, term) => {
-                    if confirmed && (core.standing() == Standing::Elected { term }) {
-                        show(&leadership, Leadership::Leading { term });
-                    }
-                }
-                () = lost(&core, term) => {}
-            }
-            continue_or_pause(&leadership).await;
-            if leadership.borrow().leading().is_none() {
+            // A leadership that is lost meanwhile is never shown.
+            let confirmed = decided(confirm(&core, term), CONFIRM_PAUSE, lost(&core, term)).await;
+            if !confirmed || core.standing() != (Standing::Elected { term }) {
                 continue;
             }
+            show(&leadership, Leadership::Leading { term });
         }
         tokio::select! {
             more = core.changed(&mut seen) => {
@@ -76,9 +69,19 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender
     }
 }
 
-async fn continue_or_pause(leadership: &watch::Sender<Leadership>) {
-    if leadership.borrow().leading().is_none() {
-        tokio::time::sleep(CONFIRM_PAUSE).await;
+/// Whether a leadership is confirmed. One that is not is asked for again after a pause, unless it is lost: then who leads
+/// now is to be shown at once, because transactions wait for that.
+async fn decided(confirmed: impl Future<Output = bool>, pause: Duration, lost: impl Future<Output = ()>) -> bool {
+    let asked = async {
+        let confirmed = confirmed.await;
+        if !confirmed {
+            tokio::time::sleep(pause).await;
+        }
+        confirmed
+    };
+    tokio::select! {
+        confirmed = asked => confirmed,
+        () = lost => false,
     }
 }
 
@@ -122,5 +125,27 @@ async fn lost(core: &Core, term: Term) {
             more = core.changed(&mut seen) => if !more { return },
             () = core.stop.given() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    async fn soon(work: impl Future<Output = bool>) -> bool {
+        tokio::time::timeout(LIMIT, work).await.expect("nothing is waited for")
+    }
+
+    #[tokio::test]
+    async fn a_leadership_that_is_lost_is_waited_for_no_longer() {
+        assert!(!soon(decided(ready(false), HOUR, tokio::task::yield_now())).await, "in the pause");
+        assert!(!soon(decided(pending(), HOUR, tokio::task::yield_now())).await, "while it is asked for");
+        assert!(soon(decided(ready(true), HOUR, pending())).await);
+        assert!(!soon(decided(ready(false), Duration::ZERO, pending())).await, "asked for again after the pause");
     }
 }

@@ -83,24 +83,21 @@ async fn watch(args: &WatchArgs) -> Result<Exit, Failure> {
     let mut saved = None;
     let mut left = args.count;
     while left != Some(0) {
-        match watch.next_event().await.map_err(|error| failed(&error))? {
-            WatchEvent::Txn(txn) => {
-                let text = match args.client.json {
-                    true => lines::json(&txn, args.hex),
-                    false => lines::text(&txn, args.hex, args.keys_only),
-                };
-                match print(&text) {
-                    Ok(()) => {}
-                    // Nobody reads on. What was not read is not saved.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                    Err(error) => return Err(stdout_failed(&error)),
-                }
-                left = left.map(|left| left - 1);
+        if let WatchEvent::Txn(txn) = watch.next_event().await.map_err(|error| failed(&error))? {
+            let text = match args.client.json {
+                true => lines::json(&txn, args.hex),
+                false => lines::text(&txn, args.hex, args.keys_only),
+            };
+            match print(&text) {
+                Ok(()) => {}
+                // Nobody reads on. What was not read is not saved.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                Err(error) => return Err(stdout_failed(&error)),
             }
-            // Where the watch begins is saved before anything comes, and what was passed over since: else a run that is ended
-            // before the first line would begin anew at a later place.
-            _ => {}
+            left = left.map(|left| left - 1);
         }
+        // Also where the watch begins, before anything comes, and what was passed over since: else a run that is ended before
+        // its first line would begin anew at a later place.
         if let (Some(path), Some(position)) = (&args.position, watch.position())
             && saved.as_ref() != Some(position)
         {

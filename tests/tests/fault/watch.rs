@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use calamus_client::proto::Entry;
 use calamus_client::proto::watch_change::Kind;
-use calamus_client::{Client, Options, Position, ReadFrom, ScanOptions, Watch, WatchError, WatchFrom, WatchOptions};
+use calamus_client::{
+    Client, Options, Position, ReadFrom, ScanOptions, Watch, WatchError, WatchEvent, WatchFrom, WatchOptions,
+};
 use calamus_tests::acknowledged::{COUNTERS, DOCUMENTS, Ledger, Load, values};
 use calamus_tests::cluster::Cluster;
 use calamus_tests::wait::{LIMIT, share, until};
@@ -86,10 +88,11 @@ impl Watching {
                     return (told, watch);
                 }
                 tokio::select! {
-                    event = watch.next_event() => match event.unwrap_or_else(|error| panic!("{error}")) {
-                        calamus_client::WatchEvent::Txn(txn) => told.take(txn),
-                        _ => {}
-                    },
+                    event = watch.next_event() => {
+                        if let WatchEvent::Txn(txn) = event.unwrap_or_else(|error| panic!("{error}")) {
+                            told.take(txn);
+                        }
+                    }
                     _ = ends.changed() => {}
                 }
             }
