@@ -17,13 +17,17 @@ use crate::core::{Core, Standing};
 use crate::network::peers::Peers;
 use crate::seam::{LeaderInfo, Leadership};
 
-/// Between two tries to confirm a leadership that a quorum does not answer.
-const CONFIRM_PAUSE: Duration = Duration::from_millis(20);
+/// Between the first two tries to confirm a leadership. The first one often comes before the core is ready for it, and all
+/// transactions wait for the next one.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// Pauses double up to this: a leadership that no quorum answers is asked for again and again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs until the core stops; the last state is `Stopped`.
 pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender<Leadership>) {
     let mut seen = core.watch();
     let mut doubted = false;
+    let mut pause = FIRST_PAUSE;
     loop {
         peers.learn(core.membership().membership());
         let standing = core.standing();
@@ -50,12 +54,14 @@ pub(crate) async fn run(core: Core, peers: Arc<Peers>, leadership: watch::Sender
             && !core.refuse.load(Ordering::Acquire)
         {
             // A leadership that is lost meanwhile is never shown.
-            let confirmed = decided(confirm(&core, term), CONFIRM_PAUSE, lost(&core, term)).await;
+            let confirmed = decided(confirm(&core, term), pause, lost(&core, term)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
             if !confirmed || core.standing() != (Standing::Elected { term }) {
                 continue;
             }
             show(&leadership, Leadership::Leading { term });
         }
+        pause = FIRST_PAUSE;
         tokio::select! {
             more = core.changed(&mut seen) => {
                 if !more && !matches!(core.standing(), Standing::Stopped { .. }) {
