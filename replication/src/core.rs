@@ -336,7 +336,12 @@ impl Core {
     /// How long ago this node knew that it was up to date; `None` if it never did.
     pub(crate) fn age(&self) -> Option<Duration> {
         match self.standing() {
-            Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| acked.elapsed()),
+            Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| {
+                let age = acked.elapsed();
+                age + tokio::time::Instant::now()
+                    .checked_sub(age)
+                    .map_or(Duration::ZERO, |acked| self.peers.credit.before(acked))
+            }),
             Standing::Following { .. } | Standing::Stopped { .. } => {
                 self.freshness.newest().map(|fresh| fresh.elapsed())
             }

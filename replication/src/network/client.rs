@@ -3,9 +3,11 @@
 //! | file | role |
 //! | --- | --- |
 //! | `appends` | the stream of appends, and its answers |
+//! | `search` | where a peer's log stops being this leader's |
 //! | `shared` | what all clients share, and what they note of answers |
 
 mod appends;
+mod search;
 mod shared;
 
 use std::future::Future;
@@ -29,6 +31,7 @@ use openraft::type_config::alias::SnapshotOf;
 use tonic::{Code, Status};
 
 use appends::{append_from_wire, append_to_wire};
+use search::Search;
 use shared::Shared;
 
 use super::commit_notes::CommitNotes;
@@ -37,7 +40,7 @@ use super::peers::{Lane, PeerError, Peers};
 use crate::options::NodeConfig;
 use crate::state_machine::Ticket;
 use crate::trimming::{SeedHold, SeedHolds};
-use crate::types::{NodeInfo, RaftVote, TypeConfig};
+use crate::types::{NodeInfo, RaftLogId, RaftVote, TypeConfig};
 
 type C = TypeConfig;
 type Answer = Result<StreamAppendResult<C>, RPCError<C>>;
@@ -57,7 +60,7 @@ impl Network {
 
     fn peer(&self, target: u64, node: &NodeInfo, lane: Lane) -> Peer {
         self.shared.peers.note_address(RaftId(target), node);
-        Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared), failed_opens: 0 }
+        Peer { target: RaftId(target), lane, shared: Arc::clone(&self.shared), failed_opens: 0, search: Search::Begins }
     }
 }
 
@@ -85,6 +88,7 @@ pub struct Peer {
     shared: Arc<Shared>,
     /// How often in a row no stream of appends could be opened.
     failed_opens: u32,
+    search: Search,
 }
 
 /// The pause before a stream is opened again: this much, doubled by each failure, up to the most. openraft's own backoff
@@ -169,14 +173,14 @@ impl Peer {
             self.limited(RPCTypes::Vote, limit, client.vote(request)).await?
         };
         let vote = convert::vote_from_wire(response.vote).map_err(|status| rpc_error(&status))?;
+        let theirs = response.last_log.map(convert::log_id_from_wire);
         if response.granted && !pre {
-            self.shared.peers.heard.voted(self.target, Term(rpc.vote.leader_id.term));
+            let term = Term(rpc.vote.leader_id.term);
+            let of = |log_id: &Option<RaftLogId>| log_id.as_ref().map(convert::to_log_id);
+            self.shared.peers.heard.voted(self.target, term);
+            self.shared.peers.ends.voted(term, of(&rpc.last_log_id), self.target, of(&theirs));
         }
-        Ok(VoteResponse {
-            vote,
-            vote_granted: response.granted,
-            last_log_id: response.last_log.map(convert::log_id_from_wire),
-        })
+        Ok(VoteResponse { vote, vote_granted: response.granted, last_log_id: theirs })
     }
 }
 
@@ -213,6 +217,27 @@ impl RaftNetworkV2<C> for Peer {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            let mut input = input.fuse();
+            let first = match self.search {
+                Search::Over => None,
+                // Steps of a search come at once.
+                Search::Begins | Search::Has { .. } => {
+                    match tokio::time::timeout(self.shared.config.heartbeat_interval, input.next()).await {
+                        Ok(Some(first)) => Some(first),
+                        Ok(None) => return Ok(futures::stream::empty().boxed()),
+                        Err(_) => {
+                            self.search = Search::Over;
+                            None
+                        }
+                    }
+                }
+            };
+            if let Some(request) = &first
+                && let Some(matching) = self.has_all_of(request).await
+            {
+                return Ok(futures::stream::iter([Ok(Ok(Some(matching)))]).boxed());
+            }
+            let input = futures::stream::iter(first).chain(input);
             let pause = reopen_pause(self.failed_opens).max(self.shared.peers.spaces.pause(self.target.0));
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;

@@ -13,6 +13,8 @@ pub(crate) mod budget;
 pub mod client;
 pub(crate) mod commit_notes;
 pub mod convert;
+pub(crate) mod credit;
+pub(crate) mod ends;
 pub mod frames;
 pub(crate) mod heard;
 pub(crate) mod install;

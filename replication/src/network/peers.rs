@@ -17,6 +17,8 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert;
+use super::credit::Credit;
+use super::ends::Ends;
 use super::heard::Heard;
 use super::reach::Reach;
 use crate::seeding::order::Answers;
@@ -73,6 +75,10 @@ pub struct Peers {
     pub(crate) answers: Answers,
     /// What they have promised to this node.
     pub(crate) heard: Heard,
+    /// Where their logs ended when they voted for this node.
+    pub(crate) ends: Ends,
+    /// What this node answered for them.
+    pub(crate) credit: Credit,
     /// How short of space this node and the others are.
     pub(crate) spaces: Spaces,
     /// Whether this node keeps silent towards them, as a leader that they do not answer.
@@ -94,6 +100,8 @@ impl Peers {
             members: Mutex::default(),
             answers: Answers::default(),
             heard: Heard::default(),
+            ends: Ends::default(),
+            credit: Credit::default(),
             spaces: Spaces::default(),
             silence: Silence::default(),
         }

@@ -276,11 +276,16 @@ impl wire::raft_server::Raft for RaftService {
 
     async fn heartbeat(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendResponse>, Status> {
         let message = request.into_inner();
-        if !message.frames.is_empty() {
-            return Err(Status::invalid_argument("a heartbeat carries no frames"));
-        }
         let request = self.append_request(message, &mut ChainCheck::new(self.engine.clone()))?;
+        let is_blank = |entry: &Entry| entry.frame.as_ref().is_some_and(|frame| frame.kind() == FrameKind::Blank);
+        // Whatever is large, or needs room on the disk, comes on the stream of appends.
+        if request.entries.len() > 1 || !request.entries.iter().all(is_blank) {
+            return Err(Status::invalid_argument(
+                "a heartbeat carries a blank entry, as a leader's first one is, or none",
+            ));
+        }
         let (previous, committed) = (request.prev_log_id, request.leader_commit);
+        let last = request.entries.last().map_or(previous, |entry| Some(entry.log_id));
         let now = tokio::time::Instant::now();
         let response = self.core.raft.append_entries(request).await.map_err(|error| raft_error(&error))?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
@@ -288,7 +293,7 @@ impl wire::raft_server::Raft for RaftService {
             self.core.freshness.heard(committed.as_ref().map(convert::to_log_id), applied, now);
         }
         let result = match response {
-            AppendEntriesResponse::Success => Ok(previous),
+            AppendEntriesResponse::Success => Ok(last),
             AppendEntriesResponse::PartialSuccess(matching) => Ok(matching),
             AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
             AppendEntriesResponse::Conflict => {

@@ -9,6 +9,7 @@ mod replication;
 mod restoring;
 mod rounds;
 mod scripted;
+mod search;
 mod seeding;
 mod sessions;
 mod sources;

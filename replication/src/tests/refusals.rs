@@ -211,11 +211,30 @@ fn frames_that_do_not_follow_are_refused() {
             let status = lone.send(lone.append(frames)).await.expect_err("refused");
             assert_eq!(status.code(), Code::DataLoss, "{status}");
         }
-        let heartbeat = lone.append(frames());
-        let status = lone.client().await.heartbeat(heartbeat).await.expect_err("refused");
-        assert_eq!(status.code(), Code::InvalidArgument, "a heartbeat carries no frames: {status}");
+        let record = Payload::new(bytes::Bytes::from_static(b"x"));
+        let record = Frame::encode(FrameKind::Record, LogId::new(1, 0), None, CHAIN_START, record);
+        for frames in [frames(), vec![record]] {
+            let status = lone.client().await.heartbeat(lone.append(frames)).await.expect_err("refused");
+            assert_eq!(
+                status.code(),
+                Code::InvalidArgument,
+                "a heartbeat carries a leader's first entry alone: {status}"
+            );
+        }
     });
     lone.assert_untouched();
+}
+
+#[test]
+fn a_heartbeat_brings_the_first_entry_of_its_leader() {
+    let lone = lone();
+    let first = frames().remove(0);
+    let answer = lone.node.on(async { lone.client().await.heartbeat(lone.append(vec![first])).await }).expect("right");
+    let Some(wire::append_response::Result::Matching(matching)) = &answer.get_ref().result else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(matching.log_id, Some(wire::LogId { term: 1, index: 0 }));
+    assert_eq!(lone.node.engine().log_state().durable, Some(LogId::new(1, 0)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::poll;
 use openraft::ReadPolicy;
+use tokio::runtime::Runtime;
 
 #[cfg(feature = "mutants")]
 use super::cluster::PATIENCE;
@@ -15,12 +16,16 @@ use crate::options::NodeConfig;
 use crate::test_requests::{put, txn};
 use crate::types::{Membership, NodeInfo};
 
-/// A leader of three whose other members are scripted.
-fn leader_of_scripted(root: &std::path::Path, config: NodeConfig) -> (TestNode, [ScriptedPeer; 2]) {
+/// A leader of three whose other members are scripted, and live as long as `runtime`.
+pub(super) fn leader_of_scripted(
+    root: &std::path::Path,
+    config: NodeConfig,
+    runtime: &Runtime,
+) -> (TestNode, [ScriptedPeer; 2]) {
     // Nobody else stands for election, and no lease runs out, while the script runs.
     let election_timeout = Duration::from_secs(60)..Duration::from_secs(120);
     let node = TestNode::create(root, "n1", 101, &NodeConfig { election_timeout, ..config });
-    let peers = node.on(async { [ScriptedPeer::start().await, ScriptedPeer::start().await] });
+    let peers = runtime.block_on(async { [ScriptedPeer::start().await, ScriptedPeer::start().await] });
     let addresses = [&node.identity.advertise, &peers[0].address, &peers[1].address];
     let nodes: BTreeMap<u64, NodeInfo> = (101..)
         .zip(addresses)
@@ -38,7 +43,8 @@ fn leader_of_scripted(root: &std::path::Path, config: NodeConfig) -> (TestNode, 
 #[test]
 fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let (node, [first, second]) = leader_of_scripted(root.path(), NodeConfig::default());
+    let runtime = Runtime::new().expect("threads");
+    let (node, [first, second]) = leader_of_scripted(root.path(), NodeConfig::default(), &runtime);
     let core = node.replica().core();
     first.hold();
     second.hold();
@@ -77,7 +83,9 @@ fn an_answer_to_what_was_sent_before_a_read_began_does_not_confirm_it() {
 fn a_planted_read_index_without_a_quorum_is_found() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let mutants = crate::options::Mutants { read_index_without_quorum: true, ..Default::default() };
-    let (node, [first, second]) = leader_of_scripted(root.path(), NodeConfig { mutants, ..NodeConfig::default() });
+    let config = NodeConfig { mutants, ..NodeConfig::default() };
+    let runtime = Runtime::new().expect("threads");
+    let (node, [first, second]) = leader_of_scripted(root.path(), config, &runtime);
     first.hold();
     second.hold();
     let core = node.replica().core();

@@ -1,4 +1,5 @@
-//! A peer at the level of messages: it grants every vote and answers as a test lets it. It keeps no log.
+//! A peer at the level of messages: it grants every vote and answers as a test lets it. It keeps no log, only a number of
+//! entries that it says it has.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +33,10 @@ pub(super) struct ScriptedPeer {
     arrived: Arc<Mutex<Vec<Arrived>>>,
     /// How many of the appends that arrived may be answered, from the first on.
     answered: watch::Sender<usize>,
+    /// Where its log ends, as it says with its vote.
+    voted_end: Arc<Mutex<Option<LogId>>>,
+    /// How many entries it has; what follows them becomes more.
+    entries: Arc<Mutex<u64>>,
     /// Answers to heartbeats that may be given; one is taken by each.
     heartbeats: Arc<Semaphore>,
 }
@@ -44,6 +49,8 @@ impl ScriptedPeer {
             address: listener.local_addr().expect("bound").to_string(),
             arrived: Arc::default(),
             answered: watch::Sender::new(PLENTY),
+            voted_end: Arc::default(),
+            entries: Arc::new(Mutex::new(u64::MAX)),
             heartbeats: Arc::new(Semaphore::new(PLENTY)),
         };
         let server = tonic::transport::Server::builder().add_service(RaftServer::new(peer.clone()));
@@ -69,18 +76,40 @@ impl ScriptedPeer {
         self.heartbeats.add_permits(PLENTY);
     }
 
+    /// From here on it says with its votes that its log ends there, and has so many entries. At first it has all there are.
+    pub(super) fn set_log(&self, voted_end: Option<LogId>, entries: u64) {
+        *self.voted_end.lock() = voted_end;
+        *self.entries.lock() = entries;
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        *self.entries.lock()
+    }
+
+    /// The appends that have arrived, in order.
+    pub(super) fn appends(&self) -> Vec<Arrived> {
+        self.arrived.lock().clone()
+    }
+
     pub(super) fn arrived(&self, wanted: Arrived) -> bool {
         self.arrived.lock().contains(&wanted)
     }
 }
 
-fn matching(last: Option<LogId>) -> wire::AppendResponse {
-    let log_id = last.map(convert::plain_log_id_to_wire);
-    wire::AppendResponse {
-        result: Some(append_response::Result::Matching(wire::Matching { log_id })),
-        free_disk_bytes: 0,
-        space_level: 0,
-    }
+/// What a peer that has so many entries answers.
+fn answer(request: &wire::AppendRequest, entries: &Mutex<u64>) -> wire::AppendResponse {
+    let (mut entries, count) = (entries.lock(), |log_id: LogId| log_id.index.0 + 1);
+    let last = last_of(request);
+    let result = match request.previous {
+        Some(previous) if *entries < count(convert::plain_log_id_from_wire(previous)) => {
+            append_response::Result::Conflict(previous)
+        }
+        _ => {
+            *entries = (*entries).max(last.map_or(0, count));
+            append_response::Result::Matching(wire::Matching { log_id: last.map(convert::plain_log_id_to_wire) })
+        }
+    };
+    wire::AppendResponse { result: Some(result), free_disk_bytes: 0, space_level: 0 }
 }
 
 fn last_of(request: &wire::AppendRequest) -> Option<LogId> {
@@ -101,7 +130,8 @@ impl Raft for ScriptedPeer {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let (sender, answers) = mpsc::channel(1000);
-        let (arrived, mut inbound) = (Arc::clone(&self.arrived), request.into_inner());
+        let (arrived, entries, mut inbound) =
+            (Arc::clone(&self.arrived), Arc::clone(&self.entries), request.into_inner());
         tokio::spawn(async move {
             while let Ok(Some(request)) = inbound.message().await {
                 let last = last_of(&request);
@@ -110,7 +140,7 @@ impl Raft for ScriptedPeer {
                     arrived.push(Arrived { last, frames: request.frames.len() });
                     arrived.len()
                 };
-                if sender.send((number, matching(last))).await.is_err() {
+                if sender.send((number, answer(&request, &entries))).await.is_err() {
                     return;
                 }
             }
@@ -128,11 +158,16 @@ impl Raft for ScriptedPeer {
 
     async fn heartbeat(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendResponse>, Status> {
         self.heartbeats.acquire().await.expect("never closed").forget();
-        Ok(Response::new(matching(last_of(request.get_ref()))))
+        let request = request.get_ref();
+        if !request.frames.is_empty() {
+            self.arrived.lock().push(Arrived { last: last_of(request), frames: request.frames.len() });
+        }
+        Ok(Response::new(answer(request, &self.entries)))
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
-        Ok(Response::new(wire::VoteResponse { vote: request.get_ref().vote, granted: true, last_log: None }))
+        let last_log = self.voted_end.lock().map(convert::plain_log_id_to_wire);
+        Ok(Response::new(wire::VoteResponse { vote: request.get_ref().vote, granted: true, last_log }))
     }
 
     async fn pre_vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {

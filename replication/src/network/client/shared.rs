@@ -37,11 +37,11 @@ impl Shared {
     }
 
     /// The vote of this node, if it is for itself: while it sends appends, that is so.
-    fn own_vote(&self) -> Option<Vote> {
+    pub(super) fn own_vote(&self) -> Option<Vote> {
         self.engine.vote().filter(|vote| vote.node == Some(self.peers.this()))
     }
 
-    /// Takes note of what an answer on the stream of appends promises: it is durable there.
+    /// Takes note of what an answer to an append promises: it is durable there.
     pub(super) fn note_promise(&self, peer: RaftId, response: &wire::AppendResponse) {
         if let Some(append_response::Result::Matching(matching)) = &response.result
             && let (Some(vote), Some(matched)) = (self.own_vote(), matching.log_id)
