@@ -15,7 +15,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant as _, Raft, RaftState, ReadPolicy, ServerState};
+use openraft::{Instant as _, LinearizerOption, Raft, RaftState, ServerState};
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -311,7 +311,8 @@ impl Core {
     /// Whether openraft takes proposals of this leader: it refuses them while it has not heard of a quorum for an
     /// election timeout. Asks the quorum if that is so.
     pub(crate) async fn takes_proposals(&self) -> bool {
-        let heard = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        // What openraft looks at when a proposal comes: how old the newest answer of a quorum is.
+        let heard = self.raft.get_read_linearizer(LinearizerOption::new(None, true));
         matches!(tokio::time::timeout(self.config.election_timeout.end, heard).await, Ok(Ok(_)))
     }
 

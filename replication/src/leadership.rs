@@ -114,10 +114,10 @@ pub(crate) fn leader_info(core: &Core, term: Term, id: u64) -> Option<LeaderInfo
 }
 
 async fn confirm(core: &Core, term: Term) -> bool {
-    if !core.takes_proposals().await {
-        return false;
-    }
-    let Ok(read) = core.lead_read_index(Some(term)).await else {
+    // Each asks a quorum, and neither needs to wait for the other's answers.
+    let takes_proposals = async { core.takes_proposals().await.then_some(()).ok_or(()) };
+    let read_point = async { core.lead_read_index(Some(term)).await.map_err(drop) };
+    let Ok(((), read)) = tokio::try_join!(takes_proposals, read_point) else {
         return false;
     };
     core.wait_applied(read, core.config.election_timeout.end).await.is_ok()
