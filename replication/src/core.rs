@@ -336,17 +336,15 @@ impl Core {
 
     /// How long ago this node knew that it was up to date; `None` if it never did.
     pub(crate) fn age(&self) -> Option<Duration> {
-        match self.standing() {
-            Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| {
-                let age = acked.elapsed();
-                age + tokio::time::Instant::now()
-                    .checked_sub(age)
-                    .map_or(Duration::ZERO, |acked| self.peers.credit.before(acked))
-            }),
-            Standing::Following { .. } | Standing::Stopped { .. } => {
-                self.freshness.newest().map(|fresh| fresh.elapsed())
-            }
-        }
+        let answered = match self.standing() {
+            Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| acked.elapsed()),
+            Standing::Following { .. } | Standing::Stopped { .. } => None,
+        };
+        let before = |age| tokio::time::Instant::now().checked_sub(age).map(|acked| self.peers.credit.before(acked));
+        let answered = answered.map(|age| age + before(age).unwrap_or_default());
+        // Whom no quorum has answered yet still has what it knew before it was elected.
+        let heard = self.freshness.newest().map(|fresh| fresh.elapsed());
+        answered.into_iter().chain(heard).min()
     }
 
     /// The log id that the newest declared snapshot stands for.
