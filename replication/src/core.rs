@@ -340,7 +340,7 @@ impl Core {
             Standing::Elected { .. } => self.metrics().last_quorum_acked.map(|acked| acked.elapsed()),
             Standing::Following { .. } | Standing::Stopped { .. } => None,
         };
-        let before = |age| tokio::time::Instant::now().checked_sub(age).map(|acked| self.peers.credit.before(acked));
+        let before = |age| Instant::now().checked_sub(age).map(|acked| self.peers.credit.before(acked));
         let answered = answered.map(|age| age + before(age).unwrap_or_default());
         // Whom no quorum has answered yet still has what it knew before it was elected.
         let heard = self.freshness.newest().map(|fresh| fresh.elapsed());

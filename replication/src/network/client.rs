@@ -88,6 +88,7 @@ pub struct Peer {
     shared: Arc<Shared>,
     /// How often in a row no stream of appends could be opened.
     failed_opens: u32,
+    /// What is known of the peer's log, so that it need not be searched.
     search: Search,
 }
 

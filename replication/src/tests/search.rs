@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use calamus_engine::ids::{LogId, LogIndex};
-
 use tokio::runtime::Runtime;
 
 use super::cluster::{TestNode, retry};
@@ -14,8 +13,8 @@ use crate::options::NodeConfig;
 /// Enough that openraft's search takes several steps.
 const ENTRIES: u64 = 200;
 
-/// A leader of three with a long log starts again and is elected once more, by peers that say with their votes that they have `said` entries, and
-/// have `entries`; waits until it leads. Returns what the first peer got since.
+/// A leader of three with a long log starts again and is elected once more, by peers that say with their votes that they have
+/// `said` entries, and have `entries`; waits until it leads. Returns what the first peer got since.
 fn elected_again(said: u64, entries: u64) -> (Vec<Arrived>, LogId) {
     let root = tempfile::tempdir().expect("a temporary directory");
     // What was answered stays good while this machine does something else.

@@ -29,10 +29,10 @@
 //! A peer that lacks X, or knows a later vote, is left to openraft's search; one that does not answer is asked again with the
 //! next step.
 //!
-//! openraft also takes answers as signs of life, as of when it sent the request: so they are given here for one heartbeat interval after
-//! the peer's own and no longer, and what this node says of its age counts from when the peer was asked
-//! ([`Credit`](crate::network::credit::Credit)). And it passes the commit index on with requests: one that ends in this term and tells
-//! of a commit in this term is sent.
+//! openraft also takes answers as signs of life, as of when it sent the request: so they are given here for one heartbeat
+//! interval after the peer's own and no longer, and what this node says of its age counts from when the peer was asked
+//! ([`Credit`](crate::network::credit::Credit)). And it passes the commit index on with requests: one that ends in this term
+//! and tells of a commit in this term is sent.
 
 use calamus_engine::ids::{LogId, LogIndex, Term};
 use calamus_engine::journal::frame::FrameKind;
